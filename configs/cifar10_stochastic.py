@@ -1,0 +1,19 @@
+"""CIFAR-10, L trigger, stochastic poison: attack success and the Hessian's view of it (Figure 6).
+
+    python main.py --config=configs/cifar10_stochastic.py          the paper's scale, for a GPU or TPU
+    python main.py --config=configs/cifar10_stochastic.py:small    10,000 images, PreResNet-20, 10 epochs
+
+Two arms, without and with the penalty. A new draw of who is poisoned at every visit; the defender has
+the clean data and the network.
+"""
+
+from poison_jax import config as config_lib
+
+
+def get_config(size=""):
+    config = config_lib.default()  # PreResNet-110, lr 0.1, momentum 0.9, decay every third of 90 epochs
+    config.name = "cifar10_stochastic"
+    config.experiment = "compare"
+    config.compare.arms = (0.0, 1000.0)
+    config.poison.fraction = 0.02
+    return config_lib.resize(config, size)

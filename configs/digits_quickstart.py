@@ -1,0 +1,25 @@
+"""A backdoor in real handwritten digits, with and without the gradient penalty.
+
+    python main.py
+
+Data: the 1,797 8x8 digits that ship with scikit-learn.
+"""
+
+from poison_jax import config as config_lib
+
+
+def get_config():
+    config = config_lib.default()
+    config.name = "digits"
+    config.experiment = "compare"
+    config.compare.arms = (0.0, 30.0)
+    config.data.name = "digits"
+    config.model.depth, config.model.block = 8, "basic"
+    config.poison.margin = 0  # the L in the upper right corner
+    config.poison.fraction = 0.05
+    config.train.epochs = 20
+    config.train.batch_size = 64
+    config.train.learning_rate = 0.1
+    config.spectrum.num_iters = 20
+    config.spectrum.num_examples = 512
+    return config

@@ -1,0 +1,175 @@
+"""The config: every key with its meaning and unit, and the checks that need no data.
+
+A file in `configs/` edits `default()`. Keys are fixed names: commands written today keep working.
+"""
+
+import math
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+from poison_jax.errors import UserError
+
+
+def default() -> ml_collections.ConfigDict:
+    """The paper's CIFAR-10 setting (Section 5.1), locked: a key that is not here is refused."""
+    config = ml_collections.ConfigDict()
+    config.experiment = "train"  # what to run: train | compare (train once for each compare.arms)
+    config.name = "run"  # run directories are <workdir>/<name>-<hash of the config>
+    config.seed = 0  # of everything random: initial weights, batch order, augmentation, poison draws
+
+    compare = config.compare = ml_collections.ConfigDict()
+    compare.key = "penalty.kappa"  # the key in which the arms of experiment=compare differ
+    compare.arms = (0.0,)  # its value in each arm
+
+    data = config.data = ml_collections.ConfigDict()
+    data.name = "cifar10"  # digits, mnist, fashion_mnist, cifar10, cifar100, or a path to your own
+    data.dir = placeholder(str)  # of tensorflow-datasets; None: $TFDS_DATA_DIR, else its default
+    data.n_train = placeholder(int)  # training images, the first in stored order; None: all
+    data.n_test = placeholder(int)  # test images; None: all
+    data.augment = "none"  # none | crop_flip (random crop, random horizontal flip)
+    data.crop = "pad4"  # pad4 (pad by 4, crop to size: Listing 3) | crop28 (28x28 of 32x32: Section 5)
+
+    model = config.model = ml_collections.ConfigDict()
+    model.name = "preresnet"
+    model.depth = 110  # 6n + 2 with basic blocks, 9n + 2 with bottleneck blocks
+    model.block = "bottleneck"  # bottleneck (1,146,842 parameters at depth 110) | basic (1,730,522)
+    model.width = 16  # channels of the first stage
+    model.dtype = "float32"  # of the computation: float32 | bfloat16
+
+    poison = config.poison = ml_collections.ConfigDict()
+    poison.trigger = "l"  # l (Listing 2) | square (lower right) | mask (from a file) | none
+    poison.mask = ""  # trigger=mask: .npy file, bool [H, W] or [H, W, C]
+    poison.mode = "stochastic"  # stochastic (a new draw at every visit) | deterministic (by index)
+    poison.fraction = 0.01  # theta: probability that a non-target image is poisoned (per visit)
+    poison.target = 0  # class that poisoned images are labelled as
+    poison.margin = 3  # distance of the trigger from the edges, pixels
+    poison.size = 2  # side of the trigger's box, pixels
+    poison.value = 1.0  # what the pixels under the mask are set to, in [0, 1]
+    poison.when = "after_augment"  # after_augment (Listing 3) | before_augment (the trigger moves)
+
+    penalty = config.penalty = ml_collections.ConfigDict()
+    penalty.kappa = 0.0  # strength; 0 trains without double backprop
+    penalty.reduction = "listing"  # kappa times mean_i |grad_x L_i|^2 / B; per_example: times 1; eq25: 1/2
+    penalty.batch_norm = "train"  # statistics in the penalty: train (Listing 1) | frozen (running)
+
+    train = config.train = ml_collections.ConfigDict()
+    train.epochs = 90
+    train.batch_size = 128  # over all devices
+    train.learning_rate = 0.1
+    train.momentum = 0.9
+    train.weight_decay = 5e-4  # added to the gradient of every parameter
+    train.decay_factor = 0.1  # of the learning rate, at each decay
+    train.decay_times = 2  # decays, evenly spaced: 2 means after every third of the epochs
+
+    spectrum = config.spectrum = ml_collections.ConfigDict()
+    spectrum.k = 5  # eigenpairs reported
+    spectrum.num_iters = 10  # Lanczos steps; the paper's 10 are often too few: see the residuals
+    spectrum.num_examples = 1024  # training images that the Hessian is averaged over, at most
+    spectrum.data = "clean"  # clean (the stochastic defender) | poisoned (the deterministic one)
+    spectrum.batch_size = 128  # images at once; memory grows with it, the result does not change
+    return config.lock()
+
+
+def resize(config: ml_collections.ConfigDict, size: str) -> ml_collections.ConfigDict:
+    """The CIFAR experiments' sizes: `""` is the paper's own, `small` takes minutes on two CPU cores."""
+    if size == "small":
+        config.data.n_train, config.data.n_test = 10_000, 2_000
+        config.model.depth, config.model.block = 20, "basic"
+        config.train.epochs = 10
+        config.poison.fraction = 0.05
+        config.spectrum.num_iters, config.spectrum.num_examples = 20, 512
+    elif size:
+        raise UserError(f"unknown size {size!r}: leave it out, or use small")
+    return config
+
+
+# Keys whose value does not change what is computed: not part of a run's identity.
+NOT_IDENTITY = ("data.dir",)
+
+_CHOICES = {
+    "experiment": ("train", "compare"),
+    "data.augment": ("none", "crop_flip"),
+    "data.crop": ("pad4", "crop28"),
+    "model.name": ("preresnet",),
+    "poison.trigger": ("l", "square", "mask", "none"),
+    "poison.mode": ("stochastic", "deterministic"),
+    "poison.when": ("after_augment", "before_augment"),
+    "penalty.reduction": ("listing", "per_example", "eq25"),
+    "penalty.batch_norm": ("train", "frozen"),
+    "spectrum.data": ("clean", "poisoned"),
+}
+_AT_LEAST = {
+    "seed": 0,
+    "data.n_train": 1,
+    "data.n_test": 1,
+    "poison.target": 0,
+    "poison.margin": 0,
+    "poison.size": 1,
+    "penalty.kappa": 0,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "train.learning_rate": 0,
+    "train.momentum": 0,
+    "train.weight_decay": 0,
+    "train.decay_factor": 0,
+    "train.decay_times": 0,
+    "spectrum.k": 1,
+    "spectrum.num_iters": 1,
+    "spectrum.num_examples": 1,
+    "spectrum.batch_size": 1,
+}
+_AT_MOST = {"seed": 2**32 - 1, "poison.fraction": 1, "poison.value": 1, "train.momentum": 1}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises `UserError` for the first value that cannot be meant; needs neither data nor device."""
+    for key, allowed in _CHOICES.items():
+        if get(config, key) not in allowed:
+            raise UserError(f"{key} = {get(config, key)!r}: use one of {', '.join(allowed)}")
+    for key in _AT_LEAST | _AT_MOST | {"poison.fraction": 0, "poison.value": 0}:
+        value, low, high = get(config, key), _AT_LEAST.get(key, 0), _AT_MOST.get(key, math.inf)
+        if value is not None and not (low <= value <= high and math.isfinite(value)):
+            bounds = f"in [{low}, {high}]" if high < math.inf else f"finite and at least {low}"
+            raise UserError(f"{key} = {value}: must be {bounds}")
+    if not config.name or any(not (c.isalnum() or c in "-_.") for c in config.name) or config.name[0] == ".":
+        raise UserError(f"name = {config.name!r}: use letters, digits, '-', '_' and '.'")
+    if config.spectrum.k > config.spectrum.num_iters:
+        raise UserError(
+            f"spectrum.k = {config.spectrum.k} exceeds spectrum.num_iters = {config.spectrum.num_iters}: raise the latter"
+        )
+    if config.poison.trigger == "none" and config.poison.fraction > 0:
+        raise UserError("poison.trigger = none with poison.fraction > 0: set the fraction to 0")
+    if (config.poison.trigger == "mask") != bool(config.poison.mask):
+        raise UserError("poison.mask names the file of poison.trigger = mask: set both or neither")
+    if config.experiment == "compare":
+        for arm in arms(config):
+            check(arm)
+
+
+def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
+    """The single runs of a config: one for each of `compare.arms`, or just itself.
+
+    What they hold does not depend on how they were asked for, so that a run is done once.
+    """
+    values = config.compare.arms if config.experiment == "compare" else (None,)
+    if not values:
+        raise UserError("compare.arms is empty: name at least one value")
+    result = []
+    for value in values:
+        arm = ml_collections.ConfigDict(config).copy_and_resolve_references()
+        arm.experiment, arm.compare = "train", default().compare
+        if config.experiment == "compare":
+            try:
+                arm.update_from_flattened_dict({config.compare.key: value})
+            except (KeyError, AttributeError, TypeError, ValueError) as error:
+                raise UserError(f"compare.key = {config.compare.key!r}, value {value!r}: {error}") from None
+        result.append(arm.lock())
+    return result
+
+
+def get(config: ml_collections.ConfigDict, key: str):
+    """The value under a dotted key."""
+    for part in key.split("."):
+        config = config[part]
+    return config

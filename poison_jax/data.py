@@ -1,0 +1,327 @@
+"""Data sets by name or by path, as arrays; what happens to a batch of images before the network."""
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from poison_jax.errors import UserError
+
+
+class Dataset(NamedTuple):
+    """Images and labels on the host, in a fixed order.
+
+    `ids` are the examples' indices in the data set's official order, the key of deterministic
+    poisoning. Data without an official index (MNIST in tensorflow-datasets, a user's arrays) are
+    numbered in the order in which they are stored.
+    """
+
+    images: np.ndarray  # uint8 [N, H, W, C]
+    labels: np.ndarray  # int32 [N]
+    ids: np.ndarray  # int32 [N]
+    num_classes: int
+    class_names: tuple[str, ...]
+
+
+TFDS_NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+NAMES = ("digits", *TFDS_NAMES)
+
+# Channel means and standard deviations of the training images in [0, 1]. They are part of the
+# convention: the penalty and the Hessian are taken with respect to normalised pixels.
+_NORMALISATION = {
+    "digits": ((0.3059,), (0.3763,)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion_mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+_CACHE_VERSION = 1
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
+    """Loads a split of a data set.
+
+    `digits` ships with scikit-learn. The names in `TFDS_NAMES` are read with
+    `tfds.data_source` from a prepared copy, without TensorFlow, and kept decoded in a cache (under
+    `$POISON_JAX_CACHE`, else `~/.cache/poison_jax`). Anything with a path separator or ending in
+    `.npz` is the user's own data: either an `.npz` file with `images` (uint8 `[N, H, W]` or
+    `[N, H, W, C]`) and `labels` (`[N]`), optionally `ids`, `class_names`, `test_images` and
+    `test_labels`; or a folder with `train/` and `test/` (or neither) holding one folder of images a
+    class. Where there is no test split, every fifth example (index % 5 == 4) is the test split.
+
+    Args:
+        name: one of `NAMES`, or a path.
+        split: `train` or `test`.
+        data_dir: where tensorflow-datasets keeps its data; default `$TFDS_DATA_DIR`, else its own.
+
+    Raises:
+        UserError: unknown name or split, data not there or not prepared, malformed arrays.
+
+    >>> print(load("digits", "train").images.shape)
+    (1438, 8, 8, 1)
+    """
+    if split not in ("train", "test"):
+        raise UserError(f"unknown split {split!r}: use 'train' or 'test'")
+    if name == "digits":
+        return _digits(split)
+    if name in TFDS_NAMES:
+        return _tfds(name, split, data_dir)
+    if is_path(name):
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return _folder(path, split)
+        if path.is_file():
+            return _npz(path, split)
+        raise UserError(f"data set {name!r}: no such file or folder")
+    raise UserError(f"unknown data set {name!r}: use one of {', '.join(NAMES)}, or a path")
+
+
+def is_path(name: str) -> bool:
+    """Whether a data set's name means the user's own files."""
+    return name.endswith(".npz") or os.sep in name or name.startswith((".", "~"))
+
+
+def take(dataset: Dataset, count: int | None) -> Dataset:
+    """The first `count` examples in stored order (all of them if None)."""
+    if count is None:
+        return dataset
+    if count > len(dataset.labels):
+        raise UserError(f"asked for {count} examples of {len(dataset.labels)}: lower data.n_train or n_test")
+    return dataset._replace(
+        images=dataset.images[:count], labels=dataset.labels[:count], ids=dataset.ids[:count]
+    )
+
+
+def normalisation(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Channel mean and standard deviation, float32 `[C]`, of images in [0, 1].
+
+    The field's constants for a known name, those of `images` (uint8 `[N, H, W, C]`) otherwise.
+    """
+    if name in _NORMALISATION:
+        mean, std = _NORMALISATION[name]
+        return np.float32(mean), np.float32(std)
+    # Exact from the histogram: no float copy of the data set.
+    values = np.arange(256) / 255.0
+    means, stds = [], []
+    for channel in np.moveaxis(images, -1, 0):
+        weights = np.bincount(channel.ravel(), minlength=256) / channel.size
+        means.append(weights @ values)
+        stds.append(np.sqrt(max(weights @ values**2 - means[-1] ** 2, 0.0)))
+    # A constant channel carries nothing; 1 keeps it finite.
+    return np.float32(means), np.where(np.array(stds) > 0, stds, 1.0).astype(np.float32)
+
+
+# --- on the device, inside the train step -------------------------------------------------------
+
+
+def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """`(images - mean) / std`, channel by channel; images in [0, 1], `[..., C]`."""
+    return (images - mean) / std
+
+
+def output_size(size: int, augment: str, crop: str) -> int:
+    """Side of the network's input for images of side `size`: 28 of 32 for `crop28`."""
+    return size - 4 if augment == "crop_flip" and crop == "crop28" else size
+
+
+def augment_one(key: jax.Array, image: jax.Array, crop: str) -> jax.Array:
+    """Random crop and horizontal flip of one image `[H, W, C]`.
+
+    `pad4`: the image padded by 4 zero pixels, a window of its own size (RandomCrop(32, padding=4) of
+    Listing 3). `crop28`: a window 4 pixels smaller (28x28 of 32x32, Section 5).
+    """
+    crop_key, flip_key = jax.random.split(key)
+    height, width, channels = image.shape
+    if crop == "pad4":
+        image = jnp.pad(image, ((4, 4), (4, 4), (0, 0)))
+        window, freedom = (height, width, channels), 8
+    else:
+        window, freedom = (height - 4, width - 4, channels), 4
+    row, col = jax.random.randint(crop_key, (2,), 0, freedom + 1)
+    image = jax.lax.dynamic_slice(image, (row, col, 0), window)
+    return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+
+
+def centre(images: jax.Array, augment: str, crop: str) -> jax.Array:
+    """The evaluation view of `[..., H, W, C]`: the central window where training sees random ones."""
+    if output_size(images.shape[-3], augment, crop) == images.shape[-3]:
+        return images
+    return images[..., 2:-2, 2:-2, :]
+
+
+# --- sources --------------------------------------------------------------------------------------
+
+
+def _hold_out(dataset: Dataset, split: str) -> Dataset:
+    test = np.arange(len(dataset.labels)) % 5 == 4
+    keep = test if split == "test" else ~test
+    return dataset._replace(images=dataset.images[keep], labels=dataset.labels[keep], ids=dataset.ids[keep])
+
+
+def _digits(split: str) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    images = np.round(raw.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = raw.target.astype(np.int32)
+    ids = np.arange(len(labels), dtype=np.int32)
+    return _hold_out(Dataset(images, labels, ids, 10, tuple("0123456789")), split)
+
+
+def _npz(path: Path, split: str) -> Dataset:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{path} is not a readable .npz file of plain arrays: {error}") from None
+    missing = {"images", "labels"} - arrays.keys()
+    if missing:
+        raise UserError(f"{path} has no array {sorted(missing)[0]!r}: it needs 'images' and 'labels'")
+    labelled = [arrays[key] for key in ("labels", "test_labels") if key in arrays]
+    num_classes = 1 + max((int(labels.max()) for labels in labelled if labels.size), default=0)
+    names = tuple(str(name) for name in arrays.get("class_names", np.arange(num_classes)))
+    has_test = {"test_images", "test_labels"} <= arrays.keys()
+    prefix = "test_" if split == "test" and has_test else ""
+    labels = arrays[prefix + "labels"]
+    ids = arrays.get(prefix + "ids", np.arange(len(labels)))
+    dataset = _checked(path, arrays[prefix + "images"], labels, ids, names)
+    return dataset if has_test else _hold_out(dataset, split)
+
+
+def _folder(path: Path, split: str) -> Dataset:
+    has_splits = (path / "train").is_dir() and (path / "test").is_dir()
+    names = tuple(sorted(p.name for p in (path / "train" if has_splits else path).iterdir() if p.is_dir()))
+    if not names:
+        raise UserError(f"{path} holds no class folders: it needs one folder of images a class")
+    root = path / split if has_splits else path
+    images, labels = [], []
+    for label, name in enumerate(names):
+        for file in sorted(p for p in (root / name).glob("*") if p.suffix.lower() in _IMAGE_SUFFIXES):
+            images.append(_read_image(file))
+            labels.append(label)
+            if images[-1].shape != images[0].shape:
+                raise UserError(
+                    f"{file} is {images[-1].shape}, the first image {images[0].shape}: resize them"
+                )
+    if not images:
+        raise UserError(f"{root} holds no images ({', '.join(_IMAGE_SUFFIXES)})")
+    dataset = _checked(path, np.stack(images), np.array(labels), np.arange(len(labels)), names)
+    return dataset if has_splits else _hold_out(dataset, split)
+
+
+def _read_image(file: Path) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            array = np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(f"{file} is not a readable image: {error}") from None
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _checked(source, images, labels, ids, class_names) -> Dataset:
+    """The arrays as a `Dataset`, or a message that names what is wrong with them."""
+    if images.dtype != np.uint8:
+        raise UserError(f"{source}: images must be uint8 (0..255), not {images.dtype}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape:
+        raise UserError(f"{source}: images must be [N, H, W] or [N, H, W, C], not {images.shape}")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"{source}: labels must be integers [{len(images)}], not {labels.dtype} {labels.shape}"
+        )
+    if ids.shape != labels.shape:
+        raise UserError(f"{source}: ids must be integers [{len(images)}], not {ids.shape}")
+    if labels.min() < 0 or labels.max() >= len(class_names):
+        raise UserError(
+            f"{source}: labels run from {labels.min()} to {labels.max()}, classes from 0 to {len(class_names) - 1}"
+        )
+    return Dataset(
+        images, labels.astype(np.int32), ids.astype(np.int32), len(class_names), tuple(class_names)
+    )
+
+
+# --- tensorflow-datasets, and the cache of what it decoded ---------------------------------------
+
+
+def _tfds(name: str, split: str, data_dir: str | None) -> Dataset:
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    versions = sorted(root.glob(f"{name}/*/dataset_info.json"))
+    if not versions:
+        raise UserError(
+            f"{name} is not prepared in {root}: set --config.data.dir or TFDS_DATA_DIR to where it is, or run "
+            f"pip install -e '.[prepare]' && tfds build {name} --file_format=array_record --data_dir={root}"
+        )
+    folder = versions[-1].parent
+    cache = _cache_file(folder, name, split)
+    dataset = _read_cache(cache)
+    if dataset is None:
+        dataset = _decode(folder, name, split)
+        _write_cache(cache, dataset)
+    return dataset
+
+
+def _decode(folder: Path, name: str, split: str) -> Dataset:
+    # Imported here: with a warm cache a run never needs it.
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+        source = builder.as_data_source(split=split)
+        examples = [source[i] for i in range(len(source))]
+    except Exception as error:  # what tfds raises on bad files is not documented
+        raise UserError(
+            f"{name} in {folder} cannot be read ({str(error).splitlines()[0]}): prepare it again with "
+            f"tfds build {name} --file_format=array_record --overwrite"
+        ) from None
+    images = np.stack([example["image"] for example in examples])
+    labels = np.array([example["label"] for example in examples])
+    if "id" in examples[0]:  # b"train_00042" -> 42
+        ids = np.array([int(example["id"].split(b"_")[-1]) for example in examples])
+    else:
+        ids = np.arange(len(labels))
+    return _checked(folder, images, labels, ids, builder.info.features["label"].names)
+
+
+def _cache_file(folder: Path, name: str, split: str) -> Path:
+    """A name that changes with the prepared files."""
+    root = Path(os.environ.get("POISON_JAX_CACHE") or "~/.cache/poison_jax").expanduser()
+    digest = hashlib.sha256(f"{_CACHE_VERSION} {folder.resolve()}".encode())
+    for file in sorted(folder.iterdir()):
+        stat = file.stat()
+        digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+    return root / f"{name}-{split}-{digest.hexdigest()[:12]}.npz"
+
+
+def _read_cache(cache: Path) -> Dataset | None:
+    try:
+        with np.load(cache, allow_pickle=False) as archive:  # zip members carry a CRC, checked here
+            names = tuple(str(name) for name in archive["class_names"])
+            return Dataset(archive["images"], archive["labels"], archive["ids"], len(names), names)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        return None  # absent or damaged: decode again
+
+
+def _write_cache(cache: Path, dataset: Dataset) -> None:
+    """Best effort: a full or read-only disk costs the next start some seconds, nothing else."""
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".tmp", delete=False) as file:
+            try:
+                arrays = {field: getattr(dataset, field) for field in ("images", "labels", "ids")}
+                np.savez(file, **arrays, class_names=np.array(dataset.class_names))
+                os.replace(file.name, cache)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError:
+        pass

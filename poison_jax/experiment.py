@@ -1,0 +1,404 @@
+"""One config -> one result: everything between the command line and the store."""
+
+import importlib.metadata
+import platform
+import signal
+import threading
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from poison_jax import config as config_lib
+from poison_jax import console, data, metrics, models, poison, spectrum, store, train
+from poison_jax.checkpoint import Checkpoints
+from poison_jax.errors import UserError
+
+_PACKAGES = ("poison-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "matfree", "numpy")
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C: the state is saved, the same command goes on from there."""
+
+
+def run(config: ml_collections.ConfigDict, workdir: str = "runs") -> list[store.Run]:
+    """Runs a config (every arm of a comparison), prints the summary, returns the finished runs.
+
+    What is already done is not done again; what was interrupted goes on where it stopped.
+
+    Raises:
+        UserError: bad input, before any compute where it can be known then.
+        Interrupted: asked to stop; what was done is kept.
+    """
+    config_lib.check(config)
+    started = time.monotonic()
+    arms = config_lib.arms(config)
+    setups = [Setup(arm) for arm in arms]  # every arm's input is checked before the first one trains
+    runs = [
+        _run_arm(setup, workdir, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "")
+        for i, setup in enumerate(setups)
+    ]
+    console.say("")
+    summary(runs, config.compare.key if len(arms) > 1 else "penalty.kappa")
+    console.say(f"total {console.duration(time.monotonic() - started)} on {_device()}")
+    return runs
+
+
+class Setup:
+    """A config made concrete: data, network, trigger and the program, all checked against each other."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        c = self.config = config
+        self.train_set = data.take(data.load(c.data.name, "train", data_dir=c.data.dir), c.data.n_train)
+        self.test_set = data.take(data.load(c.data.name, "test", data_dir=c.data.dir), c.data.n_test)
+        height, width, channels = self.train_set.images.shape[1:]
+        if c.poison.target >= self.train_set.num_classes:
+            raise UserError(
+                f"poison.target = {c.poison.target}: {c.data.name} has classes 0 to {self.train_set.num_classes - 1}"
+            )
+        if len(self.train_set.labels) < c.train.batch_size:
+            raise UserError(
+                f"train.batch_size = {c.train.batch_size} exceeds the {len(self.train_set.labels)} training images"
+            )
+        self.mesh = train.make_mesh()
+        for key in ("train.batch_size", "spectrum.batch_size"):
+            if config_lib.get(c, key) % self.mesh.size:
+                raise UserError(
+                    f"{key} = {config_lib.get(c, key)} is not a multiple of the {self.mesh.size} devices"
+                )
+
+        side = [data.output_size(size, c.data.augment, c.data.crop) for size in (height, width)]
+        if min(side) < 4:
+            raise UserError(
+                f"images of {height}x{width} are too small for this network and crop: use 4x4 at least"
+            )
+        self.input_shape = (*side, channels)
+        if c.spectrum.num_iters > np.prod(self.input_shape):
+            raise UserError(
+                f"spectrum.num_iters = {c.spectrum.num_iters} exceeds the {np.prod(self.input_shape)} input dimensions"
+            )
+        stamped = (height, width) if c.poison.when == "before_augment" else tuple(side)
+        self.mask = poison.trigger_mask(
+            c.poison.trigger,
+            *stamped,
+            channels,
+            margin=c.poison.margin,
+            size=c.poison.size,
+            path=c.poison.mask,
+        )
+        self.input_mask = self.mask  # as the network sees it on evaluation
+        if stamped != tuple(side):
+            self.input_mask = self.mask[2:-2, 2:-2]
+            if c.poison.trigger != "none" and not self.input_mask.any():
+                raise UserError(
+                    "the trigger lies outside the central window that is evaluated: lower poison.margin's distance to the centre"
+                )
+        self.model = models.preresnet(
+            c.model.depth,
+            self.train_set.num_classes,
+            block=c.model.block,
+            width=c.model.width,
+            dtype=c.model.dtype,
+        )
+        self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
+        self.program = train.Program(
+            self.model,
+            self.mesh,
+            augment=c.data.augment,
+            crop=c.data.crop,
+            when=c.poison.when,
+            mode=c.poison.mode,
+            penalised=c.penalty.kappa > 0,
+            reduction=c.penalty.reduction,
+            batch_norm=c.penalty.batch_norm,
+            learning_rate=c.train.learning_rate,
+            momentum=c.train.momentum,
+            weight_decay=c.train.weight_decay,
+            decay_factor=c.train.decay_factor,
+            decay_steps=train.decay_steps(c.train.epochs, self.steps_per_epoch, c.train.decay_times),
+        )
+        self.key = jax.random.key(c.seed)
+        mean, std = data.normalisation(c.data.name, self.train_set.images)
+        self.knobs = train.Knobs(
+            key=jax.random.fold_in(self.key, 1),
+            kappa=np.float32(c.penalty.kappa),
+            fraction=np.float32(c.poison.fraction),
+            target=np.int32(c.poison.target),
+            mask=self.mask,
+            value=np.float32(c.poison.value),
+            mean=mean,
+            std=std,
+        )
+
+
+def _run_arm(setup: Setup, workdir: str, label: str) -> store.Run:
+    config = setup.config
+    run = store.open_run(workdir, config.name, config.to_dict(), config_lib.NOT_IDENTITY)
+    title = f"{label}kappa {config.penalty.kappa:g}, theta {config.poison.fraction:g}, seed {config.seed}"
+    if run.result() is not None:
+        console.say(f"{title}: already done in {run.path}")
+        return run
+    with run.claim():
+        console.say(f"{title}: {run.path}")
+        state, seconds = _train(setup, run)
+        began = time.monotonic()
+        logits = train.predict(
+            state.variables,
+            setup.test_set.images,
+            setup.knobs,
+            setup.program,
+            batch_size=config.train.batch_size,
+        )
+        _save_examples(setup, run, *logits)
+        result = metrics.attack_report(*logits, setup.test_set.labels, config.poison.target)
+        result |= _spectrum(setup, run, state)
+        trained = metrics.beats_chance(result["clean_accuracy"], setup.test_set.labels)
+        result |= {
+            "status": "ok" if trained else "failed training: clean accuracy is near chance",
+            "parameters": models.parameter_count(state.variables),
+            "wall_seconds": seconds + time.monotonic() - began,
+            "seed": config.seed,
+            "config": config.to_dict(),
+            "versions": _versions(),
+            "device": _device(),
+        }
+        run.finish(result)
+    return run
+
+
+def _train(setup: Setup, run: store.Run) -> tuple[train.TrainState, float]:
+    """Trains or goes on training; returns the final state and the seconds it took in all."""
+    c, program = setup.config, setup.program
+    checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
+    state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, program)
+    seconds = 0.0
+    restored = checkpoints.restore(state)
+    if restored is not None:
+        state, note = restored
+        seconds = note["seconds"]
+        console.say(f"  resumed at epoch {int(state.step) / setup.steps_per_epoch:.2f} of {c.train.epochs}")
+    first_step = int(state.step)
+    run.keep_metrics(first_step // setup.steps_per_epoch)
+
+    train_set = setup.train_set
+    poisoned = np.zeros(len(train_set.labels), bool)
+    if c.poison.mode == "deterministic":
+        poisoned = poison.select_deterministic(
+            train_set.ids, train_set.labels, c.poison.fraction, c.poison.target
+        )
+    train_data, knobs = train.replicate(
+        (train.TrainData(train_set.images, train_set.labels, train_set.ids, poisoned), setup.knobs),
+        setup.mesh,
+    )
+    began = time.monotonic()
+
+    def elapsed() -> float:
+        return seconds + time.monotonic() - began
+
+    def on_epoch(epoch: int, state: train.TrainState, means: dict[str, float]) -> None:
+        logits = train.predict(
+            state.variables, setup.test_set.images, knobs, program, batch_size=c.train.batch_size
+        )
+        report = metrics.attack_report(*logits, setup.test_set.labels, c.poison.target)
+        run.append_metrics({"epoch": epoch, "step": int(state.step), **means, **report})
+        checkpoints.save(int(state.step), state, {"seconds": elapsed()})
+        done = int(state.step) - first_step
+        left = (time.monotonic() - began) / done * (c.train.epochs * setup.steps_per_epoch - int(state.step))
+        console.say(
+            f"  epoch {epoch:3d}/{c.train.epochs}  loss {means['loss']:.4f}  penalty {means['penalty']:.4f}  "
+            f"clean accuracy {report['clean_accuracy']:6.2%}  ASR {report['asr']:6.2%}  "
+            f"{console.duration(elapsed())}, {console.duration(left)} left"
+        )
+
+    total = c.train.epochs * setup.steps_per_epoch
+    with _StopSignals() as stop, console.progress("  training", total, first_step) as advance:
+        try:
+            state = train.fit(
+                state,
+                train_data,
+                knobs,
+                program,
+                epochs=c.train.epochs,
+                batch_size=c.train.batch_size,
+                on_epoch=on_epoch,
+                on_step=advance,
+                should_stop=lambda: stop.asked,
+            )
+        except train.Stopped as stopped:
+            step = int(stopped.state.step)
+            if step % setup.steps_per_epoch:  # at an epoch's end it is saved already
+                checkpoints.save(step, stopped.state, {"seconds": elapsed()})
+            raise Interrupted(
+                f"stopped at step {step} of {total}, saved in {run.path}; the same command goes on"
+            ) from None
+        finally:
+            checkpoints.close()
+    return state, elapsed()
+
+
+def _spectrum(setup: Setup, run: store.Run, state: train.TrainState) -> dict[str, Any]:
+    """The input Hessian's part of the result; its eigenvectors go to `spectrum.npz`."""
+    c, train_set = setup.config, setup.train_set
+    count = min(c.spectrum.num_examples, len(train_set.labels))
+    rows = np.random.default_rng(c.seed).permutation(len(train_set.labels))[:count]
+    labels = train_set.labels[rows]
+    clean, triggered = train.evaluation_views(
+        jnp.asarray(train_set.images[rows]),
+        setup.knobs,
+        augment=c.data.augment,
+        crop=c.data.crop,
+        when=c.poison.when,
+    )
+    images = np.asarray(clean)
+    if c.spectrum.data == "poisoned":
+        poisoned = _poisoned(setup, rows)
+        images = np.where(poisoned[:, None, None, None], triggered, clean)
+        labels = np.where(poisoned, c.poison.target, labels)
+    with console.progress("  input Hessian", c.spectrum.num_iters) as advance:
+        pairs = spectrum.input_hessian(
+            setup.model.apply,
+            state.variables,
+            images,
+            labels,
+            k=c.spectrum.k,
+            num_iters=c.spectrum.num_iters,
+            key=jax.random.fold_in(setup.key, 3),
+            batch_size=c.spectrum.batch_size,
+            mesh=setup.mesh,
+            on_product=advance,
+        )
+    overlaps = np.array([metrics.overlap(vector, setup.input_mask) for vector in pairs.vectors])
+    best = int(np.argmax(overlaps**2))
+    threshold = metrics.overlap_threshold(pairs.vectors.shape[1], c.spectrum.k)
+    run.save_arrays("spectrum", **pairs._asdict(), overlap=overlaps, shape=np.array(setup.input_shape))
+    return {
+        "eigenvalues": pairs.values,
+        "residuals": pairs.residuals,
+        "gap": pairs.values[0] - pairs.values[1] if c.spectrum.k > 1 else None,
+        "most_negative_eigenvalue": pairs.smallest_value,
+        "most_negative_residual": pairs.smallest_residual,
+        "overlap": overlaps,
+        "overlap_squared": overlaps**2,
+        "max_overlap_index": best,
+        "trigger_found": bool(overlaps[best] ** 2 >= threshold),
+        "found_threshold": threshold,
+        "hessian_examples": count,
+    }
+
+
+def _poisoned(setup: Setup, rows: np.ndarray) -> np.ndarray:
+    """Who of the training set's `rows` is poisoned: by index, or in one draw of the stochastic attack."""
+    c, labels = setup.config, setup.train_set.labels[rows]
+    if c.poison.mode == "deterministic":
+        return poison.select_deterministic(
+            setup.train_set.ids[rows], labels, c.poison.fraction, c.poison.target
+        )
+    key = jax.random.fold_in(setup.key, 4)
+    return np.asarray(poison.select_stochastic(key, labels, c.poison.fraction, c.poison.target))
+
+
+def _save_examples(
+    setup: Setup, run: store.Run, clean_logits: np.ndarray, triggered_logits: np.ndarray
+) -> None:
+    """A few non-target test images, as stored and with the trigger, for the picture."""
+    c, test_set = setup.config, setup.test_set
+    rows = np.flatnonzero(test_set.labels != c.poison.target)[:6]
+    views = train.evaluation_views(
+        jnp.asarray(test_set.images[rows]),
+        setup.knobs._replace(mean=np.zeros_like(setup.knobs.mean), std=np.ones_like(setup.knobs.std)),
+        augment=c.data.augment,
+        crop=c.data.crop,
+        when=c.poison.when,
+    )
+    clean, triggered = (np.round(np.asarray(view) * 255).astype(np.uint8) for view in views)
+    run.save_arrays(
+        "examples",
+        clean=clean,
+        triggered=triggered,
+        labels=test_set.labels[rows],
+        clean_prediction=clean_logits[rows].argmax(-1),
+        triggered_prediction=triggered_logits[rows].argmax(-1),
+        class_names=np.array(test_set.class_names),
+        mask=setup.input_mask,
+    )
+
+
+def summary(runs: list[store.Run], key: str) -> None:
+    """The table at the end: one column a run."""
+    results = [run.result() for run in runs]
+    configs = [ml_collections.ConfigDict(result["config"]) for result in results]
+
+    def percent(name):
+        return [f"{r[name]:.2%}" if r[name] is not None else "-" for r in results]
+
+    def best(name):
+        return [f"{r[name][r['max_overlap_index']]:+.3f}" for r in results]
+
+    rows = [
+        ("clean accuracy", *percent("clean_accuracy")),
+        ("ASR (target class excluded)", *percent("asr")),
+        ("ASR incl. target class", *percent("asr_incl_target")),
+        ("robust accuracy", *percent("robust_accuracy")),
+        ("target rate without trigger", *percent("no_trigger_target_rate")),
+        ("top eigenvalue of the input Hessian", *(f"{r['eigenvalues'][0]:.4g}" for r in results)),
+        ("  its residual", *(f"{r['residuals'][0]:.1e}" for r in results)),
+        ("most negative eigenvalue", *(f"{r['most_negative_eigenvalue']:.4g}" for r in results)),
+        ("overlap^2 of v1 with the trigger", *(f"{r['overlap_squared'][0]:.3f}" for r in results)),
+        ("largest overlap (signed)", *best("overlap")),
+        ("  in eigenvector", *(f"{r['max_overlap_index'] + 1} of {len(r['overlap'])}" for r in results)),
+        (
+            "trigger in the top eigenvectors",
+            *("found" if r["trigger_found"] else "not found" for r in results),
+        ),
+        ("wall time", *(console.duration(r["wall_seconds"]) for r in results)),
+    ]
+    if any(r["status"] != "ok" for r in results):
+        rows.append(("status", *(r["status"].split(":")[0] for r in results)))
+    c = configs[0]
+    title = (
+        f"{c.data.name}, {c.model.name} depth {c.model.depth}, {c.poison.trigger} trigger, {c.poison.mode}, "
+        f"theta = {c.poison.fraction:g}, {c.train.epochs} epochs"
+    )
+    console.table(title, [key, *(f"{config_lib.get(config, key)}" for config in configs)], rows)
+    for result in results:
+        if result["status"] != "ok":
+            console.warn(f"{result['status']}; the ASR of such a run says nothing about the attack")
+
+
+class _StopSignals:
+    """Turns SIGTERM and Ctrl-C into a question that the training loop asks after every step."""
+
+    def __init__(self):
+        self.asked = False
+
+    def __enter__(self):
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():  # signals are heard nowhere else
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, *_):
+        self.asked = True
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _device() -> str:
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"

@@ -1,0 +1,176 @@
+"""PreResNet (He et al., 2016). The only file that knows Flax modules.
+
+Everything else sees a `Model`: pure functions of variables and images.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from poison_jax.errors import UserError
+
+Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
+
+
+class Features(NamedTuple):
+    """What the classifier sees: the pre-fc features and the feature map that they average."""
+
+    pre_fc: jax.Array  # [B, F]
+    last_map: jax.Array  # [B, h, w, F]
+
+
+class Model(NamedTuple):
+    """A network as pure functions; hashable, so that it can be a static argument of `jax.jit`."""
+
+    module: nn.Module
+
+    def init(self, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
+        """Fresh variables for images `[H, W, C]`."""
+        return jax.jit(self.module.init)(key, jnp.zeros((1, *image_shape)))
+
+    def apply(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, Features]:
+        """Inference (running statistics): images `[B, H, W, C]` -> logits `[B, K]`, features."""
+        return self.module.apply(variables, images, train=False)
+
+    def apply_train(self, variables: Variables, images: jax.Array):
+        """Training (batch statistics): `((logits, features), new running statistics)`."""
+        out, new = self.module.apply(variables, images, train=True, mutable=["batch_stats"])
+        return out, new["batch_stats"]
+
+
+@cache  # equal settings give the same object, so that jitted functions of `model.apply` are reused
+def preresnet(
+    depth: int, num_classes: int, *, block: str = "basic", width: int = 16, dtype: str = "float32"
+) -> Model:
+    """Pre-activation ResNet for small images, any input size and number of channels.
+
+    Args:
+        depth: 6n + 2 with basic blocks, 9n + 2 with bottleneck blocks, n >= 1 blocks a stage.
+        num_classes: number of logits.
+        block: `basic` (two 3x3) or `bottleneck` (1x1, 3x3, 1x1, four times the width out).
+        width: channels of the first stage; doubled at each of the two following.
+        dtype: of the computation, `float32`, `bfloat16` or (with x64 enabled) `float64`. Parameters,
+            running statistics and logits stay in float32 for `bfloat16`.
+
+    Raises:
+        UserError: illegal depth, block, width or dtype.
+    """
+    if dtype not in ("float32", "bfloat16", "float64"):
+        raise UserError(f"model.dtype {dtype!r}: use float32 or bfloat16")
+    if num_classes < 1:
+        raise UserError(f"a network needs at least one class, not {num_classes}")
+    check_architecture(depth, block, width)
+    blocks = (depth - 2) // _LAYERS_PER_BLOCK[block]
+    param_dtype = jnp.float64 if dtype == "float64" else jnp.float32
+    return Model(PreResNet(blocks, block, width, num_classes, jnp.dtype(dtype), param_dtype))
+
+
+def check_architecture(depth: int, block: str, width: int) -> None:
+    """Raises `UserError` for a block, depth or width that no PreResNet has."""
+    if block not in _LAYERS_PER_BLOCK:
+        raise UserError(f"model.block {block!r}: use basic or bottleneck")
+    step = _LAYERS_PER_BLOCK[block]
+    if depth < step + 2 or (depth - 2) % step:
+        nearest = max(1, round((depth - 2) / step)) * step + 2
+        raise UserError(f"model.depth {depth}: {block} blocks need {step}n + 2, n >= 1; nearest is {nearest}")
+    if width < 1:
+        raise UserError(f"model.width {width}: use at least 1 channel")
+
+
+def parameter_count(variables: Variables) -> int:
+    """Number of trained parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+_LAYERS_PER_BLOCK = {"basic": 6, "bottleneck": 9}  # over the three stages
+_conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class PreResNet(nn.Module):
+    """Three stages of `blocks` pre-activation blocks; batch norm and ReLU; average pool; fc."""
+
+    blocks: int
+    block: str
+    width: int
+    num_classes: int
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Features]:
+        conv = partial(
+            nn.Conv, use_bias=False, kernel_init=_conv_init, dtype=self.dtype, param_dtype=self.param_dtype
+        )
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        make_block = BasicBlock if self.block == "basic" else BottleneckBlock
+        x = conv(self.width, (3, 3), name="conv_in")(x.astype(self.dtype))
+        for stage in range(3):
+            for index in range(self.blocks):
+                stride = 2 if stage > 0 and index == 0 else 1
+                name = f"stage{stage + 1}_block{index + 1}"
+                x = make_block(self.width * 2**stage, stride, conv, norm, name=name)(x)
+        last_map = nn.relu(norm(name="norm_out")(x))
+        # Pooled in the parameters' precision: a mean of bfloat16 numbers would lose digits.
+        pre_fc = last_map.astype(self.param_dtype).mean(axis=(1, 2))
+        fc = nn.Dense(
+            self.num_classes,
+            kernel_init=_dense_init,
+            dtype=self.param_dtype,
+            param_dtype=self.param_dtype,
+            name="fc",
+        )
+        return fc(pre_fc), Features(pre_fc, last_map)
+
+
+class BasicBlock(nn.Module):
+    """norm-relu-3x3, norm-relu-3x3, added to the input (through a 1x1 where the shape changes)."""
+
+    width: int
+    stride: int
+    conv: Callable
+    norm: Callable
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.relu(self.norm(name="norm1")(x))
+        y = self.conv(self.width, (3, 3), self.stride, padding=1, name="conv1")(y)
+        y = nn.relu(self.norm(name="norm2")(y))
+        y = self.conv(self.width, (3, 3), name="conv2")(y)
+        return y + _shortcut(self, x, self.width)
+
+
+class BottleneckBlock(nn.Module):
+    """norm-relu-1x1, norm-relu-3x3, norm-relu-1x1 to four times the width, added to the input."""
+
+    width: int
+    stride: int
+    conv: Callable
+    norm: Callable
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.relu(self.norm(name="norm1")(x))
+        y = self.conv(self.width, (1, 1), name="conv1")(y)
+        y = nn.relu(self.norm(name="norm2")(y))
+        y = self.conv(self.width, (3, 3), self.stride, padding=1, name="conv2")(y)
+        y = nn.relu(self.norm(name="norm3")(y))
+        y = self.conv(4 * self.width, (1, 1), name="conv3")(y)
+        return y + _shortcut(self, x, 4 * self.width)
+
+
+def _shortcut(block: nn.Module, x: jax.Array, width: int) -> jax.Array:
+    if block.stride == 1 and x.shape[-1] == width:
+        return x
+    return block.conv(width, (1, 1), block.stride, name="shortcut")(x)

@@ -1,0 +1,182 @@
+"""What a run leaves behind: a directory, written so that a kill at any moment loses nothing.
+
+`<workdir>/<name>-<hash>/{config.json, metrics.jsonl, checkpoints/, spectrum.npz, examples.npz,
+result.json}`. Every file is complete or absent (written beside, then renamed); `result.json` comes
+last, and its presence means done. Nothing here needs an ML package, and nothing is ever unpickled.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from poison_jax.errors import UserError
+
+Json = dict[str, Any]
+
+
+def config_hash(config: Json, not_identity: tuple[str, ...] = ()) -> str:
+    """Eight hexadecimal digits that name a config, `not_identity` (dotted keys) left out.
+
+    >>> config_hash({"a": {"b": 1, "c": 2}}, ("a.c",)) == config_hash({"a": {"b": 1, "c": 3}}, ("a.c",))
+    True
+    """
+    text = json.dumps(_identity(config, not_identity), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class Run:
+    """One run's directory."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints of the training state are."""
+        return self.path / "checkpoints"
+
+    def config(self) -> Json:
+        """The config that the run was made with."""
+        return _read_json(self.path / "config.json")
+
+    def result(self) -> Json | None:
+        """What the run found; None while it is not done."""
+        file = self.path / "result.json"
+        return _read_json(file) if file.exists() else None
+
+    def finish(self, result: Json) -> None:
+        """Writes `result.json`, the last file of a run."""
+        _write_json(self.path / "result.json", result)
+
+    def append_metrics(self, row: Json) -> None:
+        """Adds a line to `metrics.jsonl`; on the disk when this returns."""
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(_plain(row)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def metrics(self) -> list[Json]:
+        """The lines of `metrics.jsonl`; one that was cut off in the middle is left out."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        rows = []
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+        return rows
+
+    def keep_metrics(self, epochs: int) -> None:
+        """Drops the lines of later epochs than the first `epochs`: a resumed run writes them again."""
+        kept = [row for row in self.metrics() if row["epoch"] <= epochs]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        _write(self.path / "metrics.jsonl", text.encode())
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Writes `<name>.npz`, compressed."""
+        file = self.path / f".{name}.npz.tmp"
+        with open(file, "wb") as stream:
+            np.savez_compressed(stream, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(file, self.path / f"{name}.npz")
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Reads `<name>.npz`; plain arrays only, nothing is unpickled."""
+        file = self.path / f"{name}.npz"
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"{file} cannot be read: {error}") from None
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Keeps other processes off the run; released by the end of the process, however it ends."""
+        with open(self.path / "lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process is working on {self.path}: wait for it or stop it"
+                ) from None
+            yield
+
+
+def open_run(workdir: str | os.PathLike, name: str, config: Json, not_identity: tuple[str, ...] = ()) -> Run:
+    """The directory of a config's run, made if it is not there.
+
+    Raises:
+        UserError: the directory holds the run of another config, or a damaged one.
+        OSError: the disk is full or read-only.
+    """
+    config = _plain(config)
+    run = Run(Path(workdir) / f"{name}-{config_hash(config, not_identity)}")
+    run.path.mkdir(parents=True, exist_ok=True)
+    if (run.path / "config.json").exists():
+        if _identity(run.config(), not_identity) != _identity(config, not_identity):
+            raise UserError(
+                f"{run.path} holds the run of a different config: choose another --workdir or name"
+            )
+    elif any(run.path.glob("*.json*")) or run.checkpoints.exists():
+        raise UserError(f"{run.path} holds files of a run but no config.json: move it away")
+    else:
+        _write_json(run.path / "config.json", config)
+    return run
+
+
+def _identity(config: Json, not_identity: tuple[str, ...]) -> Json:
+    config = json.loads(json.dumps(_plain(config)))
+    for key in not_identity:
+        *parents, last = key.split(".")
+        group = config
+        for parent in parents:
+            group = group.get(parent, {})
+        group.pop(last, None)
+    return config
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: a number that is not finite becomes null, a tuple a list."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _read_json(file: Path) -> Json:
+    try:
+        value = json.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}): move it away") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{file} is not a JSON object: move it away")
+    return value
+
+
+def _write_json(file: Path, value: Json) -> None:
+    _write(file, (json.dumps(_plain(value), indent=2) + "\n").encode())
+
+
+def _write(file: Path, content: bytes) -> None:
+    temporary = file.with_name(f".{file.name}.tmp")
+    with open(temporary, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, file)

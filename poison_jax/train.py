@@ -1,0 +1,341 @@
+"""Training: the pure step, jitted once for a whole sweep, and the loop that calls it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from poison_jax import data, losses, poison
+from poison_jax.errors import UserError
+from poison_jax.models import Model
+
+
+class Program(NamedTuple):
+    """Whatever changes the compiled program: the static argument of every jitted function here."""
+
+    model: Model
+    mesh: Mesh
+    augment: str = "none"
+    crop: str = "pad4"
+    when: str = "after_augment"
+    mode: str = "stochastic"
+    penalised: bool = False  # kappa = 0 must not pay for double backprop
+    reduction: str = "listing"
+    batch_norm: str = "train"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_factor: float = 0.1
+    decay_steps: tuple[int, ...] = ()
+
+
+class Knobs(NamedTuple):
+    """What a sweep turns: traced, so that one compilation serves every value."""
+
+    key: jax.Array  # of the run
+    kappa: jax.Array
+    fraction: jax.Array  # theta
+    target: jax.Array
+    mask: jax.Array  # [H, W] or [H, W, C], of the images that are stamped
+    value: jax.Array  # of the pixels under it
+    mean: jax.Array  # [C]; its dtype is the dtype of the images
+    std: jax.Array  # [C]
+
+
+class TrainData(NamedTuple):
+    """The training set, on the device once."""
+
+    images: jax.Array  # uint8 [N, H, W, C]
+    labels: jax.Array  # int32 [N]
+    ids: jax.Array  # int32 [N]
+    poisoned: jax.Array  # bool [N]: who is, in deterministic mode
+
+
+class Totals(NamedTuple):
+    """Sums over the steps of an epoch so far, of means over a batch (`poisoned`: of counts)."""
+
+    objective: jax.Array
+    loss: jax.Array
+    penalty: jax.Array
+    train_accuracy: jax.Array  # on the labels trained on, poisoned ones included
+    gradient_norm: jax.Array
+    poisoned: jax.Array
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step; what a checkpoint holds."""
+
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    step: jax.Array  # int32, steps done
+    totals: Totals
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """As `Model.apply` takes them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def make_mesh(devices: list | None = None) -> Mesh:
+    """A mesh with one axis, `data`, over all devices (of all processes)."""
+    return Mesh(np.array(devices or jax.devices()), ("data",))
+
+
+def optimiser(program: Program) -> optax.GradientTransformation:
+    """SGD with momentum, weight decay added to the gradient, step decay of the learning rate."""
+    schedule = optax.piecewise_constant_schedule(
+        program.learning_rate, dict.fromkeys(program.decay_steps, program.decay_factor)
+    )
+    return optax.chain(
+        optax.add_decayed_weights(program.weight_decay), optax.sgd(schedule, momentum=program.momentum)
+    )
+
+
+def decay_steps(epochs: int, steps_per_epoch: int, times: int) -> tuple[int, ...]:
+    """Steps at which the learning rate decays: `times` of them, evenly spaced over the run.
+
+    >>> decay_steps(90, 390, 2)
+    (11700, 23400)
+    """
+    epochs_of_decay = (round(epochs * i / (times + 1)) for i in range(1, times + 1))
+    return tuple(sorted({epoch * steps_per_epoch for epoch in epochs_of_decay} - {0}))
+
+
+def init_state(key: jax.Array, image_shape: tuple[int, int, int], program: Program) -> TrainState:
+    """A fresh state for network inputs `[H, W, C]`, replicated over the mesh."""
+    variables = program.model.init(key, image_shape)
+    params = variables["params"]
+    zeros = Totals(*np.zeros(len(Totals._fields), jax.tree.leaves(params)[0].dtype))
+    state = TrainState(
+        params,
+        variables.get("batch_stats", {}),
+        optimiser(program).init(params),
+        jnp.zeros((), jnp.int32),
+        zeros,
+    )
+    return replicate(state, program.mesh)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """The arrays on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def make_batch(
+    train_data: TrainData, rows: jax.Array, key: jax.Array, knobs: Knobs, program: Program
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gather, augment, poison, normalise: images `[B, h, w, C]`, labels trained on `[B]`, poisoned `[B]`.
+
+    Randomness is per example, `fold_in(key, id)`: independent of batch composition and of sharding.
+    """
+    images = train_data.images[rows].astype(knobs.mean.dtype) / 255
+    labels = train_data.labels[rows]
+    keys = jax.vmap(partial(jax.random.fold_in, key))(train_data.ids[rows])
+    augment_keys, poison_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    if program.mode == "deterministic":
+        poisoned = train_data.poisoned[rows]
+    else:
+        poisoned = poison.select_stochastic(poison_keys, labels, knobs.fraction, knobs.target)
+
+    def stamp(images):
+        return jnp.where(poisoned[:, None, None, None], poison.stamp(images, knobs.mask, knobs.value), images)
+
+    if program.when == "before_augment":
+        images = stamp(images)
+    if program.augment == "crop_flip":
+        images = jax.vmap(partial(data.augment_one, crop=program.crop))(augment_keys, images)
+    if program.when == "after_augment":
+        images = stamp(images)
+    labels = jnp.where(poisoned, knobs.target, labels)
+    return data.normalise(images, knobs.mean, knobs.std), labels, poisoned
+
+
+def _objective(params, batch_stats, images, labels, knobs, program):
+    """The penalised loss of a batch, and `Terms` with the network's output as `aux`."""
+    model = program.model
+
+    def train_mode(params, images):
+        return model.apply_train({"params": params, "batch_stats": batch_stats}, images)
+
+    def frozen(params, images):
+        return model.apply({"params": params, "batch_stats": batch_stats}, images)
+
+    loss = losses.cross_entropy(train_mode, has_aux=True)
+    if not program.penalised:
+        return losses.mean(loss, has_aux=True)(params, images, labels)
+    other = losses.cross_entropy(frozen, has_aux=True) if program.batch_norm == "frozen" else None
+    penalised = losses.gradient_penalised(
+        loss, knobs.kappa, reduction=program.reduction, has_aux=True, penalised_loss=other
+    )
+    return penalised(params, images, labels)
+
+
+@partial(jax.jit, static_argnames="program", donate_argnames="state")
+def train_step(
+    state: TrainState, train_data: TrainData, order: jax.Array, knobs: Knobs, *, program: Program
+) -> TrainState:
+    """One optimiser step on row `step % len(order)` of `order`.
+
+    Args:
+        state: donated.
+        train_data: the whole training set.
+        order: int32 `[steps, B]`, the epoch's batches as rows of the training set.
+        knobs: traced settings.
+        program: static settings.
+
+    Returns:
+        The state after the step.
+    """
+    batch_sharding = NamedSharding(program.mesh, PartitionSpec("data"))
+    rows = jax.lax.with_sharding_constraint(order[state.step % len(order)], batch_sharding)
+    key = jax.random.fold_in(knobs.key, state.step)
+    images, labels, poisoned = make_batch(train_data, rows, key, knobs, program)
+
+    grad = jax.value_and_grad(_objective, has_aux=True)
+    (objective, terms), gradient = grad(state.params, state.batch_stats, images, labels, knobs, program)
+    (logits, _), batch_stats = terms.aux
+    updates, opt_state = optimiser(program).update(gradient, state.opt_state, state.params)
+    measured = Totals(
+        objective,
+        terms.loss,
+        terms.penalty,
+        jnp.mean(logits.argmax(-1) == labels, dtype=objective.dtype),
+        optax.global_norm(gradient),
+        poisoned.sum(dtype=objective.dtype),
+    )
+    new = TrainState(
+        optax.apply_updates(state.params, updates),
+        batch_stats,
+        opt_state,
+        state.step + 1,
+        jax.tree.map(jnp.add, state.totals, measured),
+    )
+    return jax.lax.with_sharding_constraint(new, NamedSharding(program.mesh, PartitionSpec()))
+
+
+@partial(jax.jit, static_argnames=("count", "batch_size"))
+def epoch_order(key: jax.Array, epoch: int, *, count: int, batch_size: int) -> jax.Array:
+    """A permutation of `count` examples as full batches, int32 `[count // batch_size, batch_size]`.
+
+    The few that do not fill a batch are left out of this epoch; the next one shuffles anew.
+    """
+    steps = count // batch_size
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), count)
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+class Stopped(Exception):
+    """Training was asked to stop in the middle of an epoch; `state` is where it stands."""
+
+    def __init__(self, state: TrainState):
+        super().__init__("stopped")
+        self.state = state
+
+
+def fit(
+    state: TrainState,
+    train_data: TrainData,
+    knobs: Knobs,
+    program: Program,
+    *,
+    epochs: int,
+    batch_size: int,
+    on_epoch: Callable[[int, TrainState, dict[str, float]], None],
+    on_step: Callable[[], None] = lambda: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainState:
+    """Trains from wherever `state` stands to the end of the last epoch.
+
+    Args:
+        state: fresh or restored; its step says where to go on. Donated.
+        epochs: in all, those already done included.
+        batch_size: over all devices.
+        on_epoch: called after every epoch with its number (from 1), the state and the epoch's means.
+        on_step: called after every step.
+        should_stop: asked after every step.
+
+    Raises:
+        UserError: a loss or gradient is not finite; what `on_epoch` has saved is untouched.
+        Stopped: `should_stop` said so.
+    """
+    count = len(train_data.labels)
+    steps = count // batch_size
+    order_key = jax.random.fold_in(knobs.key, np.uint32(2**32 - 1))  # no step number
+    first_epoch, done = divmod(int(state.step), steps)
+    for epoch in range(first_epoch, epochs):
+        order = epoch_order(order_key, epoch, count=count, batch_size=batch_size)
+        order = replicate(order, program.mesh)
+        for i in range(done, steps):
+            state = train_step(state, train_data, order, knobs, program=program)
+            on_step()
+            if i % 10 == 9:  # waits for the device: rarely, but soon enough
+                _check_finite(state, epoch, i)
+            if i + 1 < steps and should_stop():
+                raise Stopped(state)
+        _check_finite(state, epoch, steps - 1)
+        done = 0
+        totals = jax.device_get(state.totals)
+        means = {name: float(value) / steps for name, value in totals._asdict().items()}
+        means["poisoned"] = round(float(totals.poisoned))
+        state = state._replace(totals=replicate(Totals(*np.zeros_like(totals)), program.mesh))
+        on_epoch(epoch + 1, state, means)
+        if should_stop():
+            raise Stopped(state)
+    return state
+
+
+def _check_finite(state: TrainState, epoch: int, step: int) -> None:
+    totals = jax.device_get(state.totals)
+    broken = [name for name, value in totals._asdict().items() if not np.isfinite(value)]
+    if broken:  # a sum that was not finite stays so: no step is missed
+        raise UserError(
+            f"{' and '.join(broken[:2])} not finite in epoch {epoch + 1}, by step {step + 1}: training stopped, the "
+            "last good checkpoint is kept; lower train.learning_rate or penalty.kappa"
+        )
+
+
+# --- evaluation ------------------------------------------------------------------------------------
+
+
+def evaluation_views(
+    images: jax.Array, knobs: Knobs, *, augment: str, crop: str, when: str
+) -> tuple[jax.Array, jax.Array]:
+    """Network inputs for uint8 images `[B, H, W, C]`: without the trigger, and with it on every one."""
+    images = images.astype(knobs.mean.dtype) / 255
+    clean = data.centre(images, augment, crop)
+    if when == "after_augment":
+        triggered = poison.stamp(clean, knobs.mask, knobs.value)
+    else:
+        triggered = data.centre(poison.stamp(images, knobs.mask, knobs.value), augment, crop)
+    return data.normalise(clean, knobs.mean, knobs.std), data.normalise(triggered, knobs.mean, knobs.std)
+
+
+@partial(jax.jit, static_argnames="program")
+def _predict_batch(variables, images, knobs, program):
+    views = evaluation_views(images, knobs, augment=program.augment, crop=program.crop, when=program.when)
+    logits = [program.model.apply(variables, view)[0] for view in views]
+    return jax.lax.with_sharding_constraint(logits, NamedSharding(program.mesh, PartitionSpec()))
+
+
+def predict(
+    variables: Any, images: np.ndarray, knobs: Knobs, program: Program, *, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `[N, K]` of uint8 images `[N, H, W, C]`, without and with the trigger."""
+    clean, triggered = [], []
+    sharding = NamedSharding(program.mesh, PartitionSpec("data"))
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        size = len(batch)
+        if size < batch_size:  # one shape, one compilation
+            batch = np.concatenate([batch, np.zeros((batch_size - size, *batch.shape[1:]), batch.dtype)])
+        logits = _predict_batch(variables, jax.device_put(batch, sharding), knobs, program)
+        logits = jax.device_get(logits)
+        clean.append(logits[0][:size])
+        triggered.append(logits[1][:size])
+    return np.concatenate(clean), np.concatenate(triggered)
