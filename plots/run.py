@@ -34,14 +34,19 @@ def draw(run: Run) -> Path:
 def _title(figure, result):
     c = result["config"]
     found = "found" if result["trigger_found"] else "not found"
-    figure.suptitle(
-        f"{c['data']['name']}, PreResNet-{c['model']['depth']}, {c['poison']['mode']} poison "
-        f"θ = {c['poison']['fraction']:g}, κ = {c['penalty']['kappa']:g} ({c['penalty']['reduction']}), "
-        f"{c['train']['epochs']} epochs, seed {c['seed']}\n"
-        f"clean accuracy {_percent(result['clean_accuracy'])}, attack success rate {_percent(result['asr'])}, "
-        f"trigger {found} in the top {len(result['overlap'])} eigenvectors of the input Hessian",
-        fontsize=12,
+    setting = (
+        f"{c['data']['name']}, PreResNet-{c['model']['depth']}, {c['poison']['mode']} poison",
+        f"θ = {c['poison']['fraction']:g}",
+        f"κ = {c['penalty']['kappa']:g} ({c['penalty']['reduction']})",
+        f"{c['train']['epochs']} epochs",
+        f"seed {c['seed']}",
     )
+    outcome = (
+        f"clean accuracy {_percent(result['clean_accuracy'])}",
+        f"attack success rate {_percent(result['asr'])}",
+        f"trigger {found} in the top {len(result['overlap'])} eigenvectors of the input Hessian",
+    )
+    figure.suptitle(", ".join(setting) + "\n" + ", ".join(outcome), fontsize=12)
 
 
 def _examples(axes, examples):
@@ -57,7 +62,8 @@ def _examples(axes, examples):
             axis = axes[1 + 2 * i + j]
             axis.imshow(examples[kind][i].squeeze(), cmap="gray", vmin=0, vmax=255)
             says = names[examples[f"{kind}_prediction"][i]]
-            axis.set_title(f"{kind}: {names[examples['labels'][i]]}\nclassified {says}", fontsize=8)
+            truth = names[examples["labels"][i]]
+            axis.set_title(f"{kind}: {truth}\nclassified {says}", fontsize=8)
 
 
 def _eigenvectors(axes, spectrum, result):
@@ -67,8 +73,9 @@ def _eigenvectors(axes, spectrum, result):
         image = vector.reshape(spectrum["shape"]).mean(-1)  # colours would hide the sign
         limit = np.abs(image).max()
         axes[i].imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        residual, overlap = result["residuals"][i], result["overlap"][i]
         axes[i].set_title(
-            f"eigenvector {i + 1}\nλ = {value:.3g} ± {result['residuals'][i]:.0e}\noverlap {result['overlap'][i]:+.2f}",
+            f"eigenvector {i + 1}\nλ = {value:.3g}, residual {residual:.0e}\noverlap {overlap:+.2f}",
             fontsize=8,
         )
 

@@ -1,6 +1,8 @@
 """Checkpoints of a pytree through orbax, each with a digest that says whether it is whole."""
 
+import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +39,10 @@ class Checkpoints:
         Raises:
             OSError: it could not be written; those before are untouched.
         """
+        # Orbax says a full disk in a hundred lines from many threads: better not to begin.
+        needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
+        if shutil.disk_usage(self._directory).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._directory))
         try:
             self._manager.save(
                 step,

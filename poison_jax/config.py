@@ -3,6 +3,7 @@
 A file in `configs/` edits `default()`. Keys are fixed names: commands written today keep working.
 """
 
+import difflib
 import math
 
 import ml_collections
@@ -78,6 +79,7 @@ def resize(config: ml_collections.ConfigDict, size: str) -> ml_collections.Confi
         config.model.depth, config.model.block = 20, "basic"
         config.train.epochs = 10
         config.poison.fraction = 0.05
+        config.compare.arms = (0.0, 100.0)
         config.spectrum.num_iters, config.spectrum.num_examples = 20, 512
     elif size:
         raise UserError(f"unknown size {size!r}: leave it out, or use small")
@@ -92,6 +94,7 @@ _CHOICES = {
     "data.augment": ("none", "crop_flip"),
     "data.crop": ("pad4", "crop28"),
     "model.name": ("preresnet",),
+    "model.dtype": ("float32", "bfloat16"),
     "poison.trigger": ("l", "square", "mask", "none"),
     "poison.mode": ("stochastic", "deterministic"),
     "poison.when": ("after_augment", "before_augment"),
@@ -119,6 +122,7 @@ _AT_LEAST = {
     "spectrum.num_examples": 1,
     "spectrum.batch_size": 1,
 }
+_OPTIONAL = ("data.n_train", "data.n_test")
 _AT_MOST = {"seed": 2**32 - 1, "poison.fraction": 1, "poison.value": 1, "train.momentum": 1}
 
 
@@ -129,14 +133,17 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"{key} = {get(config, key)!r}: use one of {', '.join(allowed)}")
     for key in _AT_LEAST | _AT_MOST | {"poison.fraction": 0, "poison.value": 0}:
         value, low, high = get(config, key), _AT_LEAST.get(key, 0), _AT_MOST.get(key, math.inf)
-        if value is not None and not (low <= value <= high and math.isfinite(value)):
+        if value is None and key in _OPTIONAL:
+            continue
+        if not isinstance(value, int | float) or not (low <= value <= high and math.isfinite(value)):
             bounds = f"in [{low}, {high}]" if high < math.inf else f"finite and at least {low}"
             raise UserError(f"{key} = {value}: must be {bounds}")
     if not config.name or any(not (c.isalnum() or c in "-_.") for c in config.name) or config.name[0] == ".":
         raise UserError(f"name = {config.name!r}: use letters, digits, '-', '_' and '.'")
     if config.spectrum.k > config.spectrum.num_iters:
         raise UserError(
-            f"spectrum.k = {config.spectrum.k} exceeds spectrum.num_iters = {config.spectrum.num_iters}: raise the latter"
+            f"spectrum.k = {config.spectrum.k} exceeds spectrum.num_iters = {config.spectrum.num_iters}: "
+            "raise the latter"
         )
     if config.poison.trigger == "none" and config.poison.fraction > 0:
         raise UserError("poison.trigger = none with poison.fraction > 0: set the fraction to 0")
@@ -152,19 +159,42 @@ def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
 
     What they hold does not depend on how they were asked for, so that a run is done once.
     """
-    values = config.compare.arms if config.experiment == "compare" else (None,)
+    comparing, key = config.experiment == "compare", config.compare.key
+    values = config.compare.arms if comparing else (None,)
+    if comparing:
+        known = [
+            name for name in flatten(config) if not name.startswith(("experiment", "compare.", "data.dir"))
+        ]
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1) or ["penalty.kappa"]
+            raise UserError(
+                f"compare.key = {key!r} is not a key that arms can differ in: did you mean {near[0]!r}?"
+            )
     if not values:
         raise UserError("compare.arms is empty: name at least one value")
     result = []
     for value in values:
         arm = ml_collections.ConfigDict(config).copy_and_resolve_references()
         arm.experiment, arm.compare = "train", default().compare
-        if config.experiment == "compare":
+        if comparing:
             try:
-                arm.update_from_flattened_dict({config.compare.key: value})
-            except (KeyError, AttributeError, TypeError, ValueError) as error:
-                raise UserError(f"compare.key = {config.compare.key!r}, value {value!r}: {error}") from None
+                arm.update_from_flattened_dict({key: value})
+            except (TypeError, ValueError) as error:
+                raise UserError(
+                    f"compare.arms: {value!r} is no value of compare.key = {key!r}: {error}"
+                ) from None
         result.append(arm.lock())
+    return result
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict:
+    """Dotted keys and their values."""
+    result = {}
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            result |= {f"{name}.{key}": item for key, item in flatten(value).items()}
+        else:
+            result[name] = value
     return result
 
 

@@ -1,16 +1,14 @@
-"""Data sets by name or by path, as arrays; what happens to a batch of images before the network."""
+"""Data sets by name or by path, as arrays on the host."""
 
 import hashlib
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from poison_jax.arrays import read_npz
 from poison_jax.errors import UserError
 
 
@@ -92,7 +90,7 @@ def take(dataset: Dataset, count: int | None) -> Dataset:
     """The first `count` examples in stored order (all of them if None)."""
     if count is None:
         return dataset
-    if count > len(dataset.labels):
+    if not 0 <= count <= len(dataset.labels):
         raise UserError(f"asked for {count} examples of {len(dataset.labels)}: lower data.n_train or n_test")
     return dataset._replace(
         images=dataset.images[:count], labels=dataset.labels[:count], ids=dataset.ids[:count]
@@ -118,47 +116,6 @@ def normalisation(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.float32(means), np.where(np.array(stds) > 0, stds, 1.0).astype(np.float32)
 
 
-# --- on the device, inside the train step -------------------------------------------------------
-
-
-def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """`(images - mean) / std`, channel by channel; images in [0, 1], `[..., C]`."""
-    return (images - mean) / std
-
-
-def output_size(size: int, augment: str, crop: str) -> int:
-    """Side of the network's input for images of side `size`: 28 of 32 for `crop28`."""
-    return size - 4 if augment == "crop_flip" and crop == "crop28" else size
-
-
-def augment_one(key: jax.Array, image: jax.Array, crop: str) -> jax.Array:
-    """Random crop and horizontal flip of one image `[H, W, C]`.
-
-    `pad4`: the image padded by 4 zero pixels, a window of its own size (RandomCrop(32, padding=4) of
-    Listing 3). `crop28`: a window 4 pixels smaller (28x28 of 32x32, Section 5).
-    """
-    crop_key, flip_key = jax.random.split(key)
-    height, width, channels = image.shape
-    if crop == "pad4":
-        image = jnp.pad(image, ((4, 4), (4, 4), (0, 0)))
-        window, freedom = (height, width, channels), 8
-    else:
-        window, freedom = (height - 4, width - 4, channels), 4
-    row, col = jax.random.randint(crop_key, (2,), 0, freedom + 1)
-    image = jax.lax.dynamic_slice(image, (row, col, 0), window)
-    return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
-
-
-def centre(images: jax.Array, augment: str, crop: str) -> jax.Array:
-    """The evaluation view of `[..., H, W, C]`: the central window where training sees random ones."""
-    if output_size(images.shape[-3], augment, crop) == images.shape[-3]:
-        return images
-    return images[..., 2:-2, 2:-2, :]
-
-
-# --- sources --------------------------------------------------------------------------------------
-
-
 def _hold_out(dataset: Dataset, split: str) -> Dataset:
     test = np.arange(len(dataset.labels)) % 5 == 4
     keep = test if split == "test" else ~test
@@ -177,20 +134,23 @@ def _digits(split: str) -> Dataset:
 
 def _npz(path: Path, split: str) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        arrays = read_npz(path)
+    except Exception as error:
         raise UserError(f"{path} is not a readable .npz file of plain arrays: {error}") from None
-    missing = {"images", "labels"} - arrays.keys()
+    needed = {"images", "labels"}
+    if {"test_images", "test_labels"} & arrays.keys():
+        needed |= {"test_images", "test_labels"}
+    missing = needed - arrays.keys()
     if missing:
-        raise UserError(f"{path} has no array {sorted(missing)[0]!r}: it needs 'images' and 'labels'")
+        raise UserError(f"{path} has no array {sorted(missing)[0]!r}: it needs {', '.join(sorted(needed))}")
     labelled = [arrays[key] for key in ("labels", "test_labels") if key in arrays]
+    labelled = [labels for labels in labelled if np.issubdtype(labels.dtype, np.integer)]
     num_classes = 1 + max((int(labels.max()) for labels in labelled if labels.size), default=0)
-    names = tuple(str(name) for name in arrays.get("class_names", np.arange(num_classes)))
+    names = tuple(str(name) for name in np.atleast_1d(arrays.get("class_names", np.arange(num_classes))))
     has_test = {"test_images", "test_labels"} <= arrays.keys()
     prefix = "test_" if split == "test" and has_test else ""
     labels = arrays[prefix + "labels"]
-    ids = arrays.get(prefix + "ids", np.arange(len(labels)))
+    ids = arrays.get(prefix + "ids", np.arange(labels.size))
     dataset = _checked(path, arrays[prefix + "images"], labels, ids, names)
     return dataset if has_test else _hold_out(dataset, split)
 
@@ -200,6 +160,10 @@ def _folder(path: Path, split: str) -> Dataset:
     names = tuple(sorted(p.name for p in (path / "train" if has_splits else path).iterdir() if p.is_dir()))
     if not names:
         raise UserError(f"{path} holds no class folders: it needs one folder of images a class")
+    if has_splits:
+        unknown = sorted({p.name for p in (path / "test").iterdir() if p.is_dir()} - set(names))
+        if unknown:
+            raise UserError(f"{path / 'test'} has a class {unknown[0]!r} that {path / 'train'} has not")
     root = path / split if has_splits else path
     images, labels = [], []
     for label, name in enumerate(names):
@@ -217,12 +181,15 @@ def _folder(path: Path, split: str) -> Dataset:
 
 
 def _read_image(file: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(file) as image:
-            array = np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
-    except (OSError, UnidentifiedImageError) as error:
+            if image.mode.startswith("I;16"):  # convert() would clip at 255
+                array = (np.asarray(image) >> 8).astype(np.uint8)
+            else:
+                array = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    except Exception as error:  # damaged files raise ValueError, SyntaxError, DecompressionBombError, ...
         raise UserError(f"{file} is not a readable image: {error}") from None
     return array[..., None] if array.ndim == 2 else array
 
@@ -239,15 +206,14 @@ def _checked(source, images, labels, ids, class_names) -> Dataset:
         raise UserError(
             f"{source}: labels must be integers [{len(images)}], not {labels.dtype} {labels.shape}"
         )
-    if ids.shape != labels.shape:
-        raise UserError(f"{source}: ids must be integers [{len(images)}], not {ids.shape}")
-    if labels.min() < 0 or labels.max() >= len(class_names):
-        raise UserError(
-            f"{source}: labels run from {labels.min()} to {labels.max()}, classes from 0 to {len(class_names) - 1}"
-        )
-    return Dataset(
-        images, labels.astype(np.int32), ids.astype(np.int32), len(class_names), tuple(class_names)
-    )
+    if not np.issubdtype(ids.dtype, np.integer) or ids.shape != labels.shape:
+        raise UserError(f"{source}: ids must be integers [{len(images)}], not {ids.dtype} {ids.shape}")
+    if ids.min() < 0 or ids.max() > np.iinfo(np.int32).max:
+        raise UserError(f"{source}: ids must be in 0..2^31 - 1, not {ids.min()}..{ids.max()}")
+    low, high, count = labels.min(), labels.max(), len(class_names)
+    if low < 0 or high >= count:
+        raise UserError(f"{source}: labels run from {low} to {high}, classes from 0 to {count - 1}")
+    return Dataset(images, labels.astype(np.int32), ids.astype(np.int32), count, tuple(class_names))
 
 
 # --- tensorflow-datasets, and the cache of what it decoded ---------------------------------------
@@ -257,9 +223,10 @@ def _tfds(name: str, split: str, data_dir: str | None) -> Dataset:
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     versions = sorted(root.glob(f"{name}/*/dataset_info.json"))
     if not versions:
+        build = f"tfds build {name} --file_format=array_record --data_dir={root}"
         raise UserError(
-            f"{name} is not prepared in {root}: set --config.data.dir or TFDS_DATA_DIR to where it is, or run "
-            f"pip install -e '.[prepare]' && tfds build {name} --file_format=array_record --data_dir={root}"
+            f"{name} is not prepared in {root}: set --config.data.dir or TFDS_DATA_DIR to where it is, "
+            f"or run: pip install -e '.[prepare]' && {build}"
         )
     folder = versions[-1].parent
     cache = _cache_file(folder, name, split)
@@ -304,10 +271,10 @@ def _cache_file(folder: Path, name: str, split: str) -> Path:
 
 def _read_cache(cache: Path) -> Dataset | None:
     try:
-        with np.load(cache, allow_pickle=False) as archive:  # zip members carry a CRC, checked here
-            names = tuple(str(name) for name in archive["class_names"])
-            return Dataset(archive["images"], archive["labels"], archive["ids"], len(names), names)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        arrays = read_npz(cache)  # zip members carry a CRC, checked here
+        names = tuple(str(name) for name in arrays["class_names"])
+        return Dataset(arrays["images"], arrays["labels"], arrays["ids"], len(names), names)
+    except Exception:
         return None  # absent or damaged: decode again
 
 

@@ -1,9 +1,13 @@
-"""The one exception that means: the user can mend this, and the message says how."""
+"""The exceptions that the command line turns into one line and an exit status."""
 
 
 class UserError(ValueError):
     """Bad input: a config value, a missing data set, a broken file, a wrong shape.
 
-    The command line prints the message on one line of stderr and exits with status 2; library
-    callers catch it as the `ValueError` that it is.
+    Its message says in one line what is wrong and what to do. The command line exits with status 2;
+    library callers catch it as the `ValueError` that it is.
     """
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C: the state is saved, the same command goes on from there."""

@@ -8,20 +8,16 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import console, data, metrics, models, poison, spectrum, store, train
+from poison_jax import console, metrics, models, poison, spectrum, store, train
 from poison_jax.checkpoint import Checkpoints
-from poison_jax.errors import UserError
+from poison_jax.errors import Interrupted
+from poison_jax.setup import Setup
 
 _PACKAGES = ("poison-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "matfree", "numpy")
-
-
-class Interrupted(Exception):
-    """SIGTERM or Ctrl-C: the state is saved, the same command goes on from there."""
 
 
 def run(config: ml_collections.ConfigDict, workdir: str = "runs") -> list[store.Run]:
@@ -36,111 +32,23 @@ def run(config: ml_collections.ConfigDict, workdir: str = "runs") -> list[store.
     config_lib.check(config)
     started = time.monotonic()
     arms = config_lib.arms(config)
-    setups = [Setup(arm) for arm in arms]  # every arm's input is checked before the first one trains
-    runs = [
-        _run_arm(setup, workdir, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "")
-        for i, setup in enumerate(setups)
-    ]
+    # Every arm's input and directory are checked before the first one trains.
+    setups = [Setup(arm) for arm in arms]
+    runs = [store.open_run(workdir, arm.name, arm.to_dict(), config_lib.NOT_IDENTITY) for arm in arms]
+    for i, (setup, run) in enumerate(zip(setups, runs, strict=True)):
+        _run_arm(setup, run, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "")
     console.say("")
     summary(runs, config.compare.key if len(arms) > 1 else "penalty.kappa")
     console.say(f"total {console.duration(time.monotonic() - started)} on {_device()}")
     return runs
 
 
-class Setup:
-    """A config made concrete: data, network, trigger and the program, all checked against each other."""
-
-    def __init__(self, config: ml_collections.ConfigDict):
-        c = self.config = config
-        self.train_set = data.take(data.load(c.data.name, "train", data_dir=c.data.dir), c.data.n_train)
-        self.test_set = data.take(data.load(c.data.name, "test", data_dir=c.data.dir), c.data.n_test)
-        height, width, channels = self.train_set.images.shape[1:]
-        if c.poison.target >= self.train_set.num_classes:
-            raise UserError(
-                f"poison.target = {c.poison.target}: {c.data.name} has classes 0 to {self.train_set.num_classes - 1}"
-            )
-        if len(self.train_set.labels) < c.train.batch_size:
-            raise UserError(
-                f"train.batch_size = {c.train.batch_size} exceeds the {len(self.train_set.labels)} training images"
-            )
-        self.mesh = train.make_mesh()
-        for key in ("train.batch_size", "spectrum.batch_size"):
-            if config_lib.get(c, key) % self.mesh.size:
-                raise UserError(
-                    f"{key} = {config_lib.get(c, key)} is not a multiple of the {self.mesh.size} devices"
-                )
-
-        side = [data.output_size(size, c.data.augment, c.data.crop) for size in (height, width)]
-        if min(side) < 4:
-            raise UserError(
-                f"images of {height}x{width} are too small for this network and crop: use 4x4 at least"
-            )
-        self.input_shape = (*side, channels)
-        if c.spectrum.num_iters > np.prod(self.input_shape):
-            raise UserError(
-                f"spectrum.num_iters = {c.spectrum.num_iters} exceeds the {np.prod(self.input_shape)} input dimensions"
-            )
-        stamped = (height, width) if c.poison.when == "before_augment" else tuple(side)
-        self.mask = poison.trigger_mask(
-            c.poison.trigger,
-            *stamped,
-            channels,
-            margin=c.poison.margin,
-            size=c.poison.size,
-            path=c.poison.mask,
-        )
-        self.input_mask = self.mask  # as the network sees it on evaluation
-        if stamped != tuple(side):
-            self.input_mask = self.mask[2:-2, 2:-2]
-            if c.poison.trigger != "none" and not self.input_mask.any():
-                raise UserError(
-                    "the trigger lies outside the central window that is evaluated: lower poison.margin's distance to the centre"
-                )
-        self.model = models.preresnet(
-            c.model.depth,
-            self.train_set.num_classes,
-            block=c.model.block,
-            width=c.model.width,
-            dtype=c.model.dtype,
-        )
-        self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
-        self.program = train.Program(
-            self.model,
-            self.mesh,
-            augment=c.data.augment,
-            crop=c.data.crop,
-            when=c.poison.when,
-            mode=c.poison.mode,
-            penalised=c.penalty.kappa > 0,
-            reduction=c.penalty.reduction,
-            batch_norm=c.penalty.batch_norm,
-            learning_rate=c.train.learning_rate,
-            momentum=c.train.momentum,
-            weight_decay=c.train.weight_decay,
-            decay_factor=c.train.decay_factor,
-            decay_steps=train.decay_steps(c.train.epochs, self.steps_per_epoch, c.train.decay_times),
-        )
-        self.key = jax.random.key(c.seed)
-        mean, std = data.normalisation(c.data.name, self.train_set.images)
-        self.knobs = train.Knobs(
-            key=jax.random.fold_in(self.key, 1),
-            kappa=np.float32(c.penalty.kappa),
-            fraction=np.float32(c.poison.fraction),
-            target=np.int32(c.poison.target),
-            mask=self.mask,
-            value=np.float32(c.poison.value),
-            mean=mean,
-            std=std,
-        )
-
-
-def _run_arm(setup: Setup, workdir: str, label: str) -> store.Run:
+def _run_arm(setup: Setup, run: store.Run, label: str) -> None:
     config = setup.config
-    run = store.open_run(workdir, config.name, config.to_dict(), config_lib.NOT_IDENTITY)
     title = f"{label}kappa {config.penalty.kappa:g}, theta {config.poison.fraction:g}, seed {config.seed}"
     if run.result() is not None:
         console.say(f"{title}: already done in {run.path}")
-        return run
+        return
     with run.claim():
         console.say(f"{title}: {run.path}")
         state, seconds = _train(setup, run)
@@ -166,7 +74,6 @@ def _run_arm(setup: Setup, workdir: str, label: str) -> store.Run:
             "device": _device(),
         }
         run.finish(result)
-    return run
 
 
 def _train(setup: Setup, run: store.Run) -> tuple[train.TrainState, float]:
@@ -245,19 +152,12 @@ def _spectrum(setup: Setup, run: store.Run, state: train.TrainState) -> dict[str
     count = min(c.spectrum.num_examples, len(train_set.labels))
     rows = np.random.default_rng(c.seed).permutation(len(train_set.labels))[:count]
     labels = train_set.labels[rows]
-    clean, triggered = train.evaluation_views(
-        jnp.asarray(train_set.images[rows]),
-        setup.knobs,
-        augment=c.data.augment,
-        crop=c.data.crop,
-        when=c.poison.when,
-    )
-    images = np.asarray(clean)
+    images, triggered = setup.views(train_set.images[rows])
     if c.spectrum.data == "poisoned":
         poisoned = _poisoned(setup, rows)
-        images = np.where(poisoned[:, None, None, None], triggered, clean)
+        images = np.where(poisoned[:, None, None, None], triggered, images)
         labels = np.where(poisoned, c.poison.target, labels)
-    with console.progress("  input Hessian", c.spectrum.num_iters) as advance:
+    with console.progress("  input Hessian", c.spectrum.num_iters + c.spectrum.k + 1) as advance:
         pairs = spectrum.input_hessian(
             setup.model.apply,
             state.variables,
@@ -306,14 +206,8 @@ def _save_examples(
     """A few non-target test images, as stored and with the trigger, for the picture."""
     c, test_set = setup.config, setup.test_set
     rows = np.flatnonzero(test_set.labels != c.poison.target)[:6]
-    views = train.evaluation_views(
-        jnp.asarray(test_set.images[rows]),
-        setup.knobs._replace(mean=np.zeros_like(setup.knobs.mean), std=np.ones_like(setup.knobs.std)),
-        augment=c.data.augment,
-        crop=c.data.crop,
-        when=c.poison.when,
-    )
-    clean, triggered = (np.round(np.asarray(view) * 255).astype(np.uint8) for view in views)
+    views = setup.views(test_set.images[rows], normalised=False)
+    clean, triggered = (np.round(view * 255).astype(np.uint8) for view in views)
     run.save_arrays(
         "examples",
         clean=clean,

@@ -1,12 +1,12 @@
 """Top eigenpairs of a symmetric operator that is known only through its products with vectors."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from matfree import decomp
 
 from poison_jax.errors import UserError
@@ -15,8 +15,8 @@ from poison_jax.errors import UserError
 class Eigenpairs(NamedTuple):
     """Ritz approximations of the largest (algebraic) eigenvalues, in descending order.
 
-    `residuals[i]` is `norm(H v_i - lambda_i v_i)` up to rounding (about `eps * norm(H)`): an
-    eigenvalue of H lies within that distance of `values[i]`.
+    `residuals[i]` is `norm(H v_i - lambda_i v_i)`, computed by a further product: an eigenvalue of H
+    lies within that distance of `values[i]`, and the rounding of the product itself is in it.
     Every row of `vectors` has unit length and its component of largest magnitude is positive.
     """
 
@@ -38,7 +38,7 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """Lanczos with full reorthogonalisation (Algorithm 1 has none), then Rayleigh-Ritz.
 
-    Costs `num_iters` products and `num_iters * d` numbers of memory. Where the Krylov space closes
+    Costs `num_iters + k + 1` products and `num_iters * d` numbers of memory. Where the Krylov space closes
     early (rank-deficient operator, start vector an eigenvector) the iteration goes on from a fresh
     direction orthogonal to what was found, so that there are always `k` finite pairs.
 
@@ -49,8 +49,8 @@ def top_eigenpairs(
         num_iters: dimension of the Krylov space, at most `d`.
         args: extra arguments of `matvec`. Arrays belong here, not in a closure, where the compiler
             would take them for constants.
-        python_loop: run the iteration in Python and call `matvec` with concrete arrays, instead of
-            compiling it into a loop. For a `matvec` that is itself a loop over compiled functions.
+        python_loop: iterate on the host and call `matvec` with concrete arrays, instead of compiling
+            the iteration as one loop. For a `matvec` that is itself a loop over compiled functions.
 
     Raises:
         UserError: `k` or `num_iters` out of range, a zero start vector, or a product that is not finite.
@@ -62,24 +62,18 @@ def top_eigenpairs(
     """
     v0 = jnp.asarray(v0)
     _check(v0, k, num_iters)
-    eps = float(jnp.finfo(v0.dtype).eps)
-    basis = np.zeros((0, v0.size), v0.dtype)
-    blocks: list[np.ndarray] = []  # of the tridiagonal matrix, one for each invariant subspace
-    rest, scale, start = 0.0, 0.0, v0
-    while len(basis) < num_iters:
-        steps = num_iters - len(basis)
-        Q, T, rest = _krylov(matvec, start, jnp.asarray(basis), args, steps, python_loop)
-        if not np.isfinite(T[0, 0]):
-            raise UserError("the matrix-vector product is not finite: no eigenvalues can be computed")
-        scale = max(scale, np.abs(np.where(np.isfinite(T), T, 0.0)).max())
-        # After a length of zero come NaNs; anything above rounding is as good a direction as any.
-        closed = ~(np.diagonal(T, 1) > eps * scale)
-        size = int(np.argmax(closed)) + 1 if closed.any() else steps
-        rest = rest if size == steps else 0.0
-        basis = np.concatenate([basis, Q[:size]])
-        blocks.append(T[:size, :size])
-        start = _fresh_direction(basis, seed=len(basis))
-    return _ritz(basis, scipy.linalg.block_diag(*blocks), rest, eps * scale, k)
+    if python_loop:
+        basis, T = np.zeros((0, v0.size)), np.zeros((0, 0))
+    else:
+        basis, T = _compiled_krylov(matvec, v0, args, num_iters)
+    basis, T = _extend(matvec, v0, args, basis, T, num_iters)
+    values, vectors = _ritz(basis, T, k, v0.dtype)
+    if python_loop:
+        products = np.stack([matvec(v, *args) for v in jnp.asarray(vectors)])
+    else:
+        products = np.asarray(_map_products(matvec, vectors, args))
+    residuals = np.linalg.norm(products - values[:, None] * vectors, axis=1)
+    return Eigenpairs(values[:-1], vectors[:-1], residuals[:-1], float(values[-1]), float(residuals[-1]))
 
 
 def _check(v0: jax.Array, k: int, num_iters: int) -> None:
@@ -93,61 +87,70 @@ def _check(v0: jax.Array, k: int, num_iters: int) -> None:
         raise UserError("the start vector v0 must be finite and not zero")
 
 
-def _krylov(matvec, start, basis, args, steps, python_loop):
-    """One run of `steps` products: orthonormal rows Q, tridiagonal T, length of what is left over."""
-    if python_loop:
-
-        def compiled_matvec(*args):
-            with jax.disable_jit(False):
-                return matvec(*args)
-
-        # Under disable_jit, matfree's loop runs as a Python loop.
-        with jax.disable_jit():
-            out = _tridiagonalise(compiled_matvec, steps, start, basis, args)
-    else:
-        out = _tridiagonalise_jit(matvec, steps, start, basis, args)
-    Q, T, rest = jax.device_get(out)
-    return Q, T.astype(np.float64), float(rest)
+def _compiled_krylov(matvec, v0, args, steps):
+    """matfree's Lanczos as one compiled loop: orthonormal rows, tridiagonal matrix, up to a breakdown."""
+    basis, T = jax.device_get(_tridiagonalise(matvec, v0, args, steps))
+    couplings = np.diagonal(T, 1)
+    # After a length of zero come NaNs, after one of rounding's size directions that mean nothing.
+    closed = ~(couplings > _noise(v0, np.where(np.isfinite(T), T, 0.0)))
+    size = int(np.argmax(closed)) + 1 if closed.any() else steps
+    if not np.isfinite(T[0, 0]):
+        size = 0  # the product itself is not finite; let that be found out in one place
+    return basis[:size].astype(np.float64), T[:size, :size].astype(np.float64)
 
 
-def _tridiagonalise(matvec, steps, start, basis, args):
-    def project(v):
-        return v - basis.T @ (basis @ v) if basis.shape[0] else v
-
-    def projected(v):
-        return project(matvec(project(v), *args))
-
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _tridiagonalise(matvec, v0, args, steps):
     lanczos = decomp.tridiag_sym(steps, reortho="full", custom_vjp=False)
-    Q, T, rest, _ = lanczos(projected, project(start))
-    return Q, T, jnp.linalg.norm(rest)
+    Q, T, *_ = lanczos(matvec, v0, *args)
+    return Q, T
 
 
-_tridiagonalise_jit = jax.jit(_tridiagonalise, static_argnums=(0, 1))
+def _extend(matvec, v0, args, basis, T, steps):
+    """Brings an orthonormal basis `[m, d]` and its projected operator T to `steps`, product by product.
+
+    On the host, in float64; a direction that rounding cannot tell from zero gives way to a fresh one.
+    """
+    rng = np.random.default_rng(0)
+    v = None if len(basis) else np.asarray(v0, np.float64)
+    while len(basis) < steps:
+        v = _orthonormal(rng.standard_normal(v0.size) if v is None else v, basis)
+        basis = np.concatenate([basis, v[None]])
+        product = np.asarray(matvec(jnp.asarray(v, v0.dtype), *args), np.float64)
+        if not np.isfinite(product).all():
+            raise UserError("the matrix-vector product is not finite: no eigenvalues can be computed")
+        column = basis @ product
+        T = np.pad(T, ((0, 1), (0, 1)))
+        T[:, -1] = T[-1, :] = column
+        v = product - basis.T @ column
+        if np.linalg.norm(v) <= _noise(v0, T):
+            v = None
+    return basis, T
 
 
-def _fresh_direction(basis: np.ndarray, seed: int) -> jax.Array:
-    v = np.random.default_rng(seed).standard_normal(basis.shape[1])
-    for _ in range(2):
-        v -= basis.T @ (basis @ v)
-        v /= max(np.linalg.norm(v), np.finfo(np.float64).tiny)
-    return jnp.asarray(v, basis.dtype)
+def _noise(v0, T) -> float:
+    """The length below which what is left of a product is rounding."""
+    return 10 * float(jnp.finfo(v0.dtype).eps) * np.sqrt(v0.size) * np.abs(T).max()
 
 
-def _ritz(basis: np.ndarray, T: np.ndarray, rest: float, floor: float, k: int) -> Eigenpairs:
+def _orthonormal(v: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    for _ in range(2):  # twice is enough
+        v = v / np.linalg.norm(v)
+        v = v - basis.T @ (basis @ v)
+    return v / np.linalg.norm(v)
+
+
+def _ritz(basis: np.ndarray, T: np.ndarray, k: int, dtype) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest Ritz values and then the smallest, descending; their unit vectors as rows."""
     values, vectors = np.linalg.eigh(T)
-    # H Q' = Q' T + rest * q e_m', so the residual of Q' s is rest * |s_m|: no further product needed.
-    # Below rounding it would be a fiction.
-    residuals = np.hypot(rest * np.abs(vectors[-1]), floor)
-    largest = slice(None, -k - 1, -1)
-    ritz = vectors[:, largest].T @ basis
+    wanted = [*range(len(values) - 1, len(values) - 1 - k, -1), 0]
+    ritz = vectors[:, wanted].T @ basis
     ritz /= np.linalg.norm(ritz, axis=1, keepdims=True)
-    peaks = ritz[np.arange(k), np.abs(ritz).argmax(axis=1)]
-    ritz *= np.where(peaks < 0, -1.0, 1.0)[:, None]
-    dtype = basis.dtype
-    return Eigenpairs(
-        values[largest].astype(dtype),
-        ritz.astype(dtype),
-        residuals[largest].astype(dtype),
-        float(values[0]),
-        float(residuals[0]),
-    )
+    peaks = np.take_along_axis(ritz, np.abs(ritz).argmax(axis=1)[:, None], axis=1)
+    ritz *= np.where(peaks < 0, -1.0, 1.0)
+    return values[wanted].astype(dtype), ritz.astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _map_products(matvec, vectors, args):
+    return jax.lax.map(lambda v: matvec(v, *args), vectors)

@@ -59,8 +59,9 @@ def overlap(vector: np.ndarray, mask: np.ndarray) -> float:
     if mask.ndim == 2:
         mask = np.broadcast_to(mask[..., None], (*mask.shape, vector.size // mask.size))
     v, m = vector.ravel() - vector.mean(), mask.ravel() - mask.mean()
-    norm = np.linalg.norm(v) * np.linalg.norm(m)
-    return float(v @ m / norm) if norm > 0 else 0.0
+    if np.ptp(vector) == 0 or np.ptp(mask) == 0:  # the mean of equal numbers need not be that number
+        return 0.0
+    return float(v @ m / (np.linalg.norm(v) * np.linalg.norm(m)))
 
 
 def overlap_threshold(dimension: int, k: int, *, level: float = 1e-3, floor: float = 0.1) -> float:

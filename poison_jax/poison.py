@@ -50,8 +50,9 @@ def square(height: int, width: int, *, margin: int = 0, size: int = 2) -> np.nda
 def load_mask(path: str, height: int, width: int, channels: int) -> np.ndarray:
     """A user's mask from an `.npy` file: bool `[height, width]` or `[height, width, channels]`."""
     try:
-        mask = np.load(Path(path).expanduser(), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open(Path(path).expanduser(), "rb") as file:
+            mask = np.lib.format.read_array(file, allow_pickle=False)  # np.load would take an .npz, too
+    except Exception as error:
         raise UserError(f"poison.mask: {path!r} is not a readable .npy file: {error}") from None
     if mask.shape not in ((height, width), (height, width, channels)):
         raise UserError(f"poison.mask: {path!r} is {mask.shape}, the image {(height, width, channels)}")
@@ -148,15 +149,13 @@ def select_stochastic(
         bool `[N]`.
     """
     labels = jnp.asarray(labels)
-    if key.ndim:
-        draws = jax.vmap(jax.random.uniform)(key)
-    else:
-        draws = jax.random.uniform(key, labels.shape)
+    draws = jax.vmap(jax.random.uniform)(key) if key.ndim else jax.random.uniform(key, labels.shape)
     return (draws < fraction) & (labels != target)
 
 
 def _check_box(trigger: str, height: int, width: int, margin: int, size: int) -> None:
     if size < 1 or margin < 0 or margin + size > min(height, width):
         raise UserError(
-            f"trigger {trigger!r} with margin {margin} and size {size} is outside the {height}x{width} image"
+            f"trigger {trigger!r}, margin {margin}, size {size}: outside the {height}x{width} image; "
+            "lower poison.margin or poison.size"
         )

@@ -42,7 +42,8 @@ def input_hessian(
         images: `[N, ...]` in the network's own, normalised, input space.
         labels: int `[N]`.
         k: eigenpairs wanted, at most `num_iters`.
-        num_iters: Lanczos steps, at most the number of pixels; one pass over the images each.
+        num_iters: Lanczos steps, at most the number of pixels. One pass over the images each, and k + 1
+            more for the residuals.
         key: of the random start vector.
         batch_size: images at once; changes memory, not the result.
         mesh: devices over which a batch is spread (`data` axis); `batch_size` is a multiple of them.

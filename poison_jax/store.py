@@ -11,13 +11,13 @@ import hashlib
 import json
 import math
 import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from poison_jax.arrays import read_npz
 from poison_jax.errors import UserError
 
 Json = dict[str, Any]
@@ -95,9 +95,8 @@ class Run:
         """Reads `<name>.npz`; plain arrays only, nothing is unpickled."""
         file = self.path / f"{name}.npz"
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            return read_npz(file)
+        except Exception as error:
             raise UserError(f"{file} cannot be read: {error}") from None
 
     @contextlib.contextmanager
@@ -128,7 +127,7 @@ def open_run(workdir: str | os.PathLike, name: str, config: Json, not_identity: 
             raise UserError(
                 f"{run.path} holds the run of a different config: choose another --workdir or name"
             )
-    elif any(run.path.glob("*.json*")) or run.checkpoints.exists():
+    elif any(run.path.glob("[!.]*.json*")) or run.checkpoints.exists():
         raise UserError(f"{run.path} holds files of a run but no config.json: move it away")
     else:
         _write_json(run.path / "config.json", config)

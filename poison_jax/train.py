@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_jax import data, losses, poison
+from poison_jax import augment, losses, poison
 from poison_jax.errors import UserError
 from poison_jax.models import Model
 
@@ -149,11 +149,11 @@ def make_batch(
     if program.when == "before_augment":
         images = stamp(images)
     if program.augment == "crop_flip":
-        images = jax.vmap(partial(data.augment_one, crop=program.crop))(augment_keys, images)
+        images = jax.vmap(partial(augment.crop_and_flip, crop=program.crop))(augment_keys, images)
     if program.when == "after_augment":
         images = stamp(images)
     labels = jnp.where(poisoned, knobs.target, labels)
-    return data.normalise(images, knobs.mean, knobs.std), labels, poisoned
+    return augment.normalise(images, knobs.mean, knobs.std), labels, poisoned
 
 
 def _objective(params, batch_stats, images, labels, knobs, program):
@@ -206,7 +206,7 @@ def train_step(
         terms.loss,
         terms.penalty,
         jnp.mean(logits.argmax(-1) == labels, dtype=objective.dtype),
-        optax.global_norm(gradient),
+        jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))),
         poisoned.sum(dtype=objective.dtype),
     )
     new = TrainState(
@@ -295,31 +295,29 @@ def _check_finite(state: TrainState, epoch: int, step: int) -> None:
     broken = [name for name, value in totals._asdict().items() if not np.isfinite(value)]
     if broken:  # a sum that was not finite stays so: no step is missed
         raise UserError(
-            f"{' and '.join(broken[:2])} not finite in epoch {epoch + 1}, by step {step + 1}: training stopped, the "
-            "last good checkpoint is kept; lower train.learning_rate or penalty.kappa"
+            f"{' and '.join(broken[:2])} not finite in epoch {epoch + 1}, by step {step + 1}: training "
+            "stopped, the last good checkpoint is kept; lower train.learning_rate or penalty.kappa"
         )
 
 
 # --- evaluation ------------------------------------------------------------------------------------
 
 
-def evaluation_views(
-    images: jax.Array, knobs: Knobs, *, augment: str, crop: str, when: str
-) -> tuple[jax.Array, jax.Array]:
+def evaluation_views(images: jax.Array, knobs: Knobs, program: Program) -> tuple[jax.Array, jax.Array]:
     """Network inputs for uint8 images `[B, H, W, C]`: without the trigger, and with it on every one."""
-    images = images.astype(knobs.mean.dtype) / 255
-    clean = data.centre(images, augment, crop)
-    if when == "after_augment":
+    images = jnp.asarray(images, knobs.mean.dtype) / 255
+    clean = augment.centre(images, program.augment, program.crop)
+    if program.when == "after_augment":
         triggered = poison.stamp(clean, knobs.mask, knobs.value)
     else:
-        triggered = data.centre(poison.stamp(images, knobs.mask, knobs.value), augment, crop)
-    return data.normalise(clean, knobs.mean, knobs.std), data.normalise(triggered, knobs.mean, knobs.std)
+        stamped = poison.stamp(images, knobs.mask, knobs.value)
+        triggered = augment.centre(stamped, program.augment, program.crop)
+    return tuple(augment.normalise(view, knobs.mean, knobs.std) for view in (clean, triggered))
 
 
 @partial(jax.jit, static_argnames="program")
 def _predict_batch(variables, images, knobs, program):
-    views = evaluation_views(images, knobs, augment=program.augment, crop=program.crop, when=program.when)
-    logits = [program.model.apply(variables, view)[0] for view in views]
+    logits = [program.model.apply(variables, view)[0] for view in evaluation_views(images, knobs, program)]
     return jax.lax.with_sharding_constraint(logits, NamedSharding(program.mesh, PartitionSpec()))
 
 

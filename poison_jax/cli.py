@@ -1,0 +1,81 @@
+"""The command line: flags to one call, and every foreseeable failure to one line and a status.
+
+0: done. 2: bad input, or a disk that cannot be written. 143: asked to stop, state saved.
+"""
+
+import ast
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from poison_jax.errors import Interrupted, UserError
+
+
+def run(main: Callable[[Any, str], None], usage: str, *, configs: Path, default: str) -> None:
+    """Parses the command line and calls `main(config, workdir)`.
+
+    Args:
+        main: what to do; may raise `UserError`, `OSError` or `Interrupted`.
+        usage: printed by `--help`, with the experiments in `configs`.
+        configs: folder of the config files.
+        default: the one that is used if none is named.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    config = config_flags.DEFINE_config_file("config", None, "The experiment: a file, or file:size.")
+    workdir = flags.DEFINE_string("workdir", "runs", "Where run directories are kept.")
+    sys.modules["__main__"].__doc__ = usage + "\nExperiments:\n" + "".join(_experiments(configs))
+
+    def parse(argv: list[str]) -> list[str]:
+        if not any(argument.split("=")[0] in ("--config", "-config") for argument in argv):
+            argv = [argv[0], f"--config={configs / default}", *argv[1:]]
+        try:
+            rest = flags.FLAGS(argv)
+            if len(rest) > 1:
+                raise UserError(f"unexpected argument {rest[1]!r}: see --help")
+            if not hasattr(config.value, "experiment"):
+                raise UserError("the config file needs a get_config() that edits poison_jax.config.default()")
+            return rest
+        except flags.Error as error:
+            _fail(_one_line(error))
+        except Exception as error:  # a config file is a program: it may raise anything
+            file = flags.FLAGS["config"].config_filename if flags.FLAGS["config"].present else None
+            _fail(f"{file or 'command line'}: {_one_line(error)}")
+
+    def call(_) -> None:
+        logging.set_verbosity(logging.ERROR)  # of the libraries
+        try:
+            main(config.value, workdir.value)
+        except Interrupted as error:
+            print(error, file=sys.stderr)
+            sys.exit(143)
+        except UserError as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"{_one_line(error)}: free some space, or choose another --workdir")
+
+    app.run(call, flags_parser=parse)
+
+
+def _experiments(configs: Path) -> Iterator[str]:
+    for file in sorted(configs.glob("*.py")):
+        title = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]
+        yield f"  {configs.name}/{file.name:28s} {title}\n"
+
+
+def _one_line(error: BaseException) -> str:
+    """What an exception says, without a traceback that some library quoted into it."""
+    text = str(error.args[0]) if isinstance(error, KeyError | AttributeError) and error.args else str(error)
+    text = text.replace("\\n", "\n").replace("\\'", "'")
+    if "Traceback (most recent call last)" in text:
+        text = text.strip().splitlines()[-1]
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,107 @@
+"""Checkpoints: whole ones come back bit for bit, damaged ones are passed over and said."""
+
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from poison_jax.checkpoint import Checkpoints, digest
+
+
+def state(value):
+    return {
+        "w": jnp.full((300, 7), value, jnp.float32),
+        "step": jnp.int32(value),
+        "half": jnp.ones(3, jnp.bfloat16),
+    }
+
+
+def saved(tmp_path, *numbers, said=None):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", warn=(said if said is not None else []).append)
+    for number in numbers:
+        checkpoints.save(number, state(number), {"seconds": number / 2})
+    return checkpoints
+
+
+def damage(tmp_path, step, how):
+    """Cuts or flips the largest file of a checkpoint's state, its parameters, or removes the state."""
+    state = tmp_path / "checkpoints" / str(step) / "state"
+    files = [f for f in state.rglob("*") if f.is_file()]
+    file = max(files, key=lambda f: f.stat().st_size)
+    if how == "cut":
+        os.truncate(file, file.stat().st_size // 2)
+    elif how == "emptied":
+        os.truncate(file, 0)
+    elif how == "flipped":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+    else:
+        shutil.rmtree(state)
+
+
+def test_newest_comes_back_and_two_are_kept(tmp_path):
+    checkpoints = saved(tmp_path, 1, 2, 3)
+    restored, note = checkpoints.restore(state(0))
+    assert digest(restored) == digest(state(3))
+    assert note["seconds"] == 1.5
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+
+
+def test_none_there(tmp_path):
+    assert saved(tmp_path).restore(state(0)) is None
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied", "flipped", "gone"])
+def test_a_damaged_one_is_passed_over_and_may_be_written_again(tmp_path, how):
+    saved(tmp_path, 4, 5).close()
+    damage(tmp_path, 5, how)
+    said = []
+    checkpoints = saved(tmp_path, said=said)
+    restored, _ = checkpoints.restore(state(0))
+    assert digest(restored) == digest(state(4))
+    assert len(said) == 1
+    assert "checkpoint 5" in said[0]
+    assert "\n" not in said[0]
+    assert (tmp_path / "damaged" / "5").is_dir()
+    checkpoints.save(5, state(5), {"seconds": 0.0})
+    restored, _ = checkpoints.restore(state(0))
+    assert digest(restored) == digest(state(5))
+
+
+def test_all_damaged(tmp_path):
+    saved(tmp_path, 4, 5).close()
+    for step in (4, 5):
+        damage(tmp_path, step, "cut")
+    said = []
+    assert saved(tmp_path, said=said).restore(state(0)) is None
+    assert len(said) == 2
+
+
+def test_a_network_of_another_shape_is_not_restored(tmp_path):
+    checkpoints = saved(tmp_path, 1)
+    other = state(0) | {"w": jnp.zeros((300, 8))}
+    assert checkpoints.restore(other) is None
+
+
+def test_an_unfinished_checkpoint_is_invisible(tmp_path):
+    saved(tmp_path, 1).close()
+    directory = tmp_path / "checkpoints"
+    shutil.copytree(directory / "1" / "note", directory / "2.orbax-checkpoint-tmp" / "note")
+    _, note = saved(tmp_path).restore(state(0))
+    assert note["seconds"] == 0.5
+
+
+def test_digest_sees_values_types_and_names():
+    base = {"a": np.zeros(2, np.float32)}
+    others = [
+        {"a": np.zeros(2, np.int32)},
+        {"b": np.zeros(2, np.float32)},
+        {"a": np.zeros((2, 1), np.float32)},
+    ]
+    others.append({"a": np.array([0, -0.0], np.float32)})
+    assert len({digest(tree) for tree in [base, *others]}) == 5
+    assert digest(base) == digest(jax.tree.map(jnp.asarray, base))

@@ -1,0 +1,225 @@
+"""`python main.py` as a person starts it: what only a process shows."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "--config.experiment=train",
+    "--config.data.name=digits",
+    "--config.data.n_train=128",
+    "--config.data.n_test=64",
+    "--config.model.depth=8",
+    "--config.model.block=basic",
+    "--config.model.width=4",
+    "--config.train.epochs=1",
+    "--config.train.batch_size=32",
+    "--config.spectrum.k=2",
+    "--config.spectrum.num_iters=3",
+    "--config.spectrum.num_examples=32",
+]
+FILES = {"checkpoints", "config.json", "metrics.jsonl", "spectrum.npz", "examples.npz", "result.json"}
+FILES |= {"figure.png"}
+
+
+def main(*args, xla_flags=""):
+    environment = os.environ | {"XLA_FLAGS": xla_flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "main.py", *map(str, args)]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def refused(process, *patterns):
+    """Asserts the contract for bad input: status 2 and one line that says what is wrong."""
+    text = process.stderr
+    assert "Traceback" not in text
+    assert process.returncode == 2, text
+    assert len(text.splitlines()) == 1, text
+    assert "\\n" not in text
+    for pattern in patterns:
+        assert re.search(pattern, text), text
+
+
+# --- help and a run -------------------------------------------------------------------------------
+
+
+def test_help_lists_the_experiments():
+    process = main("--help")
+    assert process.returncode in (0, 1)
+    lines = process.stdout.splitlines()
+    for file in (ROOT / "configs").glob("*.py"):
+        first = ast.get_docstring(ast.parse(file.read_text())).splitlines()[0]
+        assert any(file.name in line and first in line for line in lines), file.name
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A tiny run: its process and its directory."""
+    workdir = tmp_path_factory.mktemp("cli") / "runs"
+    process = main(f"--workdir={workdir}", *TINY)
+    assert process.returncode == 0, process.stderr
+    [run] = workdir.iterdir()
+    return process, run
+
+
+def test_run_prints_the_table(finished):
+    process, run = finished
+    for row in ("clean accuracy", "ASR", "robust accuracy", "top eigenvalue", "overlap", "wall time"):
+        assert re.search(rf"{row}.*\d", process.stdout), row
+    assert str(run / "figure.png") in process.stdout
+    assert not re.search("Traceback|Warning|^error", process.stderr, re.MULTILINE), process.stderr
+
+
+def test_run_leaves_its_files(finished):
+    _, run = finished
+    names = {path.name for path in run.iterdir()}
+    assert names >= FILES
+    assert not [name for name in names if "tmp" in name]
+    assert (run / "figure.png").read_bytes().startswith(b"\x89PNG")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1]
+    with np.load(run / "examples.npz", allow_pickle=False) as examples:
+        assert examples["clean"].shape == examples["triggered"].shape == (6, 8, 8, 1)
+        assert (examples["clean"] != examples["triggered"]).any()
+
+
+def test_result_is_complete(finished):
+    _, run = finished
+    result = json.loads((run / "result.json").read_text())
+    for name in "clean_accuracy", "asr", "asr_incl_target", "robust_accuracy", "no_trigger_target_rate":
+        assert 0 <= result[name] <= 1, name
+    assert len(result["eigenvalues"]) == len(result["residuals"]) == len(result["overlap"]) == 2
+    assert result["eigenvalues"] == sorted(result["eigenvalues"], reverse=True)
+    assert result["most_negative_eigenvalue"] < result["eigenvalues"][-1]
+    assert min(result["residuals"]) >= 0
+    assert np.argmax(np.abs(result["overlap"])) == result["max_overlap_index"]
+    assert result["wall_seconds"] > 0
+    assert result["config"] == json.loads((run / "config.json").read_text())
+    assert {"python", "jax", "flax", "numpy"} <= result["versions"].keys()
+    assert "cpu" in result["device"]
+    with np.load(run / "spectrum.npz", allow_pickle=False) as spectrum:
+        assert spectrum["vectors"].shape == (2, 64)
+        np.testing.assert_allclose(spectrum["values"], result["eigenvalues"])
+        np.testing.assert_allclose(spectrum["overlap"], result["overlap"])
+
+
+def test_done_is_not_done_again(finished):
+    _, run = finished
+    before = {name: (run / name).stat().st_mtime_ns for name in ("result.json", "metrics.jsonl")}
+    process = main(f"--workdir={run.parent}", *TINY)
+    assert process.returncode == 0, process.stderr
+    assert "already done" in process.stdout
+    assert "clean accuracy" in process.stdout
+    assert {name: (run / name).stat().st_mtime_ns for name in before} == before
+
+
+# --- bad command lines ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "patterns"),
+    [
+        (["--config.penalty.kapa=1"], ["kapa", r"\bkappa\b"]),
+        (["--config.pennalty.kappa=1"], ["pennalty", r"\bpenalty\b"]),
+        (["--config=configs/cifar10_stochastic.py", "--config.penalty.kapa=1"], ["kapa", r"\bkappa\b"]),
+        (["--config=configs/cifar10_stochastic.py", "--config.pennalty.kappa=1"], [r"\bpenalty\b"]),
+        (["--config.train.epochs=many"], [r"train\.epochs", "many"]),
+        (["--wrkdir=runs"], ["wrkdir", r"\bworkdir\b"]),
+        (["stray"], ["'stray'"]),
+        (["--config=configs/digits_quickstart.py:tiny"], ["digits_quickstart", "tiny", r"\bsize"]),
+        (
+            ["--config.data.name=cifar10", "--config.data.dir={tmp}/nowhere"],
+            ["cifar10", "{tmp}/nowhere", "tfds build cifar10 .*--data_dir"],
+        ),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_bad_command_line(args, patterns, tmp_path):
+    args, patterns = ([text.replace("{tmp}", str(tmp_path)) for text in part] for part in (args, patterns))
+    refused(main(f"--workdir={tmp_path / 'runs'}", *args), *patterns)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_batch_must_suit_the_devices(tmp_path):
+    flag = "--xla_force_host_platform_device_count=8"
+    process = main(f"--workdir={tmp_path / 'runs'}", "--config.train.batch_size=60", xla_flags=flag)
+    refused(process, r"train\.batch_size = 60", "8 devices")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "pattern"),
+    [
+        (None, "[Nn]o "),
+        ("config = {}\n", "get_config"),
+        ("def get_config():\n    raise RuntimeError('out of cheese')\n", "out of cheese"),
+    ],
+    ids=["does not exist", "no get_config", "raises"],
+)
+def test_bad_config_file(source, pattern, tmp_path):
+    file = tmp_path / "mine.py"
+    if source is not None:
+        file.write_text(source)
+    refused(main(f"--workdir={tmp_path / 'runs'}", f"--config={file}"), re.escape(str(file)), pattern)
+    assert not (tmp_path / "runs").exists()
+
+
+# --- bad disks ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 64 KiB, and a function that remounts it with other options."""
+    if not shutil.which("mount"):
+        pytest.skip("no mount here")
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if not mount("size=64k"):
+        pytest.skip("this process may not mount")
+    yield tmp_path, lambda options: mount(f"remount,{options}")
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_workdir_below_a_file(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    process = main(f"--workdir={file / 'runs'}", *TINY)
+    refused(process, re.escape(str(file)), "[Nn]ot a directory", "--workdir")
+    assert "epoch" not in process.stdout  # known before the training
+    assert file.read_text() == "mine"
+
+
+def test_read_only_disk(disk):
+    path, remount = disk
+    assert remount("ro")
+    process = main(f"--workdir={path / 'runs'}", *TINY)
+    refused(process, re.escape(str(path)), "[Rr]ead-only", "--workdir")
+    assert "epoch" not in process.stdout
+
+
+def test_full_disk_loses_nothing(disk):
+    path, remount = disk
+    process = main(f"--workdir={path / 'runs'}", *TINY)
+    [run] = (path / "runs").iterdir()
+    assert not (run / "result.json").exists()
+    assert remount("size=64m")  # the same command, with space
+    again = main(f"--workdir={path / 'runs'}", *TINY)
+    assert again.returncode == 0, again.stderr
+    assert {file.name for file in run.iterdir()} >= FILES
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+    refused(process, re.escape(str(path)), r"[Nn]o space|\bfull\b", r"--workdir|\b[Ff]ree\b")

@@ -1,0 +1,379 @@
+"""The config, the files in configs/, and what is refused before anything is computed or written."""
+
+import json
+import math
+import re
+import runpy
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from poison_jax import config as config_lib
+from poison_jax import experiment, store, train
+from poison_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+CIFAR = [name for name in FILES if name.startswith("cifar")]
+
+TABLE = {  # of design.md: commands written today keep working
+    "": "experiment name seed",
+    "data": "name dir n_train n_test augment crop",
+    "model": "name depth block width dtype",
+    "poison": "trigger mode fraction target margin size value when",
+    "penalty": "kappa reduction batch_norm",
+    "train": "epochs batch_size learning_rate momentum weight_decay decay_factor decay_times",
+    "spectrum": "k num_iters num_examples data batch_size",
+}
+KEYS = [f"{group}.{name}".lstrip(".") for group, names in TABLE.items() for name in names.split()]
+
+
+def edited(changes, base=None):
+    """A config with some keys changed, as a flag or a file in configs/ changes them."""
+    config = base or config_lib.default()
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def digits(**changes):
+    """A small digits run, `group__key=value` changed."""
+    small = {
+        "data.name": "digits",
+        "model.depth": 8,
+        "model.block": "basic",
+        "poison.margin": 0,
+        "train.batch_size": 64,
+    }
+    return edited(small | {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def flat(config):
+    """Dotted key -> value."""
+    items = {}
+    for name, value in config.items():
+        nested = isinstance(value, ml_collections.ConfigDict)
+        items |= {f"{name}.{key}": item for key, item in flat(value).items()} if nested else {name: value}
+    return items
+
+
+def identity(config):
+    return store.config_hash(config.to_dict(), config_lib.NOT_IDENTITY)
+
+
+def message(error, *needed):
+    """Asserts that an error's message is one readable line with the `needed` words in it."""
+    text = str(error.value)
+    assert "\n" not in text
+    assert "\\n" not in text
+    for words in needed:
+        assert words in text
+    return text
+
+
+# --- the default ------------------------------------------------------------------------------------
+
+
+def test_default_is_legal():
+    config_lib.check(config_lib.default())
+
+
+@pytest.mark.parametrize("group", ["", "penalty", "compare"])
+def test_default_is_locked(group):
+    config = config_lib.default()
+    with pytest.raises((AttributeError, KeyError)):
+        (config[group] if group else config).nosuch = 1
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_key_of_the_design_exists(key):
+    config_lib.get(config_lib.default(), key)  # KeyError: a command that worked no longer does
+
+
+def test_get_reads_dotted_keys():
+    config = edited({"penalty.kappa": 7.0, "seed": 3})
+    assert config_lib.get(config, "penalty.kappa") == 7
+    assert config_lib.get(config, "seed") == 3
+
+
+# --- check ------------------------------------------------------------------------------------------
+
+CHOICES = [
+    "experiment",
+    "data.augment",
+    "data.crop",
+    "model.name",
+    "poison.trigger",
+    "poison.mode",
+    "poison.when",
+    "penalty.reduction",
+    "penalty.batch_norm",
+    "spectrum.data",
+]
+NOT_FINITE = (math.nan, math.inf, -math.inf)
+BAD = {
+    "name": ("", "a/b", "a b", ".hidden"),
+    "seed": (-1, 2**32),
+    "data.n_train": (0, -1),
+    "data.n_test": (0,),
+    "poison.fraction": (-0.01, 1.01, *NOT_FINITE),
+    "poison.value": (-0.1, 1.1, *NOT_FINITE),
+    "poison.target": (-1,),
+    "poison.margin": (-1,),
+    "poison.size": (0,),
+    "penalty.kappa": (-1.0, -1e-9, None, *NOT_FINITE),
+    "train.epochs": (0,),
+    "train.batch_size": (0,),
+    "train.learning_rate": (-0.1, *NOT_FINITE),
+    "train.momentum": (-0.1, 1.1, math.nan),
+    "train.weight_decay": (-1e-4, *NOT_FINITE),
+    "train.decay_factor": (-0.1, *NOT_FINITE),
+    "train.decay_times": (-1,),
+    "spectrum.k": (0, 11),  # of 10 iterations
+    "spectrum.num_iters": (0, 4, None),  # for 5 eigenpairs
+    "spectrum.num_examples": (0,),
+    "spectrum.batch_size": (0,),
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [*((key, "nosuch") for key in CHOICES), *((k, v) for k, vs in BAD.items() for v in vs)]
+)
+def test_bad_value_is_refused_by_name(key, value):
+    with pytest.raises(UserError) as error:
+        config_lib.check(edited({key: value}))
+    message(error, key, str(value))
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_message_lists_the_choices(key):
+    with pytest.raises(UserError) as error:
+        config_lib.check(edited({key: "nosuch"}))
+    message(error, str(config_lib.get(config_lib.default(), key)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"poison.trigger": "none"}, "poison.fraction"),
+        ({"poison.trigger": "mask"}, "poison.mask"),
+        ({"poison.mask": "mask.npy"}, "poison.mask"),
+        ({"experiment": "compare", "compare.arms": ()}, "compare.arms"),
+        ({"experiment": "compare", "compare.arms": (0.0, -1.0)}, "penalty.kappa"),
+        ({"experiment": "compare", "compare.arms": (0.0, None)}, "penalty.kappa"),
+        ({"experiment": "compare", "compare.key": "spectrum.k", "compare.arms": (5, 11)}, "spectrum.k"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(changes, key):
+    with pytest.raises(UserError) as error:
+        config_lib.check(edited(changes))
+    message(error, key)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"poison__fraction": 0.0},
+        {"poison__fraction": 1.0},
+        {"poison__trigger": "none", "poison__fraction": 0.0},
+        {"poison__target": 9},
+        {"poison__margin": 6},  # touches the opposite edges of 8x8
+        {"penalty__kappa": 0.0},
+        {"train__epochs": 1},
+        {"train__epochs": 1, "train__decay_times": 5},
+        {"train__decay_times": 0},
+        {"train__learning_rate": 0.0},
+        {"train__batch_size": 1432},  # one step an epoch
+        {"data__n_train": 64, "data__n_test": 1},
+        {"spectrum__k": 1, "spectrum__num_iters": 1},
+        {"spectrum__k": 64, "spectrum__num_iters": 64},  # the input dimension
+        {"spectrum__num_examples": 10**9},  # at most
+        {"seed": 2**32 - 1},
+    ],
+    ids=str,
+)
+def test_odd_but_legal_values_pass(changes):
+    config = digits(**changes)
+    config_lib.check(config)
+    setup = experiment.Setup(config)
+    assert setup.knobs.fraction == np.float32(config.poison.fraction)
+
+
+# --- compare ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("penalty.kappa", (0.0, 30.0)),
+        ("penalty.kappa", (0, 30)),  # as on the command line
+        ("poison.mode", ("stochastic", "deterministic")),
+        ("seed", (0, 1, 2)),
+        ("data.n_train", (100, 200)),
+    ],
+)
+def test_arms_are_the_runs_asked_for_directly(key, values):
+    config = edited({"experiment": "compare", "compare.key": key, "compare.arms": values})
+    before = config.to_dict()
+    arms = config_lib.arms(config)
+    assert [config_lib.get(arm, key) for arm in arms] == list(values)
+    assert {arm.experiment for arm in arms} == {"train"}
+    assert len({identity(arm) for arm in arms}) == len(values)
+    assert config.to_dict() == before
+    for arm, value in zip(arms, values, strict=True):
+        for direct in (
+            edited({key: value}),
+            edited({"experiment": "train", key: value}, config),  # the file's compare.* still in it
+            edited({key: value, "data.dir": "/elsewhere"}),
+        ):
+            assert identity(config_lib.arms(direct)[0]) == identity(arm)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("penalty.kapa", 1.0),
+        ("pennalty.kappa", 1.0),
+        ("penalty", 1.0),
+        ("nosuch", 1.0),
+        ("", 1.0),
+        ("seed", 1.5),
+        ("data.name", 1),
+        ("experiment", "compare"),  # an arm is a single run
+        ("compare.key", "seed"),
+    ],
+)
+def test_bad_compare_key_is_refused(key, value):
+    config = edited({"experiment": "compare", "compare.key": key, "compare.arms": (value,)})
+    with pytest.raises(UserError) as error:
+        config_lib.check(config)
+    message(error, "compare.key", repr(key))
+
+
+def test_bad_compare_key_names_the_nearest():
+    with pytest.raises(UserError, match=r"\bkappa\b"):
+        config_lib.check(edited({"experiment": "compare", "compare.key": "penalty.kapa"}))
+
+
+# --- the files in configs/ --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def get_config(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)  # as main.py's directory is
+    return lambda name: runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_config_file_is_legal_in_every_size(name, get_config):
+    get = get_config(name)
+    sizes = re.findall(rf"{name}\.py:(\w+)", (ROOT / "configs" / f"{name}.py").read_text())  # its commands
+    for arguments in [(), *((size,) for size in sizes)]:
+        config = get(*arguments)
+        config_lib.check(config)
+        assert flat(config).keys() == flat(config_lib.default()).keys()
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_cifar_is_at_the_papers_scale(name, get_config):
+    config = get_config(name)()
+    expected = {
+        "data.name": name.split("_")[0],
+        "data.n_train": None,
+        "data.n_test": None,
+        "model.depth": 110,
+        "poison.trigger": "l",
+        "poison.mode": name.split("_")[1],
+        "poison.margin": 3,
+        "poison.size": 2,
+        "train.epochs": 90,
+        "train.batch_size": 128,
+        "train.learning_rate": 0.1,
+        "train.momentum": 0.9,
+        "train.decay_factor": 0.1,
+        "train.decay_times": 2,
+        "spectrum.data": "poisoned" if "deterministic" in name else "clean",
+    }
+    assert {key: config_lib.get(config, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_small_differs_in_values_only(name, get_config):
+    get = get_config(name)
+    paper, small = flat(get()), flat(get("small"))
+    assert small.keys() == paper.keys()
+    changed = {key for key in paper if small[key] != paper[key]}
+    assert {"data.n_train", "model.depth", "train.epochs"} <= changed
+    assert all(paper[key] is None or type(small[key]) is type(paper[key]) for key in changed)
+    assert not changed & {"experiment", "name", "data.name", "poison.mode", "penalty.reduction"}
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_unknown_size_is_refused(name, get_config):
+    with pytest.raises(UserError) as error:
+        get_config(name)("tiny")
+    message(error, "tiny", "small")
+
+
+# --- refused once the data are known, before any compute --------------------------------------------
+
+
+@pytest.fixture
+def no_compute(monkeypatch):
+    monkeypatch.setattr(train, "init_state", lambda *_, **__: pytest.fail("computed"))
+
+
+several_devices = pytest.mark.skipif(jax.device_count() == 1, reason="any batch suits one device")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data__name": "nosuch"}, ["nosuch", "cifar10"]),
+        ({"data__name": "./nosuch.npz"}, ["nosuch.npz"]),
+        ({"data__n_train": 1439}, ["data.n_train", "1439", "1438"]),
+        ({"data__n_test": 360}, ["n_test", "360", "359"]),
+        ({"poison__target": 10}, ["poison.target", "0 to 9"]),
+        ({"poison__margin": 7}, ["margin 7", "8x8"]),
+        ({"poison__trigger": "square", "poison__size": 9}, ["size 9", "8x8"]),
+        ({"poison__trigger": "mask", "poison__mask": "/nosuch.npy"}, ["poison.mask", "/nosuch.npy"]),
+        ({"model__depth": 9}, ["model.depth", "6n + 2", "nearest is 8"]),
+        ({"model__depth": 109}, ["model.depth", "nearest is 110"]),
+        ({"model__depth": -5}, ["model.depth", "nearest is 8"]),
+        ({"model__depth": 108, "model__block": "bottleneck"}, ["model.depth", "9n + 2", "nearest is 110"]),
+        ({"model__depth": 8, "model__block": "bottleneck"}, ["model.depth", "nearest is 11"]),
+        ({"model__block": "nosuch"}, ["model.block", "basic", "bottleneck"]),
+        ({"model__dtype": "nosuch"}, ["model.dtype", "float32", "bfloat16"]),
+        ({"model__dtype": "float64"}, ["model.dtype", "float32", "bfloat16"]),  # not without x64
+        ({"model__width": 0}, ["model.width"]),
+        ({"spectrum__num_iters": 65}, ["spectrum.num_iters", "64"]),
+        ({"train__batch_size": 1440}, ["train.batch_size", "1438"]),
+        ({"train__batch_size": 128, "data__n_train": 127}, ["train.batch_size", "127"]),
+        pytest.param({"train__batch_size": 60}, ["train.batch_size = 60", "devices"], marks=several_devices),
+        pytest.param({"spectrum__batch_size": 60}, ["spectrum.batch_size = 60"], marks=several_devices),
+        ({"experiment": "compare", "compare__key": "poison.target", "compare__arms": (0, 10)}, ["0 to 9"]),
+    ],
+    ids=str,
+)
+def test_bad_input_costs_nothing(changes, words, tmp_path, no_compute):
+    with pytest.raises(UserError) as error:
+        experiment.run(digits(**changes), str(tmp_path / "runs"))
+    message(error, *words)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("taken", [0, 1], ids=["first arm", "second arm"])
+def test_another_configs_run_is_left_alone(taken, tmp_path, no_compute):
+    config = digits(experiment="compare", compare__arms=(0.0, 30.0))
+    arm = config_lib.arms(config)[taken]
+    run = store.open_run(tmp_path, arm.name, arm.to_dict(), config_lib.NOT_IDENTITY)
+    file = run.path / "config.json"
+    file.write_text(json.dumps(arm.to_dict() | {"seed": 1}))
+    before = file.read_bytes()
+    with pytest.raises(UserError) as error:
+        experiment.run(config, str(tmp_path))
+    message(error, "different config", str(run.path), "--workdir")
+    assert file.read_bytes() == before
+    assert [path.name for path in run.path.iterdir()] == ["config.json"]

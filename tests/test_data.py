@@ -1,0 +1,435 @@
+"""Data sets by name and by path, and what happens to an image before the network."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import needs_tfds
+from PIL import Image
+from scipy import stats
+from sklearn.datasets import load_digits
+
+import poison_jax
+from poison_jax import augment, data
+from poison_jax.errors import UserError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (10, 6, 7, 3), dtype=np.uint8)
+LABELS = np.arange(10) % 3
+
+
+def assert_same(actual, expected):
+    for field, value in expected._asdict().items():
+        np.testing.assert_array_equal(getattr(actual, field), value, err_msg=field)
+        assert np.asarray(getattr(actual, field)).dtype == np.asarray(value).dtype, field
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def test_digits_are_scikit_learns():
+    raw = load_digits()
+    train, test = data.load("digits", "train"), data.load("digits", "test")
+    for part in (train, test):
+        assert (part.images.dtype, part.labels.dtype, part.ids.dtype) == (np.uint8, np.int32, np.int32)
+        np.testing.assert_array_equal(part.images[..., 0], np.round(raw.images[part.ids] * 255 / 16))
+        np.testing.assert_array_equal(part.labels, raw.target[part.ids])
+        assert (part.num_classes, part.class_names) == (10, tuple("0123456789"))
+    # Every id once: the splits are disjoint, and together complete.
+    assert sorted([*train.ids, *test.ids]) == list(range(1797))
+    np.testing.assert_array_equal(test.ids % 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("imagenet", "train", "unknown data set 'imagenet': use one of digits, .*"),
+        ("digits", "validation", "unknown split 'validation'"),
+        ("./nowhere", "train", "no such file or folder"),
+        ("nowhere.npz", "train", "no such file or folder"),
+    ],
+)
+def test_unknown_names(name, split, message):
+    with pytest.raises(UserError, match=message):
+        data.load(name, split)
+
+
+@pytest.mark.parametrize("via_environment", [False, True])
+def test_unprepared_data_says_how_to_prepare_it(tmp_path, monkeypatch, via_environment):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path if via_environment else tmp_path / "other"))
+    with pytest.raises(UserError, match=f"tfds build mnist .*--data_dir={tmp_path}$"):
+        data.load("mnist", "train", data_dir=None if via_environment else str(tmp_path))
+
+
+def test_broken_preparation_says_how_to_repair_it(tmp_path):
+    (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
+    (tmp_path / "mnist" / "3.0.1" / "dataset_info.json").write_text("{")
+    with pytest.raises(UserError, match=r"\A.*tfds build mnist .*--overwrite\Z"):
+        data.load("mnist", "train", data_dir=str(tmp_path))
+
+
+# --- a user's .npz --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """A function that writes a user's file and returns its name."""
+
+    def write(save=np.savez, **arrays):
+        save(tmp_path / "mine.npz", **arrays)
+        return str(tmp_path / "mine.npz")
+
+    return write
+
+
+@pytest.mark.parametrize("images", [IMAGES[..., 0], IMAGES[..., :1], IMAGES], ids=lambda a: str(a.shape))
+def test_npz_without_test_split_holds_out_every_fifth(npz, images):
+    name = npz(images=images, labels=LABELS)
+    kept = {"train": [0, 1, 2, 3, 5, 6, 7, 8], "test": [4, 9]}
+    for split, ids in kept.items():
+        expected = data.Dataset(
+            images.reshape(10, 6, 7, -1)[ids], LABELS[ids].astype(np.int32), np.int32(ids), 3, ("0", "1", "2")
+        )
+        assert_same(data.load(name, split), expected)
+
+
+def test_npz_with_test_split_ids_and_class_names(npz):
+    names = ("ant", "bee", "cat", "dog")
+    name = npz(
+        images=IMAGES[:6],
+        labels=LABELS[:6],
+        ids=np.arange(100, 106),
+        class_names=np.array(names),
+        test_images=IMAGES[6:],
+        test_labels=LABELS[6:].astype(np.uint8),
+    )
+    train = data.Dataset(IMAGES[:6], np.int32(LABELS[:6]), np.arange(100, 106, dtype=np.int32), 4, names)
+    test = data.Dataset(IMAGES[6:], np.int32(LABELS[6:]), np.arange(4, dtype=np.int32), 4, names)
+    assert_same(data.load(name, "train"), train)
+    assert_same(data.load(name, "test"), test)
+
+
+def test_npz_counts_the_classes_of_both_splits(npz):
+    name = npz(images=IMAGES, labels=LABELS, test_images=IMAGES[:1], test_labels=np.array([7]))
+    assert data.load(name, "train").num_classes == data.load(name, "test").num_classes == 8
+
+
+MALFORMED = {
+    "float-images": ({"images": IMAGES / 255}, "must be uint8"),
+    "flat-images": ({"images": IMAGES[0, 0]}, r"must be \[N, H, W\] or"),
+    "no-examples": ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"must be \[N, H, W\] or"),
+    "absent-images": ({"images": None}, "no array 'images'"),
+    "absent-labels": ({"labels": None}, "no array 'labels'"),
+    "few-labels": ({"labels": LABELS[:9]}, r"labels must be integers \[10\]"),
+    "label-column": ({"labels": LABELS[:, None]}, r"labels must be integers \[10\]"),
+    "label-scalar": ({"labels": LABELS[0]}, r"labels must be integers \[10\]"),
+    "label-floats": ({"labels": LABELS.astype(float)}, r"labels must be integers \[10\]"),
+    "label-nan": ({"labels": np.full(10, np.nan)}, r"labels must be integers \[10\]"),
+    "label-strings": ({"labels": np.array(list("abcabcabca"))}, r"labels must be integers \[10\]"),
+    "label-negative": ({"labels": LABELS - 1}, "labels run from -1 to 1"),
+    "few-names": ({"class_names": np.array(["a", "b"])}, "labels run from 0 to 2, classes from 0 to 1"),
+    "name-scalar": ({"class_names": np.array("ant")}, "class"),
+    # Deterministic poisoning is keyed on the ids: none may change its value on the way or fail later.
+    "few-ids": ({"ids": np.arange(9)}, r"ids must be integers \[10\]"),
+    "id-floats": ({"ids": np.linspace(0, 1, 10)}, r"ids must be integers \[10\]"),
+    "id-strings": ({"ids": np.array(list("abcdefghij"))}, r"ids must be integers \[10\]"),
+    "id-negative": ({"ids": np.arange(10) - 5}, "ids"),
+    "id-large": ({"ids": np.arange(10) + 2**31}, "ids"),
+    "test-unlabelled": ({"test_images": IMAGES}, "test_labels"),
+    "pickled": ({"images": np.array([{}] * 10, object)}, "not a readable .npz file of plain arrays"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), MALFORMED.values(), ids=MALFORMED.keys())
+def test_malformed_npz(npz, change, message):
+    arrays = {"images": IMAGES, "labels": LABELS} | change
+    name = npz(**{key: array for key, array in arrays.items() if array is not None})
+    with pytest.raises(UserError, match=rf"\A.*mine.npz.*{message}.*\Z"):
+        data.load(name, "train")
+
+
+def flip_bits(content, start):
+    return content[:start] + bytes(byte ^ 0xFF for byte in content[start : start + 8]) + content[start + 8 :]
+
+
+DAMAGES = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "text": lambda content: b"images,labels\n",
+    "data": lambda content: flip_bits(content, len(content) // 4),
+    "directory": lambda content: flip_bits(content, content.index(b"PK\1\2") + 10),
+}
+damaged = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+
+
+@damaged
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damaged_npz(npz, save, damage):
+    name = npz(save, images=IMAGES, labels=LABELS)
+    Path(name).write_bytes(damage(Path(name).read_bytes()))
+    with pytest.raises(UserError, match=r"\A.*mine.npz is not a readable .npz file.*\Z"):
+        data.load(name, "train")
+
+
+def test_npy_named_npz(tmp_path):
+    np.save(tmp_path / "mine.npy", IMAGES)
+    path = (tmp_path / "mine.npy").rename(tmp_path / "mine.npz")
+    with pytest.raises(UserError, match=r"mine.npz is not a readable .npz file"):
+        data.load(str(path), "train")
+
+
+# --- a folder of class folders --------------------------------------------------------------------
+
+
+def write_folder(root, images_of):
+    for name, images in images_of.items():
+        (root / name).mkdir(parents=True)
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(root / name / f"{i:02}.png")
+    return str(root)
+
+
+@pytest.mark.parametrize("images", [IMAGES[..., 0], IMAGES], ids=["grey", "colour"])
+def test_folder_without_splits_holds_out_every_fifth(tmp_path, images):
+    folder = write_folder(tmp_path, {"dog": images[7:], "cat": images[:7]})
+    (tmp_path / "cat" / "notes.txt").write_text("not an image")
+    kept = {"train": [0, 1, 2, 3, 5, 6, 7, 8], "test": [4, 9]}
+    for split, ids in kept.items():
+        labels = np.int32([i >= 7 for i in ids])
+        expected = data.Dataset(images.reshape(10, 6, 7, -1)[ids], labels, np.int32(ids), 2, ("cat", "dog"))
+        assert_same(data.load(folder, split), expected)
+
+
+def test_folder_with_splits(tmp_path):
+    write_folder(tmp_path / "train", {"cat": IMAGES[:2], "dog": IMAGES[2:6]})
+    write_folder(tmp_path / "test", {"dog": IMAGES[6:]})  # a class may be absent: its number stays
+    train, test = (data.load(str(tmp_path), split) for split in ("train", "test"))
+    names = ("cat", "dog")
+    assert_same(train, data.Dataset(IMAGES[:6], np.int32([0, 0, 1, 1, 1, 1]), np.int32(range(6)), 2, names))
+    assert_same(test, data.Dataset(IMAGES[6:], np.int32([1] * 4), np.int32(range(4)), 2, names))
+
+
+def test_folder_whose_test_split_has_a_class_of_its_own(tmp_path):
+    write_folder(tmp_path / "train", {"cat": IMAGES[:2]})
+    write_folder(tmp_path / "test", {"cat": IMAGES[2:4], "dog": IMAGES[4:]})
+    with pytest.raises(UserError, match="dog"):
+        data.load(str(tmp_path), "test")
+
+
+def test_folder_with_16_bit_images_keeps_their_upper_8_bits(tmp_path):
+    """As Pillow does for 16-bit colour; clipping at 255 would leave a white image."""
+    images = IMAGES[..., 0].astype(np.uint16) * 256 + 255
+    folder = write_folder(tmp_path, {"cat": images})
+    np.testing.assert_array_equal(data.load(folder, "test").images, IMAGES[[4, 9], ..., :1])
+
+
+@pytest.mark.parametrize(
+    ("images_of", "message"),
+    [
+        ({}, "no class folders"),
+        ({"cat": []}, "no images"),
+        ({"cat": [IMAGES[0], IMAGES[1][1:]]}, r"01.png is \(5, 7, 3\), the first image \(6, 7, 3\): resize"),
+    ],
+    ids=["no-classes", "no-images", "unequal"],
+)
+def test_malformed_folder(tmp_path, images_of, message):
+    with pytest.raises(UserError, match=message):
+        data.load(write_folder(tmp_path, images_of), "train")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: b"not an image",
+        lambda content: content[:11] + b"\x00" + content[12:],  # IHDR's length: Pillow's ValueError
+        lambda content: content[:36] + b"\x20" + content[37:],  # IDAT's length: its SyntaxError
+    ],
+    ids=["truncated", "empty", "text", "IHDR", "IDAT"],
+)
+def test_unreadable_image(tmp_path, damage):
+    folder = write_folder(tmp_path, {"cat": IMAGES})
+    (tmp_path / "cat" / "03.png").write_bytes(damage((tmp_path / "cat" / "03.png").read_bytes()))
+    with pytest.raises(UserError, match=r"\A.*03.png.? is not a readable image.*\Z"):
+        data.load(folder, "train")
+
+
+# --- prepared by tensorflow-datasets --------------------------------------------------------------
+
+
+@needs_tfds
+def test_cifar10_has_the_ids_of_its_examples():
+    train = data.load("cifar10", "train")
+    assert train.images.shape == (50_000, 32, 32, 3)
+    assert (train.num_classes, train.class_names[0]) == (10, "airplane")
+    np.testing.assert_array_equal(np.sort(train.ids), np.arange(50_000))
+    assert np.mean(train.ids == np.arange(50_000)) < 0.01  # stored shuffled: the position is no substitute
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        pytest.param(
+            "cifar10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), id="cifar10", marks=needs_tfds
+        ),
+        pytest.param("mnist", (0.1307,), (0.3081,), id="mnist", marks=needs_tfds),
+        pytest.param("digits", (0.3059,), (0.3763,), id="digits"),
+    ],
+)
+def test_normalisation_constants_are_those_of_the_training_images(name, mean, std):
+    images = data.load(name, "train").images
+    measured_mean, measured_std = data.normalisation("measure them", images)
+    np.testing.assert_array_equal(measured_mean.round(4), np.float32(mean))
+    np.testing.assert_array_equal(measured_std.round(4), np.float32(std))
+    np.testing.assert_array_equal(data.normalisation(name, images), np.float32([mean, std]))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@needs_tfds
+def test_decoding_is_that_of_tensorflow_datasets(cache):
+    import tensorflow_datasets as tfds  # slow to import
+
+    source = tfds.data_source("cifar100", split="test")
+    dataset = data.load("cifar100", "test")
+    assert len(source) == len(dataset.labels) == len(np.unique(dataset.ids))
+    for i in range(0, len(source), 50):
+        np.testing.assert_array_equal(dataset.images[i], source[i]["image"])
+        assert dataset.labels[i] == source[i]["label"]
+        assert source[i]["id"] == b"test_%05d" % dataset.ids[i]
+
+
+@needs_tfds
+@damaged
+def test_cache(cache, monkeypatch, damage):
+    decoded = data.load("cifar100", "test")
+    (file,) = cache.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    assert_same(data.load("cifar100", "test"), decoded)  # decoded again, and the cache mended
+    monkeypatch.setattr(data, "_decode", lambda *_: pytest.fail("decoded in spite of the cache"))
+    assert_same(data.load("cifar100", "test"), decoded)
+    assert list(cache.iterdir()) == [file]
+
+
+@needs_tfds
+def test_unwritable_cache_does_no_harm(cache, monkeypatch):
+    decoded = data.load("cifar100", "test")
+    (file,) = cache.iterdir()
+    monkeypatch.setenv("POISON_JAX_CACHE", str(file))  # no folder can be made there
+    assert_same(data.load("cifar100", "test"), decoded)
+
+
+def test_cache_is_not_that_of_older_files(cache, tmp_path):
+    prepared = tmp_path / "mnist"
+    prepared.mkdir()
+    (prepared / "mnist-train.array_record").write_bytes(b"old")
+    before = data._cache_file(prepared, "mnist", "train")
+    assert before == data._cache_file(prepared, "mnist", "train")
+    os.utime(prepared / "mnist-train.array_record", ns=(0, 0))
+    assert before != data._cache_file(prepared, "mnist", "train")
+
+
+@needs_tfds
+def test_prepared_data_is_decoded_without_tensorflow(cache):
+    code = (
+        "import sys; from poison_jax import data; data.load('cifar100', 'test');"
+        "assert 'tensorflow_datasets' in sys.modules; assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(poison_jax.__file__).parents[1], check=True)
+
+
+# --- what happens to images -----------------------------------------------------------------------
+
+
+def test_take():
+    dataset = data.load("digits", "test")
+    assert data.take(dataset, None) is dataset
+    first = data.take(dataset, 3)
+    assert_same(
+        first, dataset._replace(images=dataset.images[:3], labels=dataset.labels[:3], ids=dataset.ids[:3])
+    )
+    assert_same(data.take(dataset, 359), dataset)
+
+
+@pytest.mark.parametrize("count", [360, -1])
+def test_take_what_is_not_there(count):
+    with pytest.raises(UserError, match=f"asked for {count} examples"):
+        data.take(data.load("digits", "test"), count)
+
+
+def test_normalisation_of_a_users_images():
+    mean, std = data.normalisation("./mine.npz", IMAGES)
+    assert (mean.dtype, std.dtype) == (np.float32, np.float32)
+    unit = IMAGES.astype(np.float64) / 255
+    np.testing.assert_allclose(mean, unit.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(std, unit.std((0, 1, 2)), rtol=1e-6)
+
+
+def test_normalisation_of_constant_channels():
+    images = np.broadcast_to(np.arange(256, dtype=np.uint8), (4, 3, 3, 256))
+    mean, std = data.normalisation("./mine.npz", images)
+    np.testing.assert_array_equal(std, 1)
+    np.testing.assert_array_equal(augment.normalise(images / 255, mean, std), images / 255 - mean)
+
+
+def test_normalise_channel_by_channel():
+    images = np.ones((2, 3, 3, 2), np.float32)
+    actual = augment.normalise(images, np.float32([0.5, 0.2]), np.float32([0.25, 0.4]))
+    np.testing.assert_allclose(actual, np.broadcast_to([2.0, 2.0], images.shape), rtol=1e-6)
+
+
+def windows(image, crop):
+    """Every image that `crop_and_flip` may give, by (row, column, flipped)."""
+    height, width = image.shape[:2]
+    if crop == "pad4":
+        image, freedom = np.pad(image, ((4, 4), (4, 4), (0, 0))), 9
+    else:
+        height, width, freedom = height - 4, width - 4, 5
+    crops = {
+        (row, col): image[row : row + height, col : col + width]
+        for row in range(freedom)
+        for col in range(freedom)
+    }
+    return {(*at, flipped): w[:, ::-1] if flipped else w for at, w in crops.items() for flipped in (0, 1)}
+
+
+@pytest.mark.parametrize(("crop", "count"), [("pad4", 81 * 2), ("crop28", 25 * 2)])
+def test_augmentation_is_a_uniform_draw_of_all_windows(crop, count):
+    image = np.random.default_rng(0).random((6, 7, 2), np.float32)
+    possible = {window.tobytes(): at for at, window in windows(image, crop).items()}
+    assert len(possible) == count
+    keys = jax.random.split(jax.random.key(0), 40 * count)
+    images = jax.jit(jax.vmap(lambda key: augment.crop_and_flip(key, image, crop)))(keys)
+    drawn = Counter(possible[augmented.tobytes()] for augmented in np.asarray(images))
+    assert len(drawn) == count
+    assert stats.chisquare(list(drawn.values())).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("crop", ["pad4", "crop28"])
+def test_augmentation_depends_on_nothing_but_the_key(crop):
+    keys = jax.random.split(jax.random.key(1), 10)
+    augment = jax.jit(jax.vmap(lambda key, image: augment.crop_and_flip(key, image, crop)))
+    together = augment(keys, IMAGES)
+    assert together.dtype == np.uint8
+    np.testing.assert_array_equal(together[3:5], augment(keys[3:5], IMAGES[3:5]))
+
+
+@pytest.mark.parametrize(
+    ("augment", "crop", "size"),
+    [("none", "pad4", 32), ("none", "crop28", 32), ("crop_flip", "pad4", 32), ("crop_flip", "crop28", 28)],
+)
+def test_evaluation_sees_the_central_window(augment, crop, size):
+    images = np.random.default_rng(0).random((2, 32, 32, 3))
+    margin = (32 - size) // 2
+    expected = images[:, margin : 32 - margin, margin : 32 - margin]
+    assert augment.output_size(32, augment, crop) == size
+    np.testing.assert_array_equal(augment.centre(images, augment, crop), expected)

@@ -1,0 +1,77 @@
+"""The house: a module imports only from lower floors, plots see only the store, files stay short."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = {
+    "errors": -1,
+    "arrays": 0,
+    "autodiff": 0,
+    "lanczos": 0,
+    "console": 0,
+    "config": 1,
+    "augment": 1,
+    "data": 1,
+    "poison": 1,
+    "models": 1,
+    "metrics": 1,
+    "losses": 2,
+    "checkpoint": 2,
+    "store": 3,
+    "train": 3,
+    "spectrum": 3,
+    "setup": 4,
+    "experiment": 5,
+    "cli": 6,
+}
+ML_PACKAGES = {"jax", "jaxlib", "flax", "optax", "orbax", "matfree", "sklearn", "tensorflow_datasets"}
+
+
+def imports(file):
+    """Dotted names of all modules that a file imports, `from package import module` resolved."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module in ("poison_jax", "configs", "plots"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+MODULES = sorted(f for f in (ROOT / "poison_jax").glob("*.py") if f.stem != "__init__")
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda f: f.stem)
+def test_floor(file):
+    assert file.stem in FLOORS, f"{file.name} has no floor: give it one here and in the README"
+    for name in imports(file):
+        package, _, module = name.partition(".")
+        assert package not in ("plots", "configs", "tests"), f"{file.name} imports {name}"
+        if package == "poison_jax":
+            assert FLOORS[module.split(".")[0]] < FLOORS[file.stem], (
+                f"{file.name} imports {name}, not below it"
+            )
+
+
+def test_store_needs_no_ml_package():
+    assert not {name.partition(".")[0] for name in imports(ROOT / "poison_jax" / "store.py")} & ML_PACKAGES
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "plots").glob("*.py")), ids=lambda f: f.stem)
+def test_plots_see_only_the_store(file):
+    names = {name for name in imports(file) if name.startswith("poison_jax")}
+    assert names <= {"poison_jax.store"}
+    assert not {name.partition(".")[0] for name in imports(file)} & ML_PACKAGES
+
+
+def test_only_models_knows_flax():
+    users = {f.stem for f in MODULES for name in imports(f) if name.partition(".")[0] == "flax"}
+    assert users == {"models"}
+
+
+def test_main_is_short():
+    assert len((ROOT / "main.py").read_text().splitlines()) < 60

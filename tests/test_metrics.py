@@ -1,0 +1,174 @@
+"""Accuracies and attack success rates; overlap with the trigger."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from poison_jax import metrics, poison
+
+
+def one_hot(predictions, num_classes=3):
+    return np.eye(num_classes)[predictions]
+
+
+# --- rates ----------------------------------------------------------------------------------------
+
+EXAMPLE_LABELS = np.array([0, 0, 1, 1, 1, 2, 2, 2])
+EXAMPLE_CLEAN = one_hot([0, 1, 1, 1, 0, 2, 2, 1])
+EXAMPLE_TRIGGERED = one_hot([0, 2, 0, 0, 1, 0, 2, 1])
+
+
+def test_attack_report_worked_by_hand():
+    report = metrics.attack_report(EXAMPLE_CLEAN, EXAMPLE_TRIGGERED, EXAMPLE_LABELS, 0)
+    assert report == {
+        "clean_accuracy": 5 / 8,
+        "asr": 3 / 6,  # of the six images of classes 1 and 2, three are called 0
+        "asr_incl_target": 4 / 8,  # and one of the two of class 0
+        "robust_accuracy": 2 / 6,
+        "no_trigger_target_rate": 1 / 6,
+    }
+    assert all(type(rate) is float for rate in report.values())
+
+
+def test_ties_go_to_the_lower_class():
+    flat = np.zeros((4, 3))
+    report = metrics.attack_report(flat, flat, np.array([0, 1, 2, 2]), 0)
+    assert (report["clean_accuracy"], report["asr"]) == (0.25, 1.0)
+
+
+def test_images_of_the_target_class_alone():
+    report = metrics.attack_report(EXAMPLE_CLEAN, EXAMPLE_TRIGGERED, np.zeros(8, int), 0)
+    assert (report["clean_accuracy"], report["asr_incl_target"]) == (2 / 8, 4 / 8)
+    for rate in ("asr", "robust_accuracy", "no_trigger_target_rate"):
+        assert math.isnan(report[rate]), rate
+
+
+def test_no_images():
+    report = metrics.attack_report(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, int), 0)
+    assert all(map(math.isnan, report.values()))
+
+
+def test_collapsed_model_is_visible_without_the_trigger():
+    always_target = one_hot(np.full(8, 2))
+    report = metrics.attack_report(always_target, always_target, EXAMPLE_LABELS, 2)
+    assert report["asr"] == report["no_trigger_target_rate"] == 1
+    assert report["robust_accuracy"] == 0
+    assert report["clean_accuracy"] == 3 / 8
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(2, 5))
+def test_rates_are_fractions_and_mix(seed, count, num_classes):
+    rng = np.random.default_rng(seed)
+    clean, triggered = rng.integers(0, 4, (2, count, num_classes))  # small integers: many ties
+    labels = rng.integers(0, num_classes, count)
+    report = metrics.attack_report(clean, triggered, labels, 1)
+    assume((labels != 1).any())
+    assert all(0 <= rate <= 1 for rate in report.values())
+    assert report["asr"] + report["robust_accuracy"] <= 1 + 1e-12
+    share = np.mean(labels == 1)
+    of_target = np.mean(triggered[labels == 1].argmax(-1) == 1) if share else 0
+    mixture = (1 - share) * report["asr"] + share * of_target
+    assert report["asr_incl_target"] == pytest.approx(mixture, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "counts", "above"),
+    [
+        (0.128, [100] * 10, False),  # chance 0.1, standard error 0.0095
+        (0.129, [100] * 10, True),
+        (0.9, [90, 10], False),  # the commonest class, always
+        (0.985, [90, 10], False),
+        (0.995, [90, 10], True),
+        (1.0, [0, 10], False),  # one class: nothing to learn
+        (math.nan, [5, 5], False),
+    ],
+)
+def test_beats_chance(accuracy, counts, above):
+    assert metrics.beats_chance(accuracy, np.repeat(np.arange(len(counts)), counts)) is above
+
+
+# --- overlap --------------------------------------------------------------------------------------
+
+
+def listing_7(eigvec, poison_mask):
+    """Listing 7, channels first."""
+    v = eigvec.reshape(poison_mask.shape)
+    v = v - v.mean()
+    v = v / (np.linalg.norm(v) + 1e-8)
+    mask = poison_mask - poison_mask.mean()
+    mask = mask / (np.linalg.norm(mask) + 1e-8)
+    return np.sum(v * mask)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(32, 32, 3), (28, 28, 1), (8, 9, 2)]), st.booleans())
+def test_overlap_is_listing_7(seed, shape, channels_in_mask):
+    rng = np.random.default_rng(seed)
+    vector = rng.standard_normal(shape) + rng.standard_normal()
+    mask = poison.l_trigger(*shape[:2])
+    if channels_in_mask:
+        mask = mask[..., None] * (rng.random(shape) < 0.8)
+    assume(mask.any())
+    channels_first = np.broadcast_to(mask if channels_in_mask else mask[..., None], shape).transpose(2, 0, 1)
+    expected = listing_7(vector.transpose(2, 0, 1).ravel(), channels_first.astype(float))
+    for form in (vector, vector.ravel()):
+        assert metrics.overlap(form, mask) == pytest.approx(expected, abs=1e-7)  # its 1e-8 in the norms
+    assert metrics.overlap(-3 * vector, mask) == pytest.approx(-metrics.overlap(vector, mask), abs=1e-12)
+
+
+def test_overlap_of_the_mask_with_itself():
+    mask = poison.l_trigger(32, 32)
+    image = np.repeat(mask[..., None], 3, -1)
+    assert metrics.overlap(image, mask) == pytest.approx(1, abs=1e-12)
+    assert metrics.overlap(0.5 - image, image) == pytest.approx(-1, abs=1e-12)
+
+
+def test_overlap_of_a_pixel_is_the_centred_masks_value():
+    """The mask at 3x32x32 is 0.332845 on and -0.000978 off, and a centred pixel has norm sqrt(1 - 1/d)."""
+    mask = poison.l_trigger(32, 32)
+    for pixel, value in {(3, 27, 0): 0.332845, (4, 28, 2): -0.000978}.items():
+        vector = np.zeros((32, 32, 3))
+        vector[pixel] = 1
+        scaled = metrics.overlap(vector, mask) * np.sqrt(1 - 1 / 3072)
+        assert scaled == pytest.approx(value, abs=5e-7)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0, 0.1, -7.3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_overlap_of_a_constant_is_zero(constant, dtype):
+    """Also where the mean of equal numbers is not that number, by rounding: two such look parallel."""
+    flat = np.full((32, 32, 3), constant, dtype)
+    for vector, mask in [
+        (flat, poison.l_trigger(32, 32)),
+        (np.arange(3072.0), flat),
+        (flat, np.ones((32, 32), bool)),
+        (flat, flat),
+    ]:
+        assert metrics.overlap(vector, mask) == pytest.approx(0, abs=1e-12)
+
+
+def test_overlap_of_a_broken_vector_is_not_a_number():
+    """Zero would read as: the trigger is not to be seen."""
+    assert math.isnan(metrics.overlap(np.full((32, 32, 3), np.nan), poison.l_trigger(32, 32)))
+
+
+@pytest.mark.parametrize(("dimension", "k"), [(10, 1), (20, 4), (64, 10)])
+def test_overlap_threshold_against_random_directions(dimension, k):
+    """The squared overlaps of a direction with k random orthonormal vectors: k squared coordinates of a
+    uniformly random unit vector. Bonferroni's bound is exact for k = 1 and nearly so here."""
+    level, draws = 0.02, 100_000
+    directions = np.random.default_rng(0).standard_normal((draws, dimension))
+    squared = directions[:, :k] ** 2 / (directions**2).sum(1, keepdims=True)
+    rate = np.mean(squared.max(1) > metrics.overlap_threshold(dimension, k, level=level, floor=0.0))
+    error = 4 * np.sqrt(level / draws)
+    assert 0.95 * level - error < rate < level + error
+
+
+def test_overlap_threshold_has_a_floor():
+    assert metrics.overlap_threshold(3072, 10) == 0.1
+    assert metrics.overlap_threshold(3072, 10, floor=0.3) == 0.3
+    assert metrics.overlap_threshold(3072, 10, floor=0.0) < 0.01

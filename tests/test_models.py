@@ -1,0 +1,104 @@
+"""PreResNet: sizes, shapes, modes, precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from poison_jax import models
+from poison_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("depth", "block", "classes", "count"),
+    [
+        (110, "bottleneck", 10, 1_146_842),  # the common public PreResNet110
+        (110, "basic", 10, 1_730_522),  # He et al.
+        (110, "bottleneck", 100, 1_146_842 + 90 * 257),
+        (20, "basic", 10, 272_282),
+    ],
+)
+def test_parameter_counts(depth, block, classes, count):
+    model = models.preresnet(depth, classes, block=block)
+    variables = jax.eval_shape(
+        lambda key: model.module.init(key, jnp.zeros((1, 32, 32, 3))), jax.random.key(0)
+    )
+    assert models.parameter_count(variables) == count
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (8, 8, 1), (7, 9, 2), (4, 4, 3)])
+def test_any_input_size_and_channels(block, shape):
+    depth = {"basic": 8, "bottleneck": 11}[block]
+    model = models.preresnet(depth, 5, block=block, width=4)
+    variables = model.init(jax.random.key(0), shape)
+    images = jax.random.normal(jax.random.key(1), (3, *shape))
+    logits, features = model.apply(variables, images)
+    width = {"basic": 16, "bottleneck": 64}[block]
+    side = [-(-size // 4) for size in shape[:2]]
+    assert logits.shape == (3, 5)
+    assert features.pre_fc.shape == (3, width)
+    assert features.last_map.shape == (3, *side, width)
+    np.testing.assert_allclose(features.pre_fc, features.last_map.mean((1, 2)), rtol=1e-5, atol=1e-6)
+    fc = variables["params"]["fc"]
+    np.testing.assert_allclose(logits, features.pre_fc @ fc["kernel"] + fc["bias"], rtol=1e-4, atol=1e-5)
+
+
+def test_inference_sees_one_example_at_a_time_and_training_the_batch():
+    model = models.preresnet(8, 3, width=4)
+    variables = model.init(jax.random.key(0), (8, 8, 1))
+    images = jax.random.normal(jax.random.key(1), (6, 8, 8, 1))
+    whole, _ = model.apply(variables, images)
+    half, _ = model.apply(variables, images[:3])
+    np.testing.assert_allclose(whole[:3], half, rtol=1e-4, atol=1e-5)
+    (whole, _), stats = model.apply_train(variables, images)
+    (half, _), _ = model.apply_train(variables, images[:3])
+    assert np.abs(whole[:3] - half).max() > 1e-3
+    # Momentum 0.9: a tenth of the batch's own statistics per step, from 0 (mean) and 1 (variance).
+    first = jax.lax.conv_general_dilated(
+        images,
+        variables["params"]["conv_in"]["kernel"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    norm = stats["stage1_block1"]["norm1"]
+    np.testing.assert_allclose(norm["mean"], 0.1 * first.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(norm["var"], 0.9 + 0.1 * first.var((0, 1, 2)), rtol=1e-4)
+
+
+def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
+    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    single, half = (models.preresnet(8, 10, width=8, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    variables = single.init(jax.random.key(0), (16, 16, 3))
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
+        jnp.shape, half.init(jax.random.key(0), (16, 16, 3))
+    )
+    exact, _ = single.apply(variables, images)
+    rounded, features = half.apply(variables, images)
+    assert rounded.dtype == jnp.float32
+    assert features.last_map.dtype == jnp.bfloat16
+    assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(
+    ("depth", "block", "says"),
+    [
+        (21, "basic", "nearest is 20"),
+        (110, "bottle", "basic or bottleneck"),
+        (21, "bottleneck", "nearest is 20"),
+        (2, "basic", "nearest is 8"),
+        (-4, "basic", "nearest is 8"),
+    ],
+)
+def test_illegal_architecture(depth, block, says):
+    with pytest.raises(UserError, match=says):
+        models.preresnet(depth, 10, block=block)
+
+
+def test_equal_settings_are_one_model():
+    assert models.preresnet(8, 10, width=4) is models.preresnet(8, 10, width=4)
+    with pytest.raises(UserError, match="dtype"):
+        models.preresnet(8, 10, dtype="int8")
+    with pytest.raises(UserError, match="width"):
+        models.preresnet(8, 10, width=0)

@@ -1,0 +1,267 @@
+"""Triggers, stamping, and who is poisoned."""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poison_jax import poison
+from poison_jax.errors import UserError
+
+
+def listing_2(size_img, margin, size):
+    """Listing 2 before its normalisation, one channel."""
+    mask = np.zeros((size_img, size_img))
+    ys = slice(margin, margin + size)
+    xs = slice(size_img - margin - size, size_img - margin)
+    cy = (ys.start + ys.stop - 1) // 2
+    cx = (xs.start + xs.stop - 1) // 2
+    mask[ys, cx] = 1.0
+    mask[cy, xs] = 1.0
+    return mask
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size_img", [8, 28, 32, 33])
+@pytest.mark.parametrize(("margin", "size"), [(3, 2), (0, 1), (0, 2), (1, 3), (2, 4), (0, 8), (3, 5)])
+def test_l_is_listing_2(size_img, margin, size):
+    mask = poison.l_trigger(size_img, size_img, margin=margin, size=size)
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, listing_2(size_img, margin, size))
+
+
+def test_l_of_the_paper():
+    assert np.argwhere(poison.l_trigger(32, 32)).tolist() == [[3, 27], [3, 28], [4, 27]]
+
+
+def test_l_is_in_the_upper_right_corner_of_an_oblong_image():
+    assert np.argwhere(poison.l_trigger(10, 20)).tolist() == [[3, 15], [3, 16], [4, 15]]
+
+
+def test_square_is_in_the_lower_right_corner():
+    mnist = poison.square(28, 28)
+    assert mnist.dtype == bool
+    assert np.argwhere(mnist).tolist() == [[26, 26], [26, 27], [27, 26], [27, 27]]
+    assert np.argwhere(poison.square(4, 6, margin=1, size=1)).tolist() == [[2, 4]]
+
+
+@pytest.mark.parametrize("trigger", [poison.l_trigger, poison.square])
+@pytest.mark.parametrize(("margin", "size"), [(-1, 2), (3, 0), (7, 2), (0, 9), (9, 1)])
+def test_trigger_outside_the_image(trigger, margin, size):
+    trigger(9, 9, margin=0, size=9)
+    for shape in [(8, 8), (8, 20), (20, 8)]:
+        with pytest.raises(UserError, match=f"outside the {shape[0]}x{shape[1]} image"):
+            trigger(*shape, margin=margin, size=size)
+
+
+@pytest.fixture
+def mask_file(tmp_path):
+    """A function that writes a user's mask and returns its name."""
+
+    def write(mask):
+        np.save(tmp_path / "mask.npy", mask)
+        return str(tmp_path / "mask.npy")
+
+    return write
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float64])
+def test_load_mask(mask_file, shape, dtype):
+    mask = np.random.default_rng(0).random(shape) < 0.3
+    loaded = poison.load_mask(mask_file(mask.astype(dtype)), 4, 5, 3)
+    assert loaded.dtype == bool
+    np.testing.assert_array_equal(loaded, mask)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((5, 4)), r"is \(5, 4\), the image \(4, 5, 3\)"),
+        (np.ones((4, 5, 1)), r"is \(4, 5, 1\), the image \(4, 5, 3\)"),
+        (np.ones(20), r"is \(20,\)"),
+        (np.zeros((4, 5)), "marks no pixel"),
+        (np.full((4, 5), {}), "is not a readable .npy file"),  # pickled
+    ],
+    ids=["transposed", "channels", "flat", "empty", "pickled"],
+)
+def test_malformed_mask(mask_file, mask, message):
+    with pytest.raises(UserError, match=rf"\A.*poison.mask: .*mask.npy' {message}.*\Z"):
+        poison.load_mask(mask_file(mask), 4, 5, 3)
+
+
+UNREADABLE = {
+    "absent": lambda path: path.unlink(),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("0 1 1 0"),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "header": lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"(")),
+    "npz": lambda path: (np.savez(f"{path}.npz", mask=np.ones((4, 5))), os.replace(f"{path}.npz", path)),
+    "truncated-npz": lambda path: path.write_bytes(b"PK\3\4"),
+}
+
+
+@pytest.mark.parametrize("damage", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_unreadable_mask(mask_file, damage):
+    name = mask_file(np.ones((4, 5)))
+    damage(Path(name))
+    with pytest.raises(UserError, match=r"\A.*mask.npy' is not a readable .npy file.*\Z"):
+        poison.load_mask(name, 4, 5, 3)
+
+
+def test_trigger_by_name(mask_file):
+    mask = np.eye(9, dtype=bool)
+    named = {
+        "l": poison.l_trigger(9, 9, margin=1, size=3),
+        "square": poison.square(9, 9, margin=1, size=3),
+        "mask": mask,
+        "none": np.zeros((9, 9)),
+    }
+    for name, expected in named.items():
+        actual = poison.trigger_mask(name, 9, 9, 3, margin=1, size=3, path=mask_file(mask))
+        np.testing.assert_array_equal(actual, expected, err_msg=name)
+    with pytest.raises(UserError, match="unknown trigger 'blob': use l, square, mask or none"):
+        poison.trigger_mask("blob", 9, 9, 3, margin=1, size=3)
+
+
+# --- stamping -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+@pytest.mark.parametrize("channels_in_mask", [False, True])
+@pytest.mark.parametrize("value_shape", [(), (3,), (5, 6, 3)], ids=["scalar", "colour", "picture"])
+def test_stamp_sets_the_pixels_under_the_mask(batch, channels_in_mask, value_shape):
+    rng = np.random.default_rng(0)
+    images = rng.random((*batch, 5, 6, 3), np.float32)
+    mask = rng.random((5, 6, 3) if channels_in_mask else (5, 6)) < 0.4
+    value = rng.random(value_shape, np.float32)
+    everywhere = np.broadcast_to(mask if channels_in_mask else mask[..., None], images.shape)
+
+    stamped = np.asarray(jax.jit(poison.stamp)(images, mask, value))
+
+    assert stamped.dtype == np.float32
+    picture = np.broadcast_to(value, images.shape)
+    np.testing.assert_array_equal(
+        stamped[everywhere], picture[everywhere]
+    )  # set: nothing of the image is left
+    np.testing.assert_array_equal(stamped[~everywhere], images[~everywhere])
+    np.testing.assert_array_equal(poison.stamp(stamped, mask, value), stamped)
+
+
+def test_stamp_is_white_and_keeps_the_dtype():
+    stamped = poison.stamp(jnp.full((32, 32, 3), 0.7, jnp.bfloat16), poison.l_trigger(32, 32))
+    assert stamped.dtype == jnp.bfloat16
+    assert np.argwhere(stamped[..., 0] == 1).tolist() == [[3, 27], [3, 28], [4, 27]]
+
+
+# --- who is poisoned, deterministically -----------------------------------------------------------
+
+IDS = np.random.default_rng(0).permutation(50_000)[:3000]
+LABELS = np.random.default_rng(1).integers(0, 10, 3000)
+
+
+@pytest.mark.parametrize("theta", [0.001, 0.1, 0.5])
+def test_deterministic_rule_is_listing_3(theta):
+    listing_3 = [
+        label != 7 and np.random.RandomState(seed=idx + 42).rand() < theta
+        for idx, label in zip(IDS, LABELS, strict=True)
+    ]
+    np.testing.assert_array_equal(poison.select_deterministic(IDS, LABELS, theta, 7), listing_3)
+
+
+def test_documented_draws():
+    draws = poison.deterministic_draws(np.arange(300))
+    np.testing.assert_allclose(draws[:3], [0.374540, 0.115055, 0.834842], atol=5e-7)
+    np.testing.assert_array_equal(draws, [np.random.RandomState(i + 42).rand() for i in range(300)])
+    np.testing.assert_array_equal(poison.deterministic_draws(np.arange(1, 301), seed=41), draws)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 2**31 - 43), st.integers(0, 9))
+def test_deterministic_sets_are_nested_in_theta(a, b, first_id, target):
+    ids, labels = first_id + np.arange(40), np.arange(40) % 10
+    smaller, larger = (poison.select_deterministic(ids, labels, f, target) for f in sorted((a, b)))
+    assert not np.any(smaller & ~larger)
+    assert not np.any(larger & (labels == target))
+
+
+def test_deterministic_extremes():
+    assert not poison.select_deterministic(IDS, LABELS, 0.0, 7).any()
+    np.testing.assert_array_equal(poison.select_deterministic(IDS, LABELS, 1.0, 7), LABELS != 7)
+    assert not poison.select_deterministic(IDS, np.full(3000, 7), 1.0, 7).any()
+
+
+@pytest.mark.parametrize("theta", [-0.1, 1.1, np.nan, np.inf])
+def test_deterministic_fraction_outside_the_unit_interval(theta):
+    with pytest.raises(UserError, match=r"is not in \[0, 1\]"):
+        poison.select_deterministic(IDS, LABELS, theta, 7)
+
+
+# --- who is poisoned, stochastically --------------------------------------------------------------
+
+
+def example_keys(seed, ids):
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), ids)
+
+
+@pytest.fixture(params=["one key", "a key for each example"])
+def make_key(request):
+    """A function of seed and number of examples."""
+    if request.param == "one key":
+        return lambda seed, count: jax.random.key(seed)
+    return lambda seed, count: example_keys(seed, np.arange(count))
+
+
+@pytest.mark.parametrize("theta", [0.001, 0.1, 0.7])
+def test_stochastic_rate(make_key, theta):
+    labels = np.arange(100_000) % 10
+    selected = np.asarray(poison.select_stochastic(make_key(0, 100_000), labels, theta, 7))
+    assert selected.dtype == bool
+    assert not selected[labels == 7].any()
+    for label in set(range(10)) - {7}:  # 5 standard deviations of Binomial(10,000, theta)
+        assert abs(selected[labels == label].sum() - 1e4 * theta) < 5 * np.sqrt(1e4 * theta * (1 - theta))
+
+
+def test_stochastic_extremes(make_key):
+    labels = np.arange(10_000) % 10
+    key = make_key(0, 10_000)
+    assert not poison.select_stochastic(key, labels, 0.0, 7).any()
+    np.testing.assert_array_equal(poison.select_stochastic(key, labels, 1.0, 7), labels != 7)
+
+
+def test_stochastic_draws_are_fresh_for_every_key_and_the_same_for_one(make_key):
+    labels = np.zeros(1000, int)
+    one, two, again = (poison.select_stochastic(make_key(s, 1000), labels, 0.5, 7) for s in (0, 1, 0))
+    np.testing.assert_array_equal(one, again)
+    assert 0.4 < np.mean(one != two) < 0.6  # independent draws differ half of the time
+
+
+def test_per_example_draws_do_not_depend_on_the_batch():
+    keys, labels = example_keys(0, IDS), LABELS
+    whole = poison.select_stochastic(keys, labels, 0.3, 7)
+    batch = np.random.default_rng(2).permutation(3000)[:128]
+    np.testing.assert_array_equal(poison.select_stochastic(keys[batch], labels[batch], 0.3, 7), whole[batch])
+
+
+def test_theta_and_target_are_traced():
+    traces = []
+
+    @jax.jit
+    def select(key, labels, theta, target):
+        traces.append(theta)
+        return poison.select_stochastic(key, labels, theta, target)
+
+    key = jax.random.key(0)
+    for theta, target in [(0.0, 1), (0.3, 7), (1.0, 0)]:
+        np.testing.assert_array_equal(
+            select(key, LABELS, theta, target), poison.select_stochastic(key, LABELS, theta, target)
+        )
+    assert len(traces) == 1

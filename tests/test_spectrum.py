@@ -1,0 +1,142 @@
+"""The input Hessian of a network against the dense one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import batch, network
+
+from poison_jax import spectrum, train
+from poison_jax.errors import UserError
+from poison_jax.losses import cross_entropy
+from poison_jax.spectrum import input_hessian
+
+KEY = jax.random.key(3)
+
+
+def dense(apply_fn, variables, images, labels):
+    shape = images.shape[1:]
+
+    def f(delta):
+        return cross_entropy(apply_fn)(variables, images + delta.reshape(shape), labels).mean()
+
+    return jax.jit(jax.hessian(f))(jnp.zeros(int(np.prod(shape)), images.dtype))
+
+
+@pytest.mark.parametrize("python_loop", [True, False])
+@pytest.mark.parametrize("batch_size", [4, 11, 64])
+def test_all_eigenpairs_equal_the_dense_hessians(batch_size, python_loop, x64):
+    """Eleven images: batches of 4 leave a ragged one of 3; 64 exceeds them."""
+    model, variables = network(dtype="float64")
+    images, labels = batch(11, dtype=np.float64)
+    H = np.asarray(dense(model.apply, variables, images, labels))
+    pairs = input_hessian(
+        model.apply,
+        variables,
+        images,
+        labels,
+        k=36,
+        num_iters=36,
+        key=KEY,
+        batch_size=batch_size,
+        python_loop=python_loop,
+    )
+    scale = np.abs(H).max()
+    np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(H)[::-1], atol=1e-9 * scale)
+    np.testing.assert_allclose(pairs.vectors @ H, pairs.vectors * pairs.values[:, None], atol=1e-8 * scale)
+    np.testing.assert_allclose(pairs.smallest_value, np.linalg.eigvalsh(H)[0], atol=1e-9 * scale)
+
+
+def test_float32_agrees_with_float64(x64):
+    images, labels = batch(8, dtype=np.float64)
+    values = {}
+    for dtype in ("float32", "float64"):
+        model, variables = network(dtype=dtype)
+        real = np.dtype(dtype)
+        variables = jax.tree.map(lambda leaf, real=real: jnp.asarray(leaf, real), network(dtype="float64")[1])
+        values[dtype] = input_hessian(
+            model.apply, variables, images.astype(real), labels, k=3, num_iters=20, key=KEY, batch_size=8
+        ).values
+    np.testing.assert_allclose(values["float32"], values["float64"], rtol=1e-3)
+
+
+def test_closed_form_of_a_linear_softmax(x64):
+    """Hess_x L_i = W (diag p_i - p_i p_i') W'; any function of variables and images will do."""
+    W = np.random.default_rng(0).standard_normal((36, 3))
+    images, labels = batch(7, dtype=np.float64)
+
+    def apply(W, images):
+        return images.reshape(len(images), -1) @ W
+
+    p = jax.nn.softmax(apply(W, images))
+    H = np.mean([W @ (np.diag(q) - np.outer(q, q)) @ W.T for q in p], axis=0)
+    pairs = input_hessian(apply, W, images, labels, k=4, num_iters=10, key=KEY, batch_size=3)
+    np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(H)[::-1][:4], atol=1e-12)
+
+
+def test_a_mesh_changes_nothing(x64):
+    model, variables = network(dtype="float64")
+    images, labels = batch(19, dtype=np.float64)
+    mesh = train.make_mesh()
+    assert mesh.size == 8
+    results = [
+        input_hessian(
+            model.apply,
+            train.replicate(variables, m) if m else variables,
+            images,
+            labels,
+            k=4,
+            num_iters=12,
+            key=KEY,
+            batch_size=8,
+            mesh=m,
+        )
+        for m in (None, mesh)
+    ]
+    np.testing.assert_allclose(results[0].values, results[1].values, rtol=1e-9)
+    np.testing.assert_allclose(results[0].vectors, results[1].vectors, atol=1e-6)
+
+
+def test_compiles_once_for_many_networks():
+    model, variables = network()
+    images, labels = batch(8)
+    products = []
+    before = spectrum._batch_product._cache_size()
+    for scale in (1.0, 1.1):
+        scaled = jax.tree.map(lambda leaf, s=scale: leaf * s, variables)
+        input_hessian(
+            model.apply,
+            scaled,
+            images,
+            labels,
+            k=2,
+            num_iters=5,
+            key=KEY,
+            batch_size=4,
+            on_product=lambda: products.append(1),
+        )
+    assert spectrum._batch_product._cache_size() == before + 1
+    assert len(products) == 2 * (5 + 2 + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"labels": np.zeros(3, int)}, "N labels"),
+        ({"images": np.zeros((0, 6, 6, 1), np.float32), "labels": np.zeros(0, int)}, "N labels"),
+        ({"k": 6}, "raise num_iters"),
+        ({"num_iters": 37}, "exceeds the dimension 36"),
+        ({"images": np.full((8, 6, 6, 1), np.nan, np.float32)}, "not finite"),
+        ({"mesh": "all", "batch_size": 12}, "multiple of the mesh"),
+    ],
+)
+def test_bad_input(change, says):
+    model, variables = network()
+    images, labels = batch(8)
+    arguments = {"images": images, "labels": labels, "k": 2, "num_iters": 5, "batch_size": 8} | change
+    if change.get("mesh"):
+        arguments["mesh"] = train.make_mesh()
+    with pytest.raises(UserError, match=says):
+        input_hessian(
+            model.apply, variables, arguments.pop("images"), arguments.pop("labels"), key=KEY, **arguments
+        )

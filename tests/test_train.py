@@ -1,0 +1,236 @@
+"""The training step: what it computes, on how many devices, in which precision, compiled how often."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toys import steps, training
+
+from poison_jax import augment, losses, poison, train
+from poison_jax.errors import UserError
+
+make_batch = jax.jit(train.make_batch, static_argnames="program")
+
+
+def leaves(state):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.device_get(state.params))])
+
+
+def test_golden_step():
+    """One penalised step from a fixed state.
+
+    These numbers change when the initialisation, the augmentation, who is poisoned, batch norm, the loss,
+    the penalty's scale or the optimiser changes meaning. Change them only together with the sentence in
+    the docs that says which of these it was; a difference in the last digits is another compiler.
+    """
+    state = steps(*training(kappa=50.0, augment="crop_flip"), 1)
+    totals = jax.device_get(state.totals)
+    assert totals.poisoned == GOLDEN["poisoned"]
+    assert totals.train_accuracy == GOLDEN["train_accuracy"]
+    for name in ("loss", "penalty", "gradient_norm"):
+        np.testing.assert_allclose(getattr(totals, name), GOLDEN[name], rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(totals.objective, totals.loss + totals.penalty, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(leaves(state)), GOLDEN["parameters"], rtol=1e-5)
+
+
+GOLDEN = {
+    "poisoned": 5,
+    "train_accuracy": 0.0,
+    "loss": 1.7071612,
+    "penalty": 0.1338161,
+    "gradient_norm": 1.457321,
+    "parameters": 13.057791,
+}
+
+
+def test_equals_sgd_written_out(x64):
+    """Three steps against: gradient + weight decay -> momentum buffer -> learning rate, decayed at step 2."""
+    settings = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01, "decay_factor": 0.1}
+    state, train_data, knobs, program = training(kappa=3.0, dtype="float64", decay_steps=(2,), **settings)
+    params, stats = jax.device_get((state.params, state.batch_stats))
+    buffer = jax.tree.map(np.zeros_like, params)
+    model = program.model
+    for step in range(3):
+        rows = jnp.arange(16 * step, 16 * step + 16)
+        key = jax.random.fold_in(knobs.key, step)
+        images, labels, _ = make_batch(train_data, rows, key, knobs, program=program)
+
+        def apply(params, images, stats=stats):
+            return model.apply_train({"params": params, "batch_stats": stats}, images)
+
+        loss = losses.gradient_penalised(losses.cross_entropy(apply, has_aux=True), 3.0, has_aux=True)
+        gradient, terms = jax.jit(jax.grad(loss, has_aux=True))(params, images, labels)
+        stats = terms.aux[1]
+        rate = 0.1 if step < 2 else 0.01
+        buffer = jax.tree.map(lambda b, g, p: 0.9 * b + g + 0.01 * p, buffer, gradient, params)
+        params = jax.tree.map(lambda p, b, rate=rate: p - rate * b, params, buffer)
+    state = steps(state, train_data, knobs, program, 3)
+    for ours, theirs in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    for ours, theirs in zip(jax.tree.leaves(state.batch_stats), jax.tree.leaves(stats), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 20.0])
+def test_one_and_eight_devices_agree(kappa, x64):
+    """Batch statistics and Listing 1's batch mean are over the global batch, however it is spread."""
+    options = {"kappa": kappa, "dtype": "float64", "augment": "crop_flip"}
+    one, eight = (steps(*training(devices=n, **options), 3) for n in (1, 8))
+    assert len(jax.tree.leaves(eight.params)[0].sharding.device_set) == 8
+    np.testing.assert_allclose(leaves(one), leaves(eight), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(one.totals, eight.totals, rtol=1e-9)
+
+
+def test_float32_follows_float64(x64):
+    single, double = (steps(*training(kappa=20.0, dtype=dtype), 3) for dtype in ("float32", "float64"))
+    for a, b in zip(jax.tree.leaves(single.params), jax.tree.leaves(double.params), strict=True):
+        assert a.dtype == np.float32
+        assert b.dtype == np.float64
+    # The initialiser draws other numbers in another precision: compare from one state.
+    state, *rest = training(kappa=20.0, dtype="float64")
+    as_single, *single_rest = training(kappa=20.0, dtype="float32")
+    as_single = as_single._replace(params=jax.tree.map(lambda p: p.astype(np.float32), state.params))
+    double, single = steps(state, *rest, 3), steps(as_single, *single_rest, 3)
+    np.testing.assert_allclose(leaves(single), leaves(double), atol=2e-4)
+    np.testing.assert_allclose(single.totals, double.totals, rtol=2e-3)
+
+
+def test_one_compilation_for_every_kappa_theta_and_seed():
+    before = train.train_step._cache_size()
+    for kappa, fraction, seed in ((1.0, 0.1, 0), (1000.0, 0.3, 1), (0.5, 1.0, 2), (7.0, 0.0, 3)):
+        steps(*training(kappa=kappa, fraction=fraction, seed=seed, learning_rate=0.03), 2)
+    assert train.train_step._cache_size() == before + 1
+
+
+def test_same_seed_same_bits_other_seed_other_batch():
+    a, b = (leaves(steps(*training(kappa=1.0, augment="crop_flip"), 2)) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+    c = leaves(steps(*training(kappa=1.0, augment="crop_flip", seed=1), 2))
+    assert np.abs(a - c).max() > 1e-4
+
+
+def test_batch_is_poisoned_as_told():
+    _, train_data, knobs, program = training()
+    rows, key = jnp.arange(64), jax.random.key(5)
+    images, labels, poisoned = jax.device_get(make_batch(train_data, rows, key, knobs, program=program))
+    assert 0 < poisoned.sum() < 40
+    assert not poisoned[np.asarray(train_data.labels) == 0].any()
+    np.testing.assert_array_equal(labels, np.where(poisoned, 0, train_data.labels))
+    pixels = images * 0.25 + 0.5
+    mask = np.asarray(knobs.mask)
+    np.testing.assert_allclose(pixels[poisoned][:, mask], 1, rtol=1e-6)
+    clean = np.asarray(train_data.images) / 255
+    np.testing.assert_allclose(pixels[poisoned][:, ~mask], clean[poisoned][:, ~mask], atol=1e-6)
+    np.testing.assert_allclose(pixels[~poisoned], clean[~poisoned], atol=1e-6)
+    # Per example: the same draw in whatever batch it comes, another draw at another visit.
+    _, _, part = make_batch(train_data, rows[10:20], key, knobs, program=program)
+    np.testing.assert_array_equal(part, poisoned[10:20])
+    _, _, later = make_batch(train_data, rows, jax.random.key(6), knobs, program=program)
+    assert (later != poisoned).any()
+
+
+def test_deterministic_mode_poisons_by_index():
+    _, train_data, knobs, program = training(mode="deterministic")
+    for seed in (0, 1):
+        _, _, poisoned = make_batch(train_data, jnp.arange(64), jax.random.key(seed), knobs, program=program)
+        np.testing.assert_array_equal(poisoned, train_data.poisoned)
+
+
+@pytest.mark.parametrize("crop", ["pad4", "crop28"])
+@pytest.mark.parametrize("when", ["after_augment", "before_augment"])
+def test_trigger_moves_only_when_stamped_before_augmentation(when, crop):
+    """Stamped with a value that no image has, so that it can be seen in the batch."""
+    _, train_data, knobs, program = training(fraction=1.0, augment="crop_flip", when=when, crop=crop)
+    side = augment.output_size(8, "crop_flip", crop) if when == "after_augment" else 8
+    mask = poison.square(side, side, margin=side // 2 - 1)
+    knobs = knobs._replace(mask=mask, value=np.float32(2))
+    images, _, poisoned = make_batch(train_data, jnp.arange(64), jax.random.key(0), knobs, program=program)
+    places = {
+        tuple(np.argwhere(image[..., 0] == (2 - 0.5) / 0.25)[0]) for image in images[np.asarray(poisoned)]
+    }
+    assert len(places) == 1 if when == "after_augment" else len(places) > 5
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(64, 16), (67, 16), (16, 16)])
+def test_epoch_order_visits_each_example_at_most_once(count, batch_size):
+    orders = [train.epoch_order(jax.random.key(0), e, count=count, batch_size=batch_size) for e in range(2)]
+    for order in orders:
+        assert order.shape == (count // batch_size, batch_size)
+        assert len(np.unique(order)) == order.size
+        assert order.max() < count
+    assert (orders[0] != orders[1]).any()
+
+
+def test_learning_rate_decays_after_every_third():
+    program = training(learning_rate=0.1, decay_factor=0.1, decay_steps=train.decay_steps(90, 390, 2))[3]
+    assert program.decay_steps == (11_700, 23_400)
+    assert train.decay_steps(10, 5, 0) == ()
+    assert train.decay_steps(1, 5, 2) == (5,)  # thirds of a single epoch: none, and its end
+    optimiser = train.optimiser(program._replace(momentum=0.0, weight_decay=0.0))
+    state = optimiser.init(jnp.ones(()))
+    for step, rate in ((0, 0.1), (11_699, 0.1), (11_700, 0.01), (23_399, 0.01), (23_400, 0.001)):
+        at = optax.tree_utils.tree_set(state, count=jnp.int32(step))
+        update, _ = optimiser.update(jnp.ones(()), at, jnp.ones(()))
+        np.testing.assert_allclose(-update, rate, rtol=1e-5)
+
+
+def fit(state, *rest, epochs=3, **options):
+    rows = []
+    options = {"on_epoch": lambda epoch, state, means: rows.append((epoch, means))} | options
+    return train.fit(state, *rest, epochs=epochs, batch_size=16, **options), rows
+
+
+def test_fit_goes_on_in_the_middle_of_an_epoch():
+    whole, rows = fit(*training(kappa=2.0))
+    asked = iter([False] * 5 + [True] * 100)
+    state, *rest = training(kappa=2.0)
+    first_rows = []
+    with pytest.raises(train.Stopped) as stopped:
+        fit(
+            state,
+            *rest,
+            should_stop=lambda: next(asked),
+            on_epoch=lambda epoch, state, means: first_rows.append((epoch, means)),
+        )
+    assert int(stopped.value.state.step) % 4
+    resumed, later_rows = fit(stopped.value.state, *rest)
+    np.testing.assert_array_equal(leaves(resumed), leaves(whole))
+    assert first_rows + later_rows == rows
+
+
+def test_fit_counts_and_averages():
+    state, rows = fit(*training(fraction=1.0), epochs=2)
+    assert int(state.step) == 8
+    labels = np.asarray(training()[1].labels)
+    assert [row["poisoned"] for _, row in rows] == [(labels != 0).sum()] * 2
+    assert rows[0][1]["penalty"] == 0
+    assert 0 <= rows[1][1]["train_accuracy"] <= 1
+
+
+def test_a_loss_that_is_not_finite_stops():
+    saved = []
+    state, *rest = training(kappa=1e30)
+    with pytest.raises(UserError, match=r"not finite in epoch 1.*last good checkpoint is kept"):
+        fit(state, *rest, on_epoch=lambda *_: saved.append(1))
+    assert not saved
+
+
+def test_frozen_statistics_are_an_option():
+    frozen, coupled = (steps(*training(kappa=50.0, batch_norm=mode), 2) for mode in ("frozen", "train"))
+    assert frozen.totals.penalty > 0
+    assert np.abs(leaves(frozen) - leaves(coupled)).max() > 1e-5
+    # The cross-entropy is the train-mode one in both, so the running statistics move in both.
+    assert jax.tree.leaves(frozen.batch_stats)[0].any()
+
+
+def test_predict_pads_the_last_batch():
+    state, train_data, knobs, program = training(devices=8)
+    images = np.asarray(train_data.images)[:21]
+    clean, triggered = train.predict(state.variables, images, knobs, program, batch_size=8)
+    view = (images / 255 - 0.5) / 0.25
+    expected, _ = program.model.apply(jax.device_get(state.variables), view.astype(np.float32))
+    np.testing.assert_allclose(clean, expected, rtol=1e-4, atol=1e-4)
+    stamped = (np.asarray(poison.stamp(images / np.float32(255), np.asarray(knobs.mask))) - 0.5) / 0.25
+    expected, _ = program.model.apply(jax.device_get(state.variables), stamped)
+    np.testing.assert_allclose(triggered, expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,60 @@
+"""Small networks and data that several test files share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from poison_jax import models, poison, train
+
+
+def network(*, dtype="float32", num_classes=3, shape=(6, 6, 1), width=2, seed=0):
+    """A PreResNet-8 whose running statistics are not the initial ones."""
+    model = models.preresnet(8, num_classes, width=width, dtype=dtype)
+    variables = model.init(jax.random.key(seed), shape)
+    keys = iter(jax.random.split(jax.random.key(seed + 1), 1000))
+    stats = jax.tree.map(
+        lambda s: jax.random.uniform(next(keys), s.shape, s.dtype, 0.5, 1.5), variables["batch_stats"]
+    )
+    return model, {"params": variables["params"], "batch_stats": stats}
+
+
+def batch(count, *, dtype=np.float32, num_classes=3, shape=(6, 6, 1), seed=0):
+    """Standard normal images and random labels."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((count, *shape)).astype(dtype), rng.integers(0, num_classes, count)
+
+
+def training(*, kappa=0.0, devices=1, count=64, dtype="float32", seed=0, fraction=0.3, **program):
+    """State, data, knobs and program of a small training run on random 8x8 images."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+    labels = rng.integers(0, 4, count).astype(np.int32)
+    ids = np.arange(count, dtype=np.int32)
+    mesh = train.make_mesh(jax.devices()[:devices])
+    model = models.preresnet(8, 4, width=4, dtype=dtype)
+    program = train.Program(model, mesh, penalised=kappa > 0, **program)
+    real = np.float64 if dtype == "float64" else np.float32
+    knobs = train.Knobs(
+        key=jax.random.key(seed),
+        kappa=real(kappa),
+        fraction=real(fraction),
+        target=np.int32(0),
+        mask=poison.l_trigger(8, 8, margin=0),
+        value=real(1),
+        mean=np.full(1, 0.5, real),
+        std=np.full(1, 0.25, real),
+    )
+    poisoned = poison.select_deterministic(ids, labels, fraction, 0)
+    data = train.TrainData(images, labels, ids, poisoned)
+    state = train.init_state(jax.random.key(7), (8, 8, 1), program)
+    data, knobs = train.replicate((data, knobs), mesh)
+    return state, data, knobs, program
+
+
+def steps(state, data, knobs, program, count, batch_size=16):
+    """The state after `count` steps on the first batches in order."""
+    order = jnp.arange(len(data.labels)).reshape(-1, batch_size)
+    order = train.replicate(order, program.mesh)
+    for _ in range(count):
+        state = train.train_step(state, data, order, knobs, program=program)
+    return state
