@@ -31,8 +31,12 @@ def run(main: Callable[[Any, str], None], usage: str, *, configs: Path, default:
     sys.modules["__main__"].__doc__ = usage + "\nExperiments:\n" + "".join(_experiments(configs))
 
     def parse(argv: list[str]) -> list[str]:
-        if not any(argument.split("=")[0] in ("--config", "-config") for argument in argv):
-            argv = [argv[0], f"--config={configs / default}", *argv[1:]]
+        named = [
+            i for i, argument in enumerate(argv) if argument.partition("=")[0] in ("--config", "-config")
+        ]
+        if not named:
+            argv, named = [argv[0], f"--config={configs / default}", *argv[1:]], [1]
+        file = argv[named[-1]].partition("=")[2] or " ".join(argv[named[-1] + 1 : named[-1] + 2])
         try:
             rest = flags.FLAGS(argv)
             if len(rest) > 1:
@@ -43,8 +47,7 @@ def run(main: Callable[[Any, str], None], usage: str, *, configs: Path, default:
         except flags.Error as error:
             _fail(_one_line(error))
         except Exception as error:  # a config file is a program: it may raise anything
-            file = flags.FLAGS["config"].config_filename if flags.FLAGS["config"].present else None
-            _fail(f"{file or 'command line'}: {_one_line(error)}")
+            _fail(f"{file}: {_one_line(error)}")
 
     def call(_) -> None:
         logging.set_verbosity(logging.ERROR)  # of the libraries

@@ -62,7 +62,7 @@ def duration(seconds: float) -> str:
     """Seconds as people say them.
 
     >>> duration(75), duration(4000)
-    ('1 min 15 s', '1 h 07 min')
+    ('1 min 15 s', '1 h 06 min')
     """
     seconds = round(seconds)
     if seconds < 60:

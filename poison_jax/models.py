@@ -30,7 +30,7 @@ class Model(NamedTuple):
 
     def init(self, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
         """Fresh variables for images `[H, W, C]`."""
-        return jax.jit(self.module.init)(key, jnp.zeros((1, *image_shape)))
+        return _init(self.module, key, tuple(image_shape))
 
     def apply(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, Features]:
         """Inference (running statistics): images `[B, H, W, C]` -> logits `[B, K]`, features."""
@@ -84,6 +84,11 @@ def check_architecture(depth: int, block: str, width: int) -> None:
 def parameter_count(variables: Variables) -> int:
     """Number of trained parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _init(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Variables:
+    return module.init(key, jnp.zeros((1, *image_shape)))
 
 
 _LAYERS_PER_BLOCK = {"basic": 6, "bottleneck": 9}  # over the three stages

@@ -55,11 +55,14 @@ def input_hessian(
         `Eigenpairs`; `vectors` are `[k, d]` with d = H * W * C, to be reshaped as an image.
 
     Raises:
-        UserError: shapes that do not fit, `k` or `num_iters` out of range, a Hessian that is not finite.
+        UserError: shapes that do not fit, `k` or `num_iters` out of range, images or a Hessian that are
+            not finite.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     if len(images) == 0 or labels.shape != images.shape[:1]:
         raise UserError(f"images {images.shape} and labels {labels.shape} are not N images and N labels")
+    if not np.isfinite(images).all():
+        raise UserError("images hold values that are not finite")
     batch_size = min(batch_size, len(images)) if mesh is None else batch_size
     if mesh is not None and batch_size % mesh.size:
         raise UserError(f"batch_size {batch_size} is not a multiple of the mesh's {mesh.size} devices")

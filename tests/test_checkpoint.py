@@ -1,5 +1,6 @@
 """Checkpoints: whole ones come back bit for bit, damaged ones are passed over and said."""
 
+import gc
 import os
 import shutil
 
@@ -9,6 +10,15 @@ import numpy as np
 import pytest
 
 from poison_jax.checkpoint import Checkpoints, digest
+
+# A read that fails leaves coroutines behind inside orbax, which Python mentions when it collects them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collect():
+    yield
+    gc.collect()
 
 
 def state(value):

@@ -417,19 +417,19 @@ def test_augmentation_is_a_uniform_draw_of_all_windows(crop, count):
 @pytest.mark.parametrize("crop", ["pad4", "crop28"])
 def test_augmentation_depends_on_nothing_but_the_key(crop):
     keys = jax.random.split(jax.random.key(1), 10)
-    augment = jax.jit(jax.vmap(lambda key, image: augment.crop_and_flip(key, image, crop)))
-    together = augment(keys, IMAGES)
+    crop_and_flip = jax.jit(jax.vmap(lambda key, image: augment.crop_and_flip(key, image, crop)))
+    together = crop_and_flip(keys, IMAGES)
     assert together.dtype == np.uint8
-    np.testing.assert_array_equal(together[3:5], augment(keys[3:5], IMAGES[3:5]))
+    np.testing.assert_array_equal(together[3:5], crop_and_flip(keys[3:5], IMAGES[3:5]))
 
 
 @pytest.mark.parametrize(
-    ("augment", "crop", "size"),
+    ("mode", "crop", "size"),
     [("none", "pad4", 32), ("none", "crop28", 32), ("crop_flip", "pad4", 32), ("crop_flip", "crop28", 28)],
 )
-def test_evaluation_sees_the_central_window(augment, crop, size):
+def test_evaluation_sees_the_central_window(mode, crop, size):
     images = np.random.default_rng(0).random((2, 32, 32, 3))
     margin = (32 - size) // 2
     expected = images[:, margin : 32 - margin, margin : 32 - margin]
-    assert augment.output_size(32, augment, crop) == size
-    np.testing.assert_array_equal(augment.centre(images, augment, crop), expected)
+    assert augment.output_size(32, mode, crop) == size
+    np.testing.assert_array_equal(augment.centre(images, mode, crop), expected)

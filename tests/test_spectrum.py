@@ -23,15 +23,12 @@ def dense(apply_fn, variables, images, labels):
     return jax.jit(jax.hessian(f))(jnp.zeros(int(np.prod(shape)), images.dtype))
 
 
-@pytest.mark.parametrize("python_loop", [True, False])
-@pytest.mark.parametrize("batch_size", [4, 11, 64])
-def test_all_eigenpairs_equal_the_dense_hessians(batch_size, python_loop, x64):
+def check_all_eigenpairs(apply_fn, variables, python_loop, batch_size):
     """Eleven images: batches of 4 leave a ragged one of 3; 64 exceeds them."""
-    model, variables = network(dtype="float64")
     images, labels = batch(11, dtype=np.float64)
-    H = np.asarray(dense(model.apply, variables, images, labels))
+    H = np.asarray(dense(apply_fn, variables, images, labels))
     pairs = input_hessian(
-        model.apply,
+        apply_fn,
         variables,
         images,
         labels,
@@ -45,6 +42,25 @@ def test_all_eigenpairs_equal_the_dense_hessians(batch_size, python_loop, x64):
     np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(H)[::-1], atol=1e-9 * scale)
     np.testing.assert_allclose(pairs.vectors @ H, pairs.vectors * pairs.values[:, None], atol=1e-8 * scale)
     np.testing.assert_allclose(pairs.smallest_value, np.linalg.eigvalsh(H)[0], atol=1e-9 * scale)
+    assert pairs.smallest_value < 0 < pairs.values[0]
+
+
+@pytest.mark.parametrize("batch_size", [4, 11, 64])
+def test_all_eigenpairs_equal_the_dense_hessians(batch_size, x64):
+    """A network with batch norm, at running statistics."""
+    model, variables = network(dtype="float64")
+    check_all_eigenpairs(model.apply, variables, True, batch_size)
+
+
+def two_layers(variables, images):
+    return jnp.tanh(images.reshape(len(images), -1) @ variables["in"]) @ variables["out"]
+
+
+@pytest.mark.parametrize("python_loop", [True, False])
+def test_the_compiled_loop_does_the_same(python_loop, x64):
+    rng = np.random.default_rng(0)
+    variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
+    check_all_eigenpairs(two_layers, variables, python_loop, 4)
 
 
 def test_float32_agrees_with_float64(x64):

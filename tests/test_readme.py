@@ -1,0 +1,33 @@
+"""What the README says can be typed."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from poison_jax import data
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_own_data_and_own_model(tmp_path, monkeypatch, capsys):
+    """Runs exactly the lines of the section, on digits saved as a user would save them."""
+    train, test = data.load("digits", "train"), data.load("digits", "test")
+    monkeypatch.chdir(tmp_path)
+    images = np.concatenate([train.images, test.images])[..., 0]
+    np.savez("my_images.npz", images=images, labels=np.concatenate([train.labels, test.labels]))
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names = {}
+    exec(code, names)
+    report = names["metrics"].attack_report(*names["logits"], names["test"].labels, target=0)
+    assert report["clean_accuracy"] > 0.9
+    assert report["asr"] > 0.9
+    assert report["no_trigger_target_rate"] < 0.1
+    assert (names["pairs"].residuals < 1e-3 * names["pairs"].values[0]).all()
+    assert "clean_accuracy" in capsys.readouterr().out
+
+
+def test_named_files_exist():
+    root = Path(__file__).parent.parent
+    for name in re.findall(r"(?:configs|plots|poison_jax|docs)/[\w/]+\.\w+", README):
+        assert (root / name).exists(), name
