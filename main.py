@@ -15,11 +15,11 @@ from pathlib import Path
 from poison_jax import cli
 
 
-def main(config, workdir):
+def main(config, workdir, **options):
     from plots import run as figure
     from poison_jax import experiment
 
-    for run in experiment.run(config, workdir):
+    for run in experiment.run(config, workdir, **options):
         print("figure:", figure.draw(run))
 
 

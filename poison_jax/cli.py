@@ -1,6 +1,6 @@
 """The command line: flags to one call, and every foreseeable failure to one line and a status.
 
-0: done. 2: bad input, or a disk that cannot be written. 143: asked to stop, state saved.
+0: done. 2: bad input, or a disk that cannot be written. 130 and 143: asked to stop, state saved.
 """
 
 import ast
@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -16,8 +15,8 @@ from ml_collections import config_flags
 from poison_jax.errors import Interrupted, UserError
 
 
-def run(main: Callable[[Any, str], None], usage: str, *, configs: Path, default: str) -> None:
-    """Parses the command line and calls `main(config, workdir)`.
+def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -> None:
+    """Parses the command line and calls `main(config, workdir, tensorboard=...)`.
 
     Args:
         main: what to do; may raise `UserError`, `OSError` or `Interrupted`.
@@ -28,6 +27,7 @@ def run(main: Callable[[Any, str], None], usage: str, *, configs: Path, default:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     config = config_flags.DEFINE_config_file("config", None, "The experiment: a file, or file:size.")
     workdir = flags.DEFINE_string("workdir", "runs", "Where run directories are kept.")
+    tensorboard = flags.DEFINE_bool("tensorboard", False, "Write the metrics for TensorBoard too.")
     sys.modules["__main__"].__doc__ = usage + "\nExperiments:\n" + "".join(_experiments(configs))
 
     def parse(argv: list[str]) -> list[str]:
@@ -44,24 +44,29 @@ def run(main: Callable[[Any, str], None], usage: str, *, configs: Path, default:
             if not hasattr(config.value, "experiment"):
                 raise UserError("the config file needs a get_config() that edits poison_jax.config.default()")
             return rest
-        except flags.Error as error:
-            _fail(_one_line(error))
         except Exception as error:  # a config file is a program: it may raise anything
-            _fail(f"{file}: {_one_line(error)}")
+            about = "" if isinstance(error, flags.Error) and _QUOTED not in str(error) else f"{file}: "
+            _fail(about + _one_line(error))
 
     def call(_) -> None:
         logging.set_verbosity(logging.ERROR)  # of the libraries
         try:
-            main(config.value, workdir.value)
+            main(config.value, workdir.value, tensorboard=tensorboard.value)
         except Interrupted as error:
             print(error, file=sys.stderr)
             sys.exit(143)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from the last epoch", file=sys.stderr)
+            sys.exit(130)
         except UserError as error:
             _fail(str(error))
         except OSError as error:
             _fail(f"{_one_line(error)}: free some space, or choose another --workdir")
 
     app.run(call, flags_parser=parse)
+
+
+_QUOTED = "Traceback (most recent call last)"
 
 
 def _experiments(configs: Path) -> Iterator[str]:
@@ -74,8 +79,8 @@ def _one_line(error: BaseException) -> str:
     """What an exception says, without a traceback that some library quoted into it."""
     text = str(error.args[0]) if isinstance(error, KeyError | AttributeError) and error.args else str(error)
     text = text.replace("\\n", "\n").replace("\\'", "'")
-    if "Traceback (most recent call last)" in text:
-        text = text.strip().splitlines()[-1]
+    if _QUOTED in text:
+        text = text.strip().splitlines()[-1].partition(": ")[2]
     return " ".join(text.split()) or type(error).__name__
 
 

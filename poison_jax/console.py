@@ -49,12 +49,13 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[], Non
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table, first column left-aligned, the others right-aligned."""
-    result = Table(title=title, title_justify="left")
+    """Prints a title and a table, first column left-aligned, the others right-aligned."""
+    result = Table()
     for i, name in enumerate(header):
         result.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         result.add_row(*row)
+    say(title)
     _console().print(result)
 
 

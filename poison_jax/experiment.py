@@ -16,14 +16,22 @@ from poison_jax import console, metrics, models, poison, spectrum, store, train
 from poison_jax.checkpoint import Checkpoints
 from poison_jax.errors import Interrupted
 from poison_jax.setup import Setup
+from poison_jax.tensorboard import scalar_writer
 
 _PACKAGES = ("poison-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "matfree", "numpy")
 
 
-def run(config: ml_collections.ConfigDict, workdir: str = "runs") -> list[store.Run]:
+def run(
+    config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
+) -> list[store.Run]:
     """Runs a config (every arm of a comparison), prints the summary, returns the finished runs.
 
     What is already done is not done again; what was interrupted goes on where it stopped.
+
+    Args:
+        config: see `poison_jax.config`.
+        workdir: where run directories are kept.
+        tensorboard: write the metrics for TensorBoard too.
 
     Raises:
         UserError: bad input, before any compute where it can be known then.
@@ -36,14 +44,14 @@ def run(config: ml_collections.ConfigDict, workdir: str = "runs") -> list[store.
     setups = [Setup(arm) for arm in arms]
     runs = [store.open_run(workdir, arm.name, arm.to_dict(), config_lib.NOT_IDENTITY) for arm in arms]
     for i, (setup, run) in enumerate(zip(setups, runs, strict=True)):
-        _run_arm(setup, run, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "")
+        _run_arm(setup, run, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "", tensorboard)
     console.say("")
     summary(runs, config.compare.key if len(arms) > 1 else "penalty.kappa")
     console.say(f"total {console.duration(time.monotonic() - started)} on {_device()}")
     return runs
 
 
-def _run_arm(setup: Setup, run: store.Run, label: str) -> None:
+def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> None:
     config = setup.config
     title = f"{label}kappa {config.penalty.kappa:g}, theta {config.poison.fraction:g}, seed {config.seed}"
     if run.result() is not None:
@@ -51,7 +59,7 @@ def _run_arm(setup: Setup, run: store.Run, label: str) -> None:
         return
     with run.claim():
         console.say(f"{title}: {run.path}")
-        state, seconds = _train(setup, run)
+        state, seconds = _train(setup, run, tensorboard)
         began = time.monotonic()
         logits = train.predict(
             state.variables,
@@ -76,9 +84,9 @@ def _run_arm(setup: Setup, run: store.Run, label: str) -> None:
         run.finish(result)
 
 
-def _train(setup: Setup, run: store.Run) -> tuple[train.TrainState, float]:
+def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.TrainState, float]:
     """Trains or goes on training; returns the final state and the seconds it took in all."""
-    c, program = setup.config, setup.program
+    c, program, knobs = setup.config, setup.program, setup.knobs
     checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
     state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, program)
     seconds = 0.0
@@ -88,7 +96,9 @@ def _train(setup: Setup, run: store.Run) -> tuple[train.TrainState, float]:
         seconds = note["seconds"]
         console.say(f"  resumed at epoch {int(state.step) / setup.steps_per_epoch:.2f} of {c.train.epochs}")
     first_step = int(state.step)
-    run.keep_metrics(first_step // setup.steps_per_epoch)
+    first_epoch = first_step // setup.steps_per_epoch + 1
+    run.keep_metrics(first_epoch - 1)
+    write_scalars = scalar_writer(run.path, first_epoch) if tensorboard else (lambda row: None)
 
     train_set = setup.train_set
     poisoned = np.zeros(len(train_set.labels), bool)
@@ -96,10 +106,8 @@ def _train(setup: Setup, run: store.Run) -> tuple[train.TrainState, float]:
         poisoned = poison.select_deterministic(
             train_set.ids, train_set.labels, c.poison.fraction, c.poison.target
         )
-    train_data, knobs = train.replicate(
-        (train.TrainData(train_set.images, train_set.labels, train_set.ids, poisoned), setup.knobs),
-        setup.mesh,
-    )
+    train_data = train.TrainData(train_set.images, train_set.labels, train_set.ids, poisoned)
+    train_data = train.replicate(train_data, setup.mesh)
     began = time.monotonic()
 
     def elapsed() -> float:
@@ -110,7 +118,9 @@ def _train(setup: Setup, run: store.Run) -> tuple[train.TrainState, float]:
             state.variables, setup.test_set.images, knobs, program, batch_size=c.train.batch_size
         )
         report = metrics.attack_report(*logits, setup.test_set.labels, c.poison.target)
-        run.append_metrics({"epoch": epoch, "step": int(state.step), **means, **report})
+        row = {"epoch": epoch, "step": int(state.step), **means, **report}
+        run.append_metrics(row)
+        write_scalars(row)
         checkpoints.save(int(state.step), state, {"seconds": elapsed()})
         done = int(state.step) - first_step
         left = (time.monotonic() - began) / done * (c.train.epochs * setup.steps_per_epoch - int(state.step))

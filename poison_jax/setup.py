@@ -12,7 +12,7 @@ from poison_jax.errors import UserError
 
 
 class Setup:
-    """All that a run needs before it starts; making one computes nothing on the device.
+    """All that a run needs before it starts; making one trains nothing and writes nothing.
 
     Attributes:
         config: the config of a single run.
@@ -77,7 +77,7 @@ class Setup:
         )
         self.key = jax.random.key(c.seed)
         mean, std = data.normalisation(c.data.name, self.train_set.images)
-        self.knobs = train.Knobs(
+        knobs = train.Knobs(
             key=jax.random.fold_in(self.key, 1),
             kappa=np.float32(c.penalty.kappa),
             fraction=np.float32(c.poison.fraction),
@@ -87,6 +87,7 @@ class Setup:
             mean=mean,
             std=std,
         )
+        self.knobs = train.replicate(knobs, self.mesh)
 
     def _check(self) -> None:
         c, count = self.config, len(self.train_set.labels)

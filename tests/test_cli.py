@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import needs_tfds
 
 pytestmark = pytest.mark.slow
 
@@ -223,3 +224,31 @@ def test_full_disk_loses_nothing(disk):
     assert {file.name for file in run.iterdir()} >= FILES
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
     refused(process, re.escape(str(path)), r"[Nn]o space|\bfull\b", r"--workdir|\b[Ff]ree\b")
+
+
+# --- the configs on real data ---------------------------------------------------------------------
+
+
+@needs_tfds
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "configs").glob("cifar*.py")))
+def test_small_configs_train(name, tmp_path):
+    """Some real images, two epochs: the loss falls, and the run ends with its result."""
+    process = main(
+        f"--workdir={tmp_path}",
+        f"--config=configs/{name}.py:small",
+        "--config.experiment=train",
+        "--config.penalty.kappa=1.0",
+        "--config.data.n_train=512",
+        "--config.data.n_test=128",
+        "--config.train.epochs=2",
+        "--config.train.learning_rate=0.02",
+        "--config.model.depth=8",
+        "--config.spectrum.num_iters=5",
+        "--config.spectrum.num_examples=32",
+    )
+    assert process.returncode == 0, process.stderr
+    (run,) = tmp_path.iterdir()
+    first, second = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    assert second["loss"] < first["loss"]
+    assert first["penalty"] > 0
+    assert json.loads((run / "result.json").read_text())["config"]["name"] == name

@@ -12,6 +12,7 @@ FLOORS = {
     "autodiff": 0,
     "lanczos": 0,
     "console": 0,
+    "tensorboard": 0,
     "config": 1,
     "augment": 1,
     "data": 1,

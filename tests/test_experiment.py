@@ -1,0 +1,137 @@
+"""Whole runs, in process, on a few digits: what the parts do together."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from poison_jax import config as config_lib
+from poison_jax import data, experiment, train
+from poison_jax.errors import UserError
+from poison_jax.store import Run
+
+
+def tiny(**changes):
+    """A run of seconds; `group__key=value` changes it."""
+    config = config_lib.default()
+    settings = {
+        "data.name": "digits",
+        "data.n_train": 128,
+        "data.n_test": 64,
+        "model.depth": 8,
+        "model.block": "basic",
+        "model.width": 4,
+        "poison.margin": 0,
+        "poison.fraction": 0.3,
+        "train.epochs": 2,
+        "train.batch_size": 32,
+        "spectrum.k": 3,
+        "spectrum.num_iters": 6,
+        "spectrum.num_examples": 40,
+        "spectrum.batch_size": 16,
+    }
+    config.update_from_flattened_dict(settings)
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+    return config
+
+
+def run(tmp_path, **changes):
+    (done,) = experiment.run(tiny(**changes), tmp_path)
+    return done, done.result()
+
+
+def test_deterministic_defender_sees_the_poisoned_training_data(tmp_path):
+    """The trigger moves with the augmentation, and the Hessian is that of the data as stored."""
+    done, result = run(
+        tmp_path,
+        data__augment="crop_flip",
+        data__crop="crop28",
+        poison__mode="deterministic",
+        poison__when="before_augment",
+        poison__margin=2,
+        poison__trigger="square",
+        spectrum__data="poisoned",
+        penalty__kappa=5.0,
+    )
+    assert done.arrays("spectrum")["vectors"].shape == (3, 4 * 4)
+    assert done.arrays("examples")["triggered"].shape[1:] == (4, 4, 1)
+    assert result["hessian_examples"] == 40
+    rows = done.metrics()
+    assert rows[0]["poisoned"] == rows[1]["poisoned"] > 0  # the same ones at every visit
+    assert all(row["penalty"] > 0 for row in rows)
+    overlap = np.array(result["overlap"])
+    assert result["max_overlap_index"] == np.argmax(overlap**2)
+    np.testing.assert_allclose(result["overlap_squared"], overlap**2)
+    np.testing.assert_allclose(result["gap"], result["eigenvalues"][0] - result["eigenvalues"][1], rtol=1e-5)
+
+
+def test_one_compilation_serves_every_arm(tmp_path):
+    before = train.train_step._cache_size(), train._predict_batch._cache_size()
+    config = tiny(
+        experiment="compare", compare__key="penalty.kappa", compare__arms=(1.0, 20.0), train__epochs=1
+    )
+    runs = experiment.run(config, tmp_path)
+    runs += experiment.run(tiny(penalty__kappa=3.0, poison__fraction=0.1, seed=4, train__epochs=1), tmp_path)
+    assert [done.config()["penalty"]["kappa"] for done in runs] == [1.0, 20.0, 3.0]
+    assert train.train_step._cache_size() == before[0] + 1
+    assert train._predict_batch._cache_size() == before[1] + 1
+
+
+def test_a_network_that_learned_nothing_is_a_failed_training(tmp_path, capsys):
+    _, result = run(tmp_path, train__learning_rate=0.0, poison__fraction=1.0)
+    assert result["status"].startswith("failed training")
+    printed = capsys.readouterr()
+    assert "failed training" in printed.out
+    assert "says nothing about the attack" in printed.err
+
+
+def test_no_trigger_is_no_attack(tmp_path):
+    _, result = run(tmp_path, poison__trigger="none", poison__fraction=0.0)
+    assert result["asr"] == result["no_trigger_target_rate"]
+    assert result["overlap"] == [0.0] * 3
+    assert not result["trigger_found"]
+
+
+def test_own_data_and_own_mask(tmp_path):
+    digits = data.load("digits", "train")
+    np.savez(tmp_path / "mine.npz", images=digits.images[:200, :7], labels=digits.labels[:200] % 3)
+    np.save(tmp_path / "mask.npy", np.eye(7, 8, dtype=bool))
+    done, result = run(
+        tmp_path / "runs",
+        data__name=str(tmp_path / "mine.npz"),
+        data__n_test=None,
+        poison__trigger="mask",
+        poison__mask=str(tmp_path / "mask.npy"),
+    )
+    assert 0 <= result["asr"] <= 1
+    assert done.arrays("examples")["mask"].sum() == 7
+
+
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+    done, _ = run(tmp_path)
+    monkeypatch.setattr(train, "train_step", None)
+    again, _ = run(tmp_path, data__dir="/elsewhere")  # where the data lie is not what is computed
+    assert again.path == done.path
+
+
+def test_every_arm_is_checked_before_the_first_is_trained(tmp_path):
+    config = tiny(experiment="compare", compare__key="poison.target", compare__arms=(0, 10))
+    with pytest.raises(UserError, match="classes 0 to 9"):
+        experiment.run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_by_a_flag(tmp_path, monkeypatch):
+    (done,) = experiment.run(tiny(train__epochs=1), tmp_path / "a", tensorboard=True)
+    (events,) = (done.path / "tensorboard").iterdir()
+    assert b"clean_accuracy" in events.read_bytes()
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match=r"pip install -e '.\[tensorboard\]'"):
+        experiment.run(tiny(train__epochs=1), tmp_path / "b", tensorboard=True)
+
+
+def test_metrics_are_plain_json(tmp_path):
+    done, result = run(tmp_path, train__epochs=1)
+    assert json.loads((done.path / "metrics.jsonl").read_text())["epoch"] == 1
+    assert json.loads((done.path / "result.json").read_text()) == result == Run(done.path).result()
