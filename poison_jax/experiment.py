@@ -43,6 +43,8 @@ def run(
     # Every arm's input and directory are checked before the first one trains.
     setups = [Setup(arm) for arm in arms]
     runs = [store.open_run(workdir, arm.name, arm.to_dict(), config_lib.NOT_IDENTITY) for arm in arms]
+    for setup, run in zip(setups, runs, strict=True):
+        run.pin_inputs(setup.inputs_digest())
     for i, (setup, run) in enumerate(zip(setups, runs, strict=True)):
         _run_arm(setup, run, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "", tensorboard)
     console.say("")

@@ -1,6 +1,7 @@
 """A config made concrete: data, network, trigger and program, checked against each other."""
 
 import functools
+import hashlib
 
 import jax
 import ml_collections
@@ -88,6 +89,15 @@ class Setup:
             std=std,
         )
         self.knobs = train.replicate(knobs, self.mesh)
+
+    def inputs_digest(self) -> str:
+        """SHA-256 of the images, labels, ids and trigger that the run reads."""
+        digest = hashlib.sha256()
+        for dataset in (self.train_set, self.test_set):
+            for array in (dataset.images, dataset.labels, dataset.ids):
+                digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(self.input_mask))
+        return digest.hexdigest()
 
     def _check(self) -> None:
         c, count = self.config, len(self.train_set.labels)

@@ -1,8 +1,9 @@
 """What a run leaves behind: a directory, written so that a kill at any moment loses nothing.
 
-`<workdir>/<name>-<hash>/{config.json, metrics.jsonl, checkpoints/, spectrum.npz, examples.npz,
-result.json}`. Every file is complete or absent (written beside, then renamed); `result.json` comes
-last, and its presence means done. Nothing here needs an ML package, and nothing is ever unpickled.
+`<workdir>/<name>-<hash>/{config.json, inputs.json, metrics.jsonl, checkpoints/, spectrum.npz,
+examples.npz, result.json}`. Every file is complete or absent (written beside, then renamed);
+`result.json` comes last, and its presence means done. Nothing here needs an ML package, and nothing is
+ever unpickled.
 """
 
 import contextlib
@@ -56,6 +57,20 @@ class Run:
     def finish(self, result: Json) -> None:
         """Writes `result.json`, the last file of a run."""
         _write_json(self.path / "result.json", result)
+
+    def pin_inputs(self, digest: str) -> None:
+        """Ties the run to what it reads: data that changed under the same name are not mixed up.
+
+        Raises:
+            UserError: the run was begun with other inputs.
+        """
+        file = self.path / "inputs.json"
+        if not file.exists():
+            _write_json(file, {"sha256": digest})
+        elif _read_json(file).get("sha256") != digest:
+            raise UserError(
+                f"the data or the trigger have changed since {self.path} was begun: choose another --workdir"
+            )
 
     def append_metrics(self, row: Json) -> None:
         """Adds a line to `metrics.jsonl`; on the disk when this returns."""

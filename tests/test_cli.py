@@ -30,8 +30,16 @@ TINY = [
     "--config.spectrum.num_iters=3",
     "--config.spectrum.num_examples=32",
 ]
-FILES = {"checkpoints", "config.json", "metrics.jsonl", "spectrum.npz", "examples.npz", "result.json"}
-FILES |= {"figure.png"}
+FILES = {
+    "checkpoints",
+    "config.json",
+    "inputs.json",
+    "metrics.jsonl",
+    "spectrum.npz",
+    "examples.npz",
+    "result.json",
+}
+
 
 
 def main(*args, xla_flags=""):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import data, experiment, train
+from poison_jax import data, experiment, setup, train
 from poison_jax.errors import UserError
 from poison_jax.store import Run
 
@@ -113,6 +113,18 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "train_step", None)
     again, _ = run(tmp_path, data__dir="/elsewhere")  # where the data lie is not what is computed
     assert again.path == done.path
+
+
+def test_data_that_changed_under_the_same_name_are_noticed(tmp_path):
+    digits = data.load("digits", "train")
+    name = str(tmp_path / "mine.npz")
+    np.savez(name, images=digits.images[:200], labels=digits.labels[:200])
+    config = tiny(data__name=name, data__n_test=None, train__epochs=1)
+    experiment.run(config, tmp_path / "runs")
+    np.savez(name, images=digits.images[:200], labels=digits.labels[:200][::-1])
+    setup._load.cache_clear()  # as in a new process
+    with pytest.raises(UserError, match="have changed since"):
+        experiment.run(config, tmp_path / "runs")
 
 
 def test_every_arm_is_checked_before_the_first_is_trained(tmp_path):
