@@ -25,6 +25,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, warn: Callable[[str], None] = print):
         self._directory = Path(directory).resolve()
+        self._aside = self._directory.with_name("damaged")
         self._warn = warn
         self._manager = self._open()
 
@@ -79,10 +80,10 @@ class Checkpoints:
                 return restored.state, restored.note
             except Exception as error:  # whatever a damaged file makes orbax raise
                 reason = " ".join(str(error).split())[:160]
-                self._warn(
-                    f"checkpoint {step} in {self._directory} is damaged ({reason}): using the one before"
-                )
+                self._warn(f"checkpoint {step} is damaged ({reason}): set aside in {self._aside}")
                 self._set_aside(step)
+        if steps:
+            self._warn(f"no checkpoint in {self._directory} is whole: starting again")
         return None
 
     def close(self) -> None:
@@ -91,10 +92,9 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> None:
         """Out of orbax's way, so that the step can be written again; kept for whoever wants to look."""
-        aside = self._directory.with_name("damaged")
-        aside.mkdir(exist_ok=True)
-        shutil.rmtree(aside / str(step), ignore_errors=True)
-        shutil.move(self._directory / str(step), aside / str(step))
+        self._aside.mkdir(exist_ok=True)
+        shutil.rmtree(self._aside / str(step), ignore_errors=True)
+        shutil.move(self._directory / str(step), self._aside / str(step))
         self._manager.close()
         self._manager = self._open()
 

@@ -88,7 +88,8 @@ def test_all_damaged(tmp_path):
         damage(tmp_path, step, "cut")
     said = []
     assert saved(tmp_path, said=said).restore(state(0)) is None
-    assert len(said) == 2
+    assert len(said) == 3
+    assert "starting again" in said[2]
 
 
 def test_a_network_of_another_shape_is_not_restored(tmp_path):

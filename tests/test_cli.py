@@ -41,7 +41,6 @@ FILES = {
 }
 
 
-
 def main(*args, xla_flags=""):
     environment = os.environ | {"XLA_FLAGS": xla_flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "main.py", *map(str, args)]
