@@ -5,6 +5,7 @@
 
 import ast
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,9 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
                 raise UserError(f"unexpected argument {rest[1]!r}: see --help")
             if not hasattr(config.value, "experiment"):
                 raise UserError("the config file needs a get_config() that edits poison_jax.config.default()")
+            overridden = config_flags.get_override_values(flags.FLAGS["config"])
+            if config.value.experiment == "compare" and config.value.compare.key in overridden:
+                config.value.experiment = "train"  # --config.penalty.kappa=100 means that one
             return rest
         except Exception as error:  # a config file is a program: it may raise anything
             about = "" if isinstance(error, flags.Error) and _QUOTED not in str(error) else f"{file}: "
@@ -81,7 +85,12 @@ def _one_line(error: BaseException) -> str:
     text = text.replace("\\n", "\n").replace("\\'", "'")
     if _QUOTED in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split()) or type(error).__name__
+    text = " ".join(text.split()) or type(error).__name__
+    if misspelt := re.search(r"(\w+)' Did you mean \"(\w+)\"", text):
+        return f"no config key {misspelt[1]!r}: did you mean {misspelt[2]!r}?"
+    if unknown := re.fullmatch(r"""["']+(\w+)["']+""", text):
+        return f"no config key {unknown[1]!r}: see poison_jax/config.py"
+    return text
 
 
 def _fail(message: str) -> None:

@@ -274,9 +274,10 @@ def fit(
         for i in range(done, steps):
             state = train_step(state, train_data, order, knobs, program=program)
             on_step()
-            if i % 10 == 9:  # waits for the device: rarely, but soon enough
+            stop = i + 1 < steps and should_stop()
+            if stop or i % 10 == 9:  # waits for the device: rarely, but soon enough
                 _check_finite(state, epoch, i)
-            if i + 1 < steps and should_stop():
+            if stop:
                 raise Stopped(state)
         _check_finite(state, epoch, steps - 1)
         done = 0

@@ -259,3 +259,12 @@ def test_small_configs_train(name, tmp_path):
     assert second["loss"] < first["loss"]
     assert first["penalty"] > 0
     assert json.loads((run / "result.json").read_text())["config"]["name"] == name
+
+
+def test_a_key_on_the_command_line_is_meant(tmp_path):
+    """The quickstart compares kappas; naming one runs that one."""
+    tiny = [argument for argument in TINY if "experiment" not in argument]
+    process = main(f"--workdir={tmp_path}", *tiny, "--config.penalty.kappa=5")
+    assert process.returncode == 0, process.stderr
+    (run,) = tmp_path.iterdir()
+    assert json.loads((run / "config.json").read_text())["penalty"]["kappa"] == 5

@@ -96,6 +96,13 @@ def test_float32_follows_float64(x64):
     np.testing.assert_allclose(single.totals, double.totals, rtol=2e-3)
 
 
+def test_bfloat16_trains_float32_parameters():
+    half, single = (steps(*training(kappa=20.0, dtype=dtype), 2) for dtype in ("bfloat16", "float32"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {np.dtype("float32")}
+    np.testing.assert_allclose(half.totals.loss, single.totals.loss, rtol=0.05)
+    np.testing.assert_allclose(half.totals.penalty, single.totals.penalty, rtol=0.3)
+
+
 def test_one_compilation_for_every_kappa_theta_and_seed():
     before = train.train_step._cache_size()
     for kappa, fraction, seed in ((1.0, 0.1, 0), (1000.0, 0.3, 1), (0.5, 1.0, 2), (7.0, 0.0, 3)):
