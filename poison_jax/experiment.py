@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import console, metrics, models, poison, spectrum, store, train
+from poison_jax import console, evaluate, metrics, models, poison, spectrum, store, summary, train
 from poison_jax.checkpoint import Checkpoints
 from poison_jax.errors import Interrupted
 from poison_jax.setup import Setup
@@ -48,7 +48,7 @@ def run(
     for i, (setup, run) in enumerate(zip(setups, runs, strict=True)):
         _run_arm(setup, run, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "", tensorboard)
     console.say("")
-    summary(runs, config.compare.key if len(arms) > 1 else "penalty.kappa")
+    summary.show(runs, config.compare.key if len(arms) > 1 else "penalty.kappa")
     console.say(f"total {console.duration(time.monotonic() - started)} on {_device()}")
     return runs
 
@@ -63,7 +63,7 @@ def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> Non
         console.say(f"{title}: {run.path}")
         state, seconds = _train(setup, run, tensorboard)
         began = time.monotonic()
-        logits = train.predict(
+        logits = evaluate.predict(
             state.variables,
             setup.test_set.images,
             setup.knobs,
@@ -116,7 +116,7 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
         return seconds + time.monotonic() - began
 
     def on_epoch(epoch: int, state: train.TrainState, means: dict[str, float]) -> None:
-        logits = train.predict(
+        logits = evaluate.predict(
             state.variables, setup.test_set.images, knobs, program, batch_size=c.train.batch_size
         )
         report = metrics.attack_report(*logits, setup.test_set.labels, c.poison.target)
@@ -230,48 +230,6 @@ def _save_examples(
         class_names=np.array(test_set.class_names),
         mask=setup.input_mask,
     )
-
-
-def summary(runs: list[store.Run], key: str) -> None:
-    """The table at the end: one column a run."""
-    results = [run.result() for run in runs]
-    configs = [ml_collections.ConfigDict(result["config"]) for result in results]
-
-    def percent(name):
-        return [f"{r[name]:.2%}" if r[name] is not None else "-" for r in results]
-
-    def best(name):
-        return [f"{r[name][r['max_overlap_index']]:+.3f}" for r in results]
-
-    rows = [
-        ("clean accuracy", *percent("clean_accuracy")),
-        ("ASR (target class excluded)", *percent("asr")),
-        ("ASR incl. target class", *percent("asr_incl_target")),
-        ("robust accuracy", *percent("robust_accuracy")),
-        ("target rate without trigger", *percent("no_trigger_target_rate")),
-        ("top eigenvalue of the input Hessian", *(f"{r['eigenvalues'][0]:.4g}" for r in results)),
-        ("  its residual", *(f"{r['residuals'][0]:.1e}" for r in results)),
-        ("most negative eigenvalue", *(f"{r['most_negative_eigenvalue']:.4g}" for r in results)),
-        ("overlap^2 of v1 with the trigger", *(f"{r['overlap_squared'][0]:.3f}" for r in results)),
-        ("largest overlap (signed)", *best("overlap")),
-        ("  in eigenvector", *(f"{r['max_overlap_index'] + 1} of {len(r['overlap'])}" for r in results)),
-        (
-            "trigger in the top eigenvectors",
-            *("found" if r["trigger_found"] else "not found" for r in results),
-        ),
-        ("wall time", *(console.duration(r["wall_seconds"]) for r in results)),
-    ]
-    if any(r["status"] != "ok" for r in results):
-        rows.append(("status", *(r["status"].split(":")[0] for r in results)))
-    c = configs[0]
-    title = (
-        f"{c.data.name}, {c.model.name} depth {c.model.depth}, {c.poison.trigger} trigger, {c.poison.mode}, "
-        f"theta = {c.poison.fraction:g}, {c.train.epochs} epochs"
-    )
-    console.table(title, [key, *(f"{config_lib.get(config, key)}" for config in configs)], rows)
-    for result in results:
-        if result["status"] != "ok":
-            console.warn(f"{result['status']}; the ASR of such a run says nothing about the attack")
 
 
 class _StopSignals:

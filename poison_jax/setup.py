@@ -7,7 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, data, models, poison, train
+from poison_jax import augment, data, evaluate, models, poison, train
 from poison_jax import config as config_lib
 from poison_jax.errors import UserError
 
@@ -127,7 +127,7 @@ class Setup:
         knobs = self.knobs
         if not normalised:
             knobs = knobs._replace(mean=np.zeros_like(knobs.mean), std=np.ones_like(knobs.std))
-        return jax.device_get(train.evaluation_views(images, knobs, self.program))
+        return jax.device_get(evaluate.views(images, knobs, self.program))
 
 
 @functools.lru_cache(maxsize=2)

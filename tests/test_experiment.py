@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import data, experiment, setup, train
+from poison_jax import data, evaluate, experiment, setup, train
 from poison_jax.errors import UserError
 from poison_jax.store import Run
 
@@ -67,7 +67,7 @@ def test_deterministic_defender_sees_the_poisoned_training_data(tmp_path):
 
 
 def test_one_compilation_serves_every_arm(tmp_path):
-    before = train.train_step._cache_size(), train._predict_batch._cache_size()
+    before = train.train_step._cache_size(), evaluate._predict_batch._cache_size()
     config = tiny(
         experiment="compare", compare__key="penalty.kappa", compare__arms=(1.0, 20.0), train__epochs=1
     )
@@ -75,7 +75,7 @@ def test_one_compilation_serves_every_arm(tmp_path):
     runs += experiment.run(tiny(penalty__kappa=3.0, poison__fraction=0.1, seed=4, train__epochs=1), tmp_path)
     assert [done.config()["penalty"]["kappa"] for done in runs] == [1.0, 20.0, 3.0]
     assert train.train_step._cache_size() == before[0] + 1
-    assert train._predict_batch._cache_size() == before[1] + 1
+    assert evaluate._predict_batch._cache_size() == before[1] + 1
 
 
 def test_a_network_that_learned_nothing_is_a_failed_training(tmp_path, capsys):

@@ -24,9 +24,11 @@ FLOORS = {
     "store": 3,
     "train": 3,
     "spectrum": 3,
-    "setup": 4,
-    "experiment": 5,
-    "cli": 6,
+    "evaluate": 4,
+    "summary": 4,
+    "setup": 5,
+    "experiment": 6,
+    "cli": 7,
 }
 ML_PACKAGES = {"jax", "jaxlib", "flax", "optax", "orbax", "matfree", "sklearn", "tensorflow_datasets"}
 

@@ -1,0 +1,54 @@
+"""The table at the end of a run."""
+
+import ml_collections
+
+from poison_jax import config as config_lib
+from poison_jax import console
+from poison_jax.store import Run
+
+
+def show(runs: list[Run], key: str) -> None:
+    """Prints one column a run.
+
+    Args:
+        runs: finished ones.
+        key: the config key in which they differ, the first row.
+    """
+    results = [run.result() for run in runs]
+    configs = [ml_collections.ConfigDict(result["config"]) for result in results]
+
+    def percent(name):
+        return [f"{r[name]:.2%}" if r[name] is not None else "-" for r in results]
+
+    def best(name):
+        return [f"{r[name][r['max_overlap_index']]:+.3f}" for r in results]
+
+    rows = [
+        ("clean accuracy", *percent("clean_accuracy")),
+        ("ASR (target class excluded)", *percent("asr")),
+        ("ASR incl. target class", *percent("asr_incl_target")),
+        ("robust accuracy", *percent("robust_accuracy")),
+        ("target rate without trigger", *percent("no_trigger_target_rate")),
+        ("top eigenvalue of the input Hessian", *(f"{r['eigenvalues'][0]:.4g}" for r in results)),
+        ("  its residual", *(f"{r['residuals'][0]:.1e}" for r in results)),
+        ("most negative eigenvalue", *(f"{r['most_negative_eigenvalue']:.4g}" for r in results)),
+        ("overlap^2 of v1 with the trigger", *(f"{r['overlap_squared'][0]:.3f}" for r in results)),
+        ("largest overlap (signed)", *best("overlap")),
+        ("  in eigenvector", *(f"{r['max_overlap_index'] + 1} of {len(r['overlap'])}" for r in results)),
+        (
+            "trigger in the top eigenvectors",
+            *("found" if r["trigger_found"] else "not found" for r in results),
+        ),
+        ("wall time", *(console.duration(r["wall_seconds"]) for r in results)),
+    ]
+    if any(r["status"] != "ok" for r in results):
+        rows.append(("status", *(r["status"].split(":")[0] for r in results)))
+    c = configs[0]
+    title = (
+        f"{c.data.name}, {c.model.name} depth {c.model.depth}, {c.poison.trigger} trigger, {c.poison.mode}, "
+        f"theta = {c.poison.fraction:g}, {c.train.epochs} epochs"
+    )
+    console.table(title, [key, *(f"{config_lib.get(config, key)}" for config in configs)], rows)
+    for result in results:
+        if result["status"] != "ok":
+            console.warn(f"{result['status']}; the ASR of such a run says nothing about the attack")
