@@ -43,7 +43,14 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[], Non
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    bar = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # else lines meant for a file would go to the terminal
+    )
+    with bar:
         task = bar.add_task(title, total=total, completed=done)
         yield lambda: bar.advance(task)
 
