@@ -1,6 +1,6 @@
 """A backdoor in real handwritten digits, with and without the gradient penalty.
 
-    python main.py
+    python main.py          35 seconds on two CPU cores, compilation included
 
 Data: the 1,797 8x8 digits that ship with scikit-learn.
 """
