@@ -61,6 +61,8 @@ def input_hessian(
     images, labels = np.asarray(images), np.asarray(labels)
     if len(images) == 0 or labels.shape != images.shape[:1]:
         raise UserError(f"images {images.shape} and labels {labels.shape} are not N images and N labels")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(f"images are {images.dtype}: scale and normalise them as the network takes them")
     if not np.isfinite(images).all():
         raise UserError("images hold values that are not finite")
     batch_size = min(batch_size, len(images)) if mesh is None else batch_size

@@ -131,6 +131,7 @@ def test_compiles_once_for_many_networks():
     [
         ({"labels": np.zeros(3, int)}, "N labels"),
         ({"images": np.zeros((0, 6, 6, 1), np.float32), "labels": np.zeros(0, int)}, "N labels"),
+        ({"images": np.zeros((8, 6, 6, 1), np.uint8)}, "uint8: scale and normalise"),
         ({"k": 6}, "raise num_iters"),
         ({"num_iters": 37}, "exceeds the dimension 36"),
         ({"images": np.full((8, 6, 6, 1), np.nan, np.float32)}, "not finite"),
