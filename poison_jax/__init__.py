@@ -1,0 +1,1 @@
+"""Data poisoning seen in input-space curvature, and suppressed by input-gradient regularisation."""
