@@ -147,9 +147,16 @@ def select_stochastic(
 
     Returns:
         bool `[N]`.
+
+    >>> print(select_stochastic(jax.random.key(0), jnp.array([0, 1, 2]), 1.0, 2))
+    [ True  True False]
     """
     labels = jnp.asarray(labels)
-    draws = jax.vmap(jax.random.uniform)(key) if key.ndim else jax.random.uniform(key, labels.shape)
+    one_key = 0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1  # the old uint32 [2] keys
+    if key.ndim > one_key:
+        draws = jax.vmap(jax.random.uniform)(key)
+    else:
+        draws = jax.random.uniform(key, labels.shape)
     return (draws < fraction) & (labels != target)
 
 

@@ -265,3 +265,16 @@ def test_theta_and_target_are_traced():
             select(key, LABELS, theta, target), poison.select_stochastic(key, LABELS, theta, target)
         )
     assert len(traces) == 1
+
+
+def test_select_stochastic_takes_old_style_keys():
+    labels = np.arange(100) % 10
+    new, old = (
+        poison.select_stochastic(make(0), labels, 0.5, 0) for make in (jax.random.key, jax.random.PRNGKey)
+    )
+    np.testing.assert_array_equal(new, old)
+    many = jax.random.split(jax.random.PRNGKey(0), 100)
+    np.testing.assert_array_equal(
+        poison.select_stochastic(many, labels, 0.5, 0),
+        poison.select_stochastic(jax.random.split(jax.random.key(0), 100), labels, 0.5, 0),
+    )
