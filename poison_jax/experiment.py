@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import console, evaluate, metrics, models, poison, spectrum, store, summary, train
+from poison_jax import console, evaluate, metrics, models, spectrum, store, summary, train
 from poison_jax.checkpoint import Checkpoints
 from poison_jax.errors import Interrupted
 from poison_jax.setup import Setup
@@ -102,14 +102,7 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
     run.keep_metrics(first_epoch - 1)
     write_scalars = scalar_writer(run.path, first_epoch) if tensorboard else (lambda row: None)
 
-    train_set = setup.train_set
-    poisoned = np.zeros(len(train_set.labels), bool)
-    if c.poison.mode == "deterministic":
-        poisoned = poison.select_deterministic(
-            train_set.ids, train_set.labels, c.poison.fraction, c.poison.target
-        )
-    train_data = train.TrainData(train_set.images, train_set.labels, train_set.ids, poisoned)
-    train_data = train.replicate(train_data, setup.mesh)
+    train_data = train.replicate(setup.train_data(), setup.mesh)
     began = time.monotonic()
 
     def elapsed() -> float:
@@ -166,7 +159,7 @@ def _spectrum(setup: Setup, run: store.Run, state: train.TrainState) -> dict[str
     labels = train_set.labels[rows]
     images, triggered = setup.views(train_set.images[rows])
     if c.spectrum.data == "poisoned":
-        poisoned = _poisoned(setup, rows)
+        poisoned = setup.poisoned(rows)
         images = np.where(poisoned[:, None, None, None], triggered, images)
         labels = np.where(poisoned, c.poison.target, labels)
     with console.progress("  input Hessian", c.spectrum.num_iters + c.spectrum.k + 1) as advance:
@@ -199,17 +192,6 @@ def _spectrum(setup: Setup, run: store.Run, state: train.TrainState) -> dict[str
         "found_threshold": threshold,
         "hessian_examples": count,
     }
-
-
-def _poisoned(setup: Setup, rows: np.ndarray) -> np.ndarray:
-    """Who of the training set's `rows` is poisoned: by index, or in one draw of the stochastic attack."""
-    c, labels = setup.config, setup.train_set.labels[rows]
-    if c.poison.mode == "deterministic":
-        return poison.select_deterministic(
-            setup.train_set.ids[rows], labels, c.poison.fraction, c.poison.target
-        )
-    key = jax.random.fold_in(setup.key, 4)
-    return np.asarray(poison.select_stochastic(key, labels, c.poison.fraction, c.poison.target))
 
 
 def _save_examples(

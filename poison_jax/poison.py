@@ -152,11 +152,9 @@ def select_stochastic(
     [ True  True False]
     """
     labels = jnp.asarray(labels)
-    one_key = 0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1  # the old uint32 [2] keys
-    if key.ndim > one_key:
-        draws = jax.vmap(jax.random.uniform)(key)
-    else:
-        draws = jax.random.uniform(key, labels.shape)
+    axes_of_one = 0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1  # old keys are uint32 [2]
+    per_example = key.ndim > axes_of_one
+    draws = jax.vmap(jax.random.uniform)(key) if per_example else jax.random.uniform(key, labels.shape)
     return (draws < fraction) & (labels != target)
 
 

@@ -90,6 +90,22 @@ class Setup:
         )
         self.knobs = train.replicate(knobs, self.mesh)
 
+    def train_data(self) -> train.TrainData:
+        """The training set as the step takes it, on the host."""
+        images, labels, ids, *_ = self.train_set
+        poisoned = np.zeros(len(labels), bool)  # stochastic: drawn in the step
+        if self.config.poison.mode == "deterministic":
+            poisoned = self.poisoned(np.arange(len(labels)))
+        return train.TrainData(images, labels, ids, poisoned)
+
+    def poisoned(self, rows: np.ndarray) -> np.ndarray:
+        """Who of the training set's `rows` is: by index, or in one draw of the stochastic attack."""
+        c, labels = self.config.poison, self.train_set.labels[rows]
+        if c.mode == "deterministic":
+            return poison.select_deterministic(self.train_set.ids[rows], labels, c.fraction, c.target)
+        key = jax.random.fold_in(self.key, 4)
+        return np.asarray(poison.select_stochastic(key, labels, c.fraction, c.target))
+
     def inputs_digest(self) -> str:
         """SHA-256 of the images, labels, ids and trigger that the run reads."""
         digest = hashlib.sha256()

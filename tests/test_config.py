@@ -89,7 +89,7 @@ def test_default_is_locked(group):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_key_of_the_design_exists(key):
-    config_lib.get(config_lib.default(), key)  # KeyError: a command that worked no longer does
+    assert key in config_lib.flatten(config_lib.default()), "a command that worked no longer does"
 
 
 def test_get_reads_dotted_keys():
