@@ -1,5 +1,6 @@
 """One config -> one result: everything between the command line and the store."""
 
+import contextlib
 import importlib.metadata
 import platform
 import signal
@@ -63,15 +64,8 @@ def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> Non
         console.say(f"{title}: {run.path}")
         state, seconds = _train(setup, run, tensorboard)
         began = time.monotonic()
-        logits = evaluate.predict(
-            state.variables,
-            setup.test_set.images,
-            setup.knobs,
-            setup.program,
-            batch_size=config.train.batch_size,
-        )
+        logits, result = _evaluate(setup, state)
         _save_examples(setup, run, *logits)
-        result = metrics.attack_report(*logits, setup.test_set.labels, config.poison.target)
         result |= _spectrum(setup, run, state)
         trained = metrics.beats_chance(result["clean_accuracy"], setup.test_set.labels)
         result |= {
@@ -88,9 +82,9 @@ def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> Non
 
 def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.TrainState, float]:
     """Trains or goes on training; returns the final state and the seconds it took in all."""
-    c, program, knobs = setup.config, setup.program, setup.knobs
+    c = setup.config
     checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
-    state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, program)
+    state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
     seconds = 0.0
     restored = checkpoints.restore(state)
     if restored is not None:
@@ -100,7 +94,9 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
     first_step = int(state.step)
     first_epoch = first_step // setup.steps_per_epoch + 1
     run.keep_metrics(first_epoch - 1)
-    write_scalars = scalar_writer(run.path, first_epoch) if tensorboard else (lambda row: None)
+    scalars = (
+        scalar_writer(run.path, first_epoch) if tensorboard else contextlib.nullcontext(lambda row: None)
+    )
 
     train_data = train.replicate(setup.train_data(), setup.mesh)
     began = time.monotonic()
@@ -109,10 +105,7 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
         return seconds + time.monotonic() - began
 
     def on_epoch(epoch: int, state: train.TrainState, means: dict[str, float]) -> None:
-        logits = evaluate.predict(
-            state.variables, setup.test_set.images, knobs, program, batch_size=c.train.batch_size
-        )
-        report = metrics.attack_report(*logits, setup.test_set.labels, c.poison.target)
+        _, report = _evaluate(setup, state)
         row = {"epoch": epoch, "step": int(state.step), **means, **report}
         run.append_metrics(row)
         write_scalars(row)
@@ -126,13 +119,14 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
         )
 
     total = c.train.epochs * setup.steps_per_epoch
-    with _StopSignals() as stop, console.progress("  training", total, first_step) as advance:
+    bar = console.progress("  training", total, first_step)
+    with _StopSignals() as stop, scalars as write_scalars, bar as advance:
         try:
             state = train.fit(
                 state,
                 train_data,
-                knobs,
-                program,
+                setup.knobs,
+                setup.program,
                 epochs=c.train.epochs,
                 batch_size=c.train.batch_size,
                 on_epoch=on_epoch,
@@ -149,6 +143,17 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
         finally:
             checkpoints.close()
     return state, elapsed()
+
+
+def _evaluate(
+    setup: Setup, state: train.TrainState
+) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, float]]:
+    """Logits of the test images without and with the trigger, and what they amount to."""
+    c, test_set = setup.config, setup.test_set
+    logits = evaluate.predict(
+        state.variables, test_set.images, setup.knobs, setup.program, batch_size=c.train.batch_size
+    )
+    return logits, metrics.attack_report(*logits, test_set.labels, c.poison.target)
 
 
 def _spectrum(setup: Setup, run: store.Run, state: train.TrainState) -> dict[str, Any]:

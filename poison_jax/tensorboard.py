@@ -1,13 +1,15 @@
 """The metrics of a run for TensorBoard, beside the JSON lines that are the record."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from poison_jax.errors import UserError
 
 
-def scalar_writer(directory: Path, first_epoch: int) -> Callable[[dict[str, float]], None]:
-    """A function that writes a row of metrics (with its `epoch`) as scalars.
+@contextlib.contextmanager
+def scalar_writer(directory: Path, first_epoch: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Yields a function that writes a row of metrics (with its `epoch`) as scalars; closed, all are on disk.
 
     Args:
         directory: of the run; events go to `tensorboard/` in it.
@@ -26,6 +28,8 @@ def scalar_writer(directory: Path, first_epoch: int) -> Callable[[dict[str, floa
         for name, value in row.items():
             if name not in ("epoch", "step"):
                 writer.add_scalar(name, value, row["epoch"])
-        writer.flush()
 
-    return write
+    try:
+        yield write
+    finally:
+        writer.close()  # waits for the writing thread; its flush does not
