@@ -17,11 +17,12 @@ from poison_jax import cli
 
 
 def main(config, workdir, **options):
-    from plots import run as figure
+    import plots
     from poison_jax import experiment
 
     for run in experiment.run(config, workdir, **options):
-        print("figure:", figure.draw(run))
+        for figure in plots.draw(run):
+            print("figure:", figure)
 
 
 if __name__ == "__main__":

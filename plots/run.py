@@ -14,7 +14,7 @@ from poison_jax.store import Run
 EXAMPLES = 3  # clean and triggered, beside the trigger
 
 
-def draw(run: Run) -> Path:
+def draw(run: Run) -> list[Path]:
     """Trigger, examples, top eigenvectors, training curves -> `figure.png` in the run's directory."""
     result, examples, spectrum = run.result(), run.arrays("examples"), run.arrays("spectrum")
     k = len(spectrum["values"])
@@ -28,7 +28,7 @@ def draw(run: Run) -> Path:
     file = run.path / "figure.png"
     figure.savefig(file, dpi=110)
     plt.close(figure)
-    return file
+    return [file]
 
 
 def _title(figure, result):
@@ -117,4 +117,4 @@ def _percent(value):
 
 if __name__ == "__main__":
     for directory in sys.argv[1:]:
-        print(draw(Run(directory)))
+        print(*draw(Run(directory)))

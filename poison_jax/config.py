@@ -15,7 +15,9 @@ from poison_jax.errors import UserError
 def default() -> ml_collections.ConfigDict:
     """The paper's CIFAR-10 setting (Section 5.1), locked: a key that is not here is refused."""
     config = ml_collections.ConfigDict()
-    config.experiment = "train"  # what to run: train | compare (train once for each compare.arms)
+    config.experiment = (
+        "train"  # train | compare (train for each of compare.arms) | krr_theory | mnist_linear
+    )
     config.name = "run"  # run directories are <workdir>/<name>-<hash of the config>
     config.seed = 0  # of everything random: initial weights, batch order, augmentation, poison draws
 
@@ -69,6 +71,19 @@ def default() -> ml_collections.ConfigDict:
     spectrum.num_examples = 1024  # training images that the Hessian is averaged over, at most
     spectrum.data = "clean"  # clean (the stochastic defender) | poisoned (the deterministic one)
     spectrum.batch_size = 128  # images at once; memory grows with it, the result does not change
+    krr = config.krr = ml_collections.ConfigDict()  # of experiment=krr_theory
+    krr.data = ("mnist", "cifar10")  # data sets that the laws are measured on; () for none
+    krr.num_points = 5000  # clean training points, the first in stored order
+    krr.num_triggered = 100  # triggered test points x0, the first non-target ones
+    krr.lengthscales = (0.5, 1.0, 2.0)  # of the Gaussian kernel, in units of the median distance
+    krr.ridges = (0.01, 0.1, 1.0, 10.0)  # c = n lambda, the full diagonal term
+    krr.clones = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)  # m: copies of the poison
+
+    linear = config.linear = ml_collections.ConfigDict()  # of experiment=mnist_linear
+    linear.fractions = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)  # theta
+    linear.picture = 0.1  # theta of the weights in Figure 4, one of linear.fractions
+    linear.seeds = (0, 1, 2)  # of who is poisoned and of the SGD's order
+    linear.ridge = 0.0  # c added to the diagonal of X'X in the exact fits; 0: minimum norm
     return config.lock()
 
 
@@ -86,11 +101,21 @@ def resize(config: ml_collections.ConfigDict, size: str) -> ml_collections.Confi
     return config
 
 
-# Keys whose value does not change what is computed: not part of a run's identity.
-NOT_IDENTITY = ("data.dir",)
+# Keys and groups whose value does not change what an experiment computes: not part of a run's identity.
+_NOT_IDENTITY = {
+    "train": ("data.dir", "krr", "linear"),
+    "krr_theory": ("data", "model", "penalty", "train", "spectrum", "linear", "compare"),
+    "mnist_linear": ("data.dir", "model", "penalty", "spectrum", "krr", "compare"),
+}
+
+
+def not_identity(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The keys and groups that are not part of the identity of a config's run."""
+    return _NOT_IDENTITY.get(config.experiment, _NOT_IDENTITY["train"])
+
 
 _CHOICES = {
-    "experiment": ("train", "compare"),
+    "experiment": ("train", "compare", "krr_theory", "mnist_linear"),
     "data.augment": ("none", "crop_flip"),
     "data.crop": ("pad4", "crop28"),
     "model.name": ("preresnet",),
@@ -121,9 +146,27 @@ _AT_LEAST = {
     "spectrum.num_iters": 1,
     "spectrum.num_examples": 1,
     "spectrum.batch_size": 1,
+    "krr.num_points": 1,
+    "krr.num_triggered": 1,
+    "linear.ridge": 0,
+    "linear.picture": 0,
 }
 _OPTIONAL = ("data.n_train", "data.n_test")
-_AT_MOST = {"seed": 2**32 - 1, "poison.fraction": 1, "poison.value": 1, "train.momentum": 1}
+_AT_MOST = {
+    "seed": 2**32 - 1,
+    "poison.fraction": 1,
+    "poison.value": 1,
+    "train.momentum": 1,
+    "linear.picture": 1,
+}
+# Key -> type and bounds of each of its values.
+_LISTS = {
+    "krr.lengthscales": (float, 1e-3, math.inf),
+    "krr.ridges": (float, 1e-9, math.inf),
+    "krr.clones": (int, 1, math.inf),
+    "linear.fractions": (float, 0, 1),
+    "linear.seeds": (int, 0, 2**32 - 1),
+}
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -138,6 +181,15 @@ def check(config: ml_collections.ConfigDict) -> None:
         if not isinstance(value, int | float) or not (low <= value <= high and math.isfinite(value)):
             bounds = f"in [{low}, {high}]" if high < math.inf else f"finite and at least {low}"
             raise UserError(f"{key} = {value}: must be {bounds}")
+    for key, (kind, low, high) in _LISTS.items():
+        values = get(config, key)
+        meant = [
+            isinstance(v, kind | int) and not isinstance(v, bool) and low <= v <= high and math.isfinite(v)
+            for v in values
+        ]
+        if not values or not all(meant) or len(set(values)) < len(values):
+            bounds = f"in [{low:g}, {high:g}]" if high < math.inf else f"finite and at least {low:g}"
+            raise UserError(f"{key} = {tuple(values)}: name different {kind.__name__}s, each {bounds}")
     if not config.name or any(not (c.isalnum() or c in "-_.") for c in config.name) or config.name[0] == ".":
         raise UserError(f"name = {config.name!r}: use letters, digits, '-', '_' and '.'")
     if config.spectrum.k > config.spectrum.num_iters:
@@ -163,7 +215,9 @@ def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
     values = config.compare.arms if comparing else (None,)
     if comparing:
         known = [
-            name for name in flatten(config) if not name.startswith(("experiment", "compare.", "data.dir"))
+            name
+            for name in flatten(config)
+            if not name.startswith(("experiment", "compare.", *_NOT_IDENTITY["train"]))
         ]
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1) or ["penalty.kappa"]

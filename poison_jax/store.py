@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,12 @@ class Run:
             return read_npz(file)
         except Exception as error:
             raise UserError(f"{file} cannot be read: {error}") from None
+
+    def stage(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The arrays of `<name>.npz`, made and saved first if they are not there."""
+        if not (self.path / f"{name}.npz").exists():
+            self.save_arrays(name, **make())
+        return self.arrays(name)
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ import pytest
 from poison_jax import config as config_lib
 from poison_jax import experiment, store, train
 from poison_jax.errors import UserError
+from poison_jax.setup import Setup
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -60,7 +61,7 @@ def flat(config):
 
 
 def identity(config):
-    return store.config_hash(config.to_dict(), config_lib.NOT_IDENTITY)
+    return store.config_hash(config.to_dict(), config_lib.not_identity(config))
 
 
 def message(error, *needed):
@@ -197,7 +198,7 @@ def test_values_that_do_not_go_together_are_refused(changes, key):
 def test_odd_but_legal_values_pass(changes):
     config = digits(**changes)
     config_lib.check(config)
-    setup = experiment.Setup(config)
+    setup = Setup(config)
     assert setup.knobs.fraction == np.float32(config.poison.fraction)
 
 
@@ -368,7 +369,7 @@ def test_bad_input_costs_nothing(changes, words, tmp_path, no_compute):
 def test_another_configs_run_is_left_alone(taken, tmp_path, no_compute):
     config = digits(experiment="compare", compare__arms=(0.0, 30.0))
     arm = config_lib.arms(config)[taken]
-    run = store.open_run(tmp_path, arm.name, arm.to_dict(), config_lib.NOT_IDENTITY)
+    run = store.open_run(tmp_path, arm.name, arm.to_dict(), config_lib.not_identity(arm))
     file = run.path / "config.json"
     file.write_text(json.dumps(arm.to_dict() | {"seed": 1}))
     before = file.read_bytes()

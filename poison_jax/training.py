@@ -1,0 +1,212 @@
+"""The experiments that train networks: a config -> trained, attacked, its input Hessian looked at, stored."""
+
+import contextlib
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from poison_jax import config as config_lib
+from poison_jax import console, evaluate, metrics, models, provenance, spectrum, store, summary, train
+from poison_jax.checkpoint import Checkpoints
+from poison_jax.errors import Interrupted
+from poison_jax.setup import Setup
+from poison_jax.signals import StopSignals
+from poison_jax.tensorboard import scalar_writer
+
+
+def run(
+    config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
+) -> list[store.Run]:
+    """Runs a config (every arm of a comparison), prints the summary, returns the finished runs.
+
+    What is already done is not done again; what was interrupted goes on where it stopped.
+
+    Args:
+        config: see `poison_jax.config`.
+        workdir: where run directories are kept.
+        tensorboard: write the metrics for TensorBoard too.
+
+    Raises:
+        UserError: what only the data or the devices can show to be wrong, before any compute.
+        Interrupted: asked to stop; what was done is kept.
+    """
+    started = time.monotonic()
+    arms = config_lib.arms(config)
+    # Every arm's input and directory are checked before the first one trains.
+    setups = [Setup(arm) for arm in arms]
+    runs = [store.open_run(workdir, arm.name, arm.to_dict(), config_lib.not_identity(arm)) for arm in arms]
+    for setup, run in zip(setups, runs, strict=True):
+        run.pin_inputs(setup.inputs_digest())
+    for i, (setup, run) in enumerate(zip(setups, runs, strict=True)):
+        _run_arm(setup, run, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "", tensorboard)
+    console.say("")
+    summary.show(runs, config.compare.key if len(arms) > 1 else "penalty.kappa")
+    console.say(f"total {console.duration(time.monotonic() - started)} on {provenance.device()}")
+    return runs
+
+
+def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> None:
+    config = setup.config
+    title = f"{label}kappa {config.penalty.kappa:g}, theta {config.poison.fraction:g}, seed {config.seed}"
+    if run.result() is not None:
+        console.say(f"{title}: already done in {run.path}")
+        return
+    with run.claim():
+        console.say(f"{title}: {run.path}")
+        state, seconds = _train(setup, run, tensorboard)
+        began = time.monotonic()
+        logits, result = _evaluate(setup, state)
+        _save_examples(setup, run, *logits)
+        result |= _spectrum(setup, run, state)
+        trained = metrics.beats_chance(result["clean_accuracy"], setup.test_set.labels)
+        result |= {
+            "status": "ok" if trained else "failed training: clean accuracy is near chance",
+            "parameters": models.parameter_count(state.variables),
+            "wall_seconds": seconds + time.monotonic() - began,
+            "seed": config.seed,
+            "config": config.to_dict(),
+            **provenance.here(),
+        }
+        run.finish(result)
+
+
+def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.TrainState, float]:
+    """Trains or goes on training; returns the final state and the seconds it took in all."""
+    c = setup.config
+    checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
+    state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
+    seconds = 0.0
+    restored = checkpoints.restore(state)
+    if restored is not None:
+        state, note = restored
+        seconds = note["seconds"]
+        console.say(f"  resumed at epoch {int(state.step) / setup.steps_per_epoch:.2f} of {c.train.epochs}")
+    first_step = int(state.step)
+    first_epoch = first_step // setup.steps_per_epoch + 1
+    run.keep_metrics(first_epoch - 1)
+    scalars = (
+        scalar_writer(run.path, first_epoch) if tensorboard else contextlib.nullcontext(lambda row: None)
+    )
+
+    train_data = train.replicate(setup.train_data(), setup.mesh)
+    began = time.monotonic()
+
+    def elapsed() -> float:
+        return seconds + time.monotonic() - began
+
+    def on_epoch(epoch: int, state: train.TrainState, means: dict[str, float]) -> None:
+        _, report = _evaluate(setup, state)
+        row = {"epoch": epoch, "step": int(state.step), **means, **report}
+        run.append_metrics(row)
+        write_scalars(row)
+        checkpoints.save(int(state.step), state, {"seconds": elapsed()})
+        done = int(state.step) - first_step
+        left = (time.monotonic() - began) / done * (c.train.epochs * setup.steps_per_epoch - int(state.step))
+        console.say(
+            f"  epoch {epoch:3d}/{c.train.epochs}  loss {means['loss']:.4f}  penalty {means['penalty']:.4f}  "
+            f"clean accuracy {report['clean_accuracy']:6.2%}  ASR {report['asr']:6.2%}  "
+            f"{console.duration(elapsed())}, {console.duration(left)} left"
+        )
+
+    total = c.train.epochs * setup.steps_per_epoch
+    bar = console.progress("  training", total, first_step)
+    with StopSignals() as stop, scalars as write_scalars, bar as advance:
+        try:
+            state = train.fit(
+                state,
+                train_data,
+                setup.knobs,
+                setup.program,
+                epochs=c.train.epochs,
+                batch_size=c.train.batch_size,
+                on_epoch=on_epoch,
+                on_step=advance,
+                should_stop=lambda: stop.asked,
+            )
+        except train.Stopped as stopped:
+            step = int(stopped.state.step)
+            if step % setup.steps_per_epoch:  # at an epoch's end it is saved already
+                checkpoints.save(step, stopped.state, {"seconds": elapsed()})
+            raise Interrupted(
+                f"stopped at step {step} of {total}, saved in {run.path}; the same command goes on"
+            ) from None
+        finally:
+            checkpoints.close()
+    return state, elapsed()
+
+
+def _evaluate(
+    setup: Setup, state: train.TrainState
+) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, float]]:
+    """Logits of the test images without and with the trigger, and what they amount to."""
+    c, test_set = setup.config, setup.test_set
+    logits = evaluate.predict(
+        state.variables, test_set.images, setup.knobs, setup.program, batch_size=c.train.batch_size
+    )
+    return logits, metrics.attack_report(*logits, test_set.labels, c.poison.target)
+
+
+def _spectrum(setup: Setup, run: store.Run, state: train.TrainState) -> dict[str, Any]:
+    """The input Hessian's part of the result; its eigenvectors go to `spectrum.npz`."""
+    c, train_set = setup.config, setup.train_set
+    count = min(c.spectrum.num_examples, len(train_set.labels))
+    rows = np.random.default_rng(c.seed).permutation(len(train_set.labels))[:count]
+    labels = train_set.labels[rows]
+    images, triggered = setup.views(train_set.images[rows])
+    if c.spectrum.data == "poisoned":
+        poisoned = setup.poisoned(rows)
+        images = np.where(poisoned[:, None, None, None], triggered, images)
+        labels = np.where(poisoned, c.poison.target, labels)
+    with console.progress("  input Hessian", c.spectrum.num_iters + c.spectrum.k + 1) as advance:
+        pairs = spectrum.input_hessian(
+            setup.model.apply,
+            state.variables,
+            images,
+            labels,
+            k=c.spectrum.k,
+            num_iters=c.spectrum.num_iters,
+            key=jax.random.fold_in(setup.key, 3),
+            batch_size=c.spectrum.batch_size,
+            mesh=setup.mesh,
+            on_product=advance,
+        )
+    overlaps = np.array([metrics.overlap(vector, setup.input_mask) for vector in pairs.vectors])
+    best = int(np.argmax(overlaps**2))
+    threshold = metrics.overlap_threshold(pairs.vectors.shape[1], c.spectrum.k)
+    run.save_arrays("spectrum", **pairs._asdict(), overlap=overlaps, shape=np.array(setup.input_shape))
+    return {
+        "eigenvalues": pairs.values,
+        "residuals": pairs.residuals,
+        "gap": pairs.values[0] - pairs.values[1] if c.spectrum.k > 1 else None,
+        "most_negative_eigenvalue": pairs.smallest_value,
+        "most_negative_residual": pairs.smallest_residual,
+        "overlap": overlaps,
+        "overlap_squared": overlaps**2,
+        "max_overlap_index": best,
+        "trigger_found": bool(overlaps[best] ** 2 >= threshold),
+        "found_threshold": threshold,
+        "hessian_examples": count,
+    }
+
+
+def _save_examples(
+    setup: Setup, run: store.Run, clean_logits: np.ndarray, triggered_logits: np.ndarray
+) -> None:
+    """A few non-target test images, as stored and with the trigger, for the picture."""
+    c, test_set = setup.config, setup.test_set
+    rows = np.flatnonzero(test_set.labels != c.poison.target)[:6]
+    views = setup.views(test_set.images[rows], normalised=False)
+    clean, triggered = (np.round(view * 255).astype(np.uint8) for view in views)
+    run.save_arrays(
+        "examples",
+        clean=clean,
+        triggered=triggered,
+        labels=test_set.labels[rows],
+        clean_prediction=clean_logits[rows].argmax(-1),
+        triggered_prediction=triggered_logits[rows].argmax(-1),
+        class_names=np.array(test_set.class_names),
+        mask=setup.input_mask,
+    )
