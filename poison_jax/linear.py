@@ -26,7 +26,7 @@ class Factorisation(NamedTuple):
     """
 
     X: np.ndarray  # float64 [n, p]
-    reflectors: np.ndarray  # [n, k]
+    reflectors: np.ndarray  # [n, p], R above them
     tau: np.ndarray  # [k]
     U: np.ndarray  # [k, rank]
     s: np.ndarray  # [rank], descending
@@ -59,10 +59,19 @@ def factorise(X: np.ndarray) -> Factorisation:
     1
     """
     X = _checked("X", X, (2,))
-    (reflectors, tau), R = scipy.linalg.qr(X, mode="raw", check_finite=False)
-    U, s, Vt = scipy.linalg.svd(R[: len(tau)], full_matrices=False, check_finite=False)
-    rank = int(np.sum(s > _EPS * max(X.shape) * s[0]))
-    return Factorisation(X, reflectors[:, : len(tau)], tau, U[:, :rank], s[:rank], Vt[:rank])
+    (reflectors, tau), _ = scipy.linalg.qr(X, mode="raw", check_finite=False)
+    return _with_svd(X, reflectors, tau)
+
+
+def leading(X: Factorisation, columns: int) -> Factorisation:
+    """The factorisation of X's first columns, which is part of its own: costs an SVD of R.
+
+    Raises:
+        UserError: X has not so many columns.
+    """
+    if not 0 < columns <= X.X.shape[1]:
+        raise UserError(f"columns = {columns}: X has {X.X.shape[1]}")
+    return _with_svd(X.X[:, :columns], X.reflectors[:, :columns], X.tau[:columns])
 
 
 def least_squares(
@@ -95,7 +104,8 @@ def least_squares(
             f"X has rank {X.rank} of {columns} columns: drop the dependent ones, "
             "or use full_rank=False for the fit of minimum norm"
         )
-    return _solve(X, Y.reshape(len(Y), -1), ridge).reshape(columns, *Y.shape[1:])
+    coordinates = _coordinates(X, Y.reshape(len(Y), -1))
+    return _solve(X, coordinates, ridge).reshape(columns, *Y.shape[1:])
 
 
 def add_feature(
@@ -152,12 +162,12 @@ def add_feature(
     shapes = wanted, Z.shape[1:] + Y.shape[1:], Y.shape[1:]
     Y, beta, Z = (array.reshape(len(array), -1) for array in (Y, beta, Z))
 
-    D = _solve(X, Z, ridge)  # X^+ Z
     residual = Y - X.X @ beta
     _check_fit(X, Y, beta, residual, ridge)
+    D, off = _regress(X, Z, ridge)
     zeros = np.zeros((Z.shape[1], Y.shape[1]))
     e = np.concatenate([residual, -math.sqrt(ridge) * beta, zeros])
-    C = np.concatenate([_off(X, Z, ridge), -math.sqrt(ridge) * D, math.sqrt(ridge) * np.eye(Z.shape[1])])
+    C = np.concatenate([off, -math.sqrt(ridge) * D, math.sqrt(ridge) * np.eye(Z.shape[1])])
     U, s, Vt = scipy.linalg.svd(C, full_matrices=False, check_finite=False)
     # C is computed with rounding errors in proportion to Z, not to C.
     rank = int(np.sum(s > 10 * _EPS * max(C.shape) * np.linalg.norm(Z)))
@@ -173,20 +183,26 @@ def add_feature(
     return Update(*(result.reshape(shape) for result, shape in zip(results, shapes, strict=True)))
 
 
-def _solve(X: Factorisation, Y: np.ndarray, ridge: float) -> np.ndarray:
-    """V diag(s / (s^2 + ridge)) (QU)' Y."""
+def _with_svd(X: np.ndarray, reflectors: np.ndarray, tau: np.ndarray) -> Factorisation:
+    R = np.triu(reflectors[: len(tau)])
+    U, s, Vt = scipy.linalg.svd(R, full_matrices=False, check_finite=False)
+    rank = int(np.sum(s > _EPS * max(X.shape) * s[0]))
+    return Factorisation(X, reflectors, tau, U[:, :rank], s[:rank], Vt[:rank])
+
+
+def _solve(X: Factorisation, coordinates: np.ndarray, ridge: float) -> np.ndarray:
+    """V diag(s / (s^2 + ridge)) times the coordinates."""
     scale = X.s + ridge / X.s  # s^2 alone could underflow
-    return X.Vt.T @ (_coordinates(X, Y).T / scale).T
+    return X.Vt.T @ (coordinates.T / scale).T
 
 
-def _off(X: Factorisation, Z: np.ndarray, ridge: float) -> np.ndarray:
-    """Z - X D for the D that solves for Z, without the rounding errors of D."""
+def _regress(X: Factorisation, Z: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """D = X^+ Z, and Z - X D without the rounding errors of D."""
     coordinates = _coordinates(X, Z)
-    C = Z - _span(X, coordinates)
-    C -= _span(X, _coordinates(X, C))  # once more: orthogonal even where little is left
-    if ridge:
-        C += _span(X, (coordinates.T / (1 + X.s * (X.s / ridge))).T)
-    return C
+    off = Z - _span(X, coordinates)
+    correction = _coordinates(X, off)  # once more: orthogonal even where little is left
+    shrunk = (coordinates.T / (1 + X.s * (X.s / ridge))).T if ridge else 0
+    return _solve(X, coordinates, ridge), off + _span(X, shrunk - correction)
 
 
 def _coordinates(X: Factorisation, Y: np.ndarray) -> np.ndarray:
@@ -204,7 +220,7 @@ def _span(X: Factorisation, coordinates: np.ndarray) -> np.ndarray:
 def _apply_q(X: Factorisation, transposed: str, array: np.ndarray) -> np.ndarray:
     """The square `[n, n]` Q, or its transpose, times an array."""
     workspace = 64 * (array.shape[1] + 65)  # what LAPACK's largest block size needs
-    return lapack.dormqr("L", transposed, X.reflectors, X.tau, array, workspace)[0]
+    return lapack.dormqr("L", transposed, X.reflectors[:, : len(X.tau)], X.tau, array, workspace)[0]
 
 
 # --- what callers may hand in ---------------------------------------------------------------------
@@ -249,7 +265,7 @@ def _check_ridge(ridge: float) -> None:
 
 def _check_fit(X: Factorisation, Y: np.ndarray, beta: np.ndarray, residual: np.ndarray, ridge: float) -> None:
     """Refuses a beta for which the normal equations X'(Y - X beta) = ridge beta do not hold."""
-    violation = X.s[:, None] * _coordinates(X, residual) - ridge * (X.Vt @ beta)
+    violation = X.X.T @ residual - ridge * beta
     largest = X.s[0] if X.rank else 0.0
     scale = np.linalg.norm(Y) + largest * np.linalg.norm(beta)
     if np.linalg.norm(violation) > 1e-8 * largest * scale:

@@ -30,6 +30,7 @@ def check_update(X, Y, Z, ridge=0.0):
     """The update against the fit of the whole design; returns it."""
     fit = linear.least_squares(X, Y, ridge=ridge)
     update = linear.add_feature(X, Y, fit, Z, ridge=ridge)
+    X = X.X if isinstance(X, linear.Factorisation) else X
     whole = np.column_stack([X, Z])
     direct = ridge_fit(whole, Y, ridge) if ridge else lstsq(whole, Y)
     new = update.beta_new.reshape(-1, *Y.shape[1:])
@@ -68,6 +69,22 @@ def test_minimum_norm_where_columns_are_zero_or_repeated():
     np.testing.assert_allclose(beta, lstsq(X, Y), **CLOSE)
     np.testing.assert_array_equal(beta[7], 0)
     np.testing.assert_allclose(beta[8], beta[0], **CLOSE)
+
+
+@pytest.mark.parametrize("shape", [(60, 7), (7, 60), (5, 7)])
+def test_leading_columns_share_the_factorisation(shape):
+    rng = np.random.default_rng(4)
+    X, Y = rng.standard_normal(shape), rng.standard_normal((shape[0], 2))
+    for columns in (1, 6, 7):
+        part = linear.leading(linear.factorise(X), columns)
+        np.testing.assert_allclose(linear.least_squares(part, Y), lstsq(X[:, :columns], Y), **CLOSE)
+        check_update(part, Y, rng.standard_normal((shape[0], 2)))
+
+
+@pytest.mark.parametrize("columns", [0, 8])
+def test_leading_columns_that_are_not_there(columns):
+    factorisation = linear.factorise(regression()[0])
+    refused(lambda: linear.leading(factorisation, columns), rf"^columns = {columns}: X has 7")
 
 
 def test_design_of_zeros():
