@@ -114,7 +114,7 @@ def _extend(matvec, v0, args, basis, T, steps):
     rng = np.random.default_rng(0)
     v = None if len(basis) else np.asarray(v0, np.float64)
     while len(basis) < steps:
-        v = _orthonormal(rng.standard_normal(v0.size) if v is None else v, basis)
+        v = _orthonormal(_fresh(rng, basis, v0.size) if v is None else v, basis)
         basis = np.concatenate([basis, v[None]])
         product = np.asarray(matvec(jnp.asarray(v, v0.dtype), *args), np.float64)
         if not np.isfinite(product).all():
@@ -131,6 +131,14 @@ def _extend(matvec, v0, args, basis, T, steps):
 def _noise(v0, T) -> float:
     """The length below which what is left of a product is rounding."""
     return 10 * float(jnp.finfo(v0.dtype).eps) * np.sqrt(v0.size) * np.abs(T).max()
+
+
+def _fresh(rng, basis: np.ndarray, size: int) -> np.ndarray:
+    """A random direction that the basis does not hold already (a caller's start may come from this seed)."""
+    while True:
+        v = rng.standard_normal(size)
+        if np.linalg.norm(v - basis.T @ (basis @ v)) > 1e-6 * np.linalg.norm(v):
+            return v
 
 
 def _orthonormal(v: np.ndarray, basis: np.ndarray) -> np.ndarray:

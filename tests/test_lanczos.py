@@ -138,3 +138,11 @@ def test_python_loop_calls_compiled_functions():
     pairs = top_eigenpairs(lambda v: compiled(v), jnp.ones(9), k=2, num_iters=9, python_loop=True)
     np.testing.assert_allclose(pairs.values, [8, 7], rtol=1e-5)
     assert len(traces) == 1
+
+
+def test_start_vector_from_the_seed_of_the_fresh_directions(x64):
+    """The iteration breaks down at once; the first fresh direction drawn is the start vector itself."""
+    start = np.random.default_rng(0).standard_normal(6)
+    pairs = top_eigenpairs(lambda v: 2 * v, jnp.asarray(start), k=2, num_iters=6, python_loop=True)
+    np.testing.assert_allclose(pairs.values, 2, rtol=1e-12)
+    np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(2), atol=1e-12)

@@ -1,0 +1,21 @@
+"""Every numbered statement of the paper beside what the computer finds."""
+
+from poison_jax.theory import adversarial, algebra, capacity, clones, filters, flow
+from poison_jax.theory.entry import Entry
+
+# In the paper's order: Sections 3.1 to 3.5, then the appendices.
+STATEMENTS = (
+    *clones.SECTION_3,
+    *capacity.ENTRIES,
+    *filters.SECTION_3,
+    *flow.SECTION_3,
+    *adversarial.ENTRIES,
+    *clones.APPENDIX,
+    *filters.APPENDIX_A,
+    *flow.APPENDIX,
+    *clones.APPENDIX_C,
+    *filters.APPENDIX_D,
+    *algebra.ENTRIES,
+)
+
+__all__ = ["STATEMENTS", "Entry"]

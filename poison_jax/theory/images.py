@@ -1,0 +1,252 @@
+"""The laws on real images: cloned dirty-label poisons at a trigger, in kernel ridge regression.
+
+Binary targets, +1 for the target class and -1 for the others, pixels in [0, 1]. The poison zeta is one
+non-target training image with the trigger; m clones of it carry the label +1. The trigger points x0 are
+non-target *test* images with the trigger. Clean and poisoned fit have the same ridge c.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial.distance import pdist
+
+from poison_jax import data, krr, lanczos, poison
+from poison_jax.errors import UserError
+
+Y_T = 1.0
+Arrays = dict[str, np.ndarray]
+
+
+class Problem(NamedTuple):
+    """Images as points, float64."""
+
+    name: str
+    X: np.ndarray  # clean training points [n, p]
+    y: np.ndarray  # +-1 [n]
+    zeta: np.ndarray  # the poison [p]
+    cluster: np.ndarray  # non-target training images with the trigger, not clones [k, p]
+    triggered: np.ndarray  # trigger points x0 [t, p]
+    test: np.ndarray  # clean test points
+    test_y: np.ndarray  # +-1
+    median_distance: float  # between clean training points
+
+
+def load(
+    name: str, *, data_dir: str | None, num_points: int, num_triggered: int, mask_of, target: int
+) -> Problem:
+    """A data set as a `Problem`.
+
+    Args:
+        name, data_dir: as in `data.load`.
+        num_points: clean training points, the first in stored order.
+        num_triggered: trigger points, the first non-target test images; as many images make the cluster.
+        mask_of: `(height, width, channels) -> bool mask`.
+        target: the class whose label is +1.
+
+    Raises:
+        UserError: not enough images, or no such class.
+    """
+    train, test = (data.load(name, split, data_dir=data_dir) for split in ("train", "test"))
+    if target >= train.num_classes:
+        raise UserError(f"poison.target = {target}: {name} has classes 0 to {train.num_classes - 1}")
+    mask = mask_of(*train.images.shape[1:])
+    spare = np.flatnonzero(train.labels[num_points:] != target) + num_points
+    others = np.flatnonzero(test.labels != target)
+    for kind, have, need in (
+        ("training", len(train.labels), num_points),
+        ("non-target training", len(spare), num_triggered + 1),
+        ("non-target test", len(others), num_triggered),
+    ):
+        if have < need:
+            raise UserError(
+                f"{name} has {have} {kind} images, {need} are needed: lower krr.num_points or "
+                "krr.num_triggered"
+            )
+
+    def stamped(images):
+        return _points(np.asarray(poison.stamp(jnp.asarray(_unit(images)), mask)))
+
+    zeta, *_ = poisons = stamped(train.images[spare[: num_triggered + 1]])
+    X = _points(_unit(train.images[:num_points]))
+    return Problem(
+        name,
+        X,
+        _signs(train.labels[:num_points], target),
+        zeta,
+        poisons[1:],
+        stamped(test.images[others[:num_triggered]]),
+        _points(_unit(test.images[:2000])),
+        _signs(test.labels[:2000], target),
+        float(np.median(pdist(X[:1000]))),
+    )
+
+
+def _unit(images):
+    return images / np.float32(255)
+
+
+def _points(images):
+    return images.reshape(len(images), -1).astype(np.float64)
+
+
+def _signs(labels, target):
+    return np.where(labels == target, 1.0, -1.0)
+
+
+class Laws(NamedTuple):
+    """Efficacy and spike `[m, t]` for every number of clones and trigger point."""
+
+    efficacy: np.ndarray
+    spike: np.ndarray
+
+
+def measured(clean: krr.KRR, poisoned: krr.KRR, clones: np.ndarray, x0: np.ndarray) -> Laws:
+    """By fits with m clones, against the clean fit; `poisoned` ends in as many clones as are asked for."""
+    count, before = len(clean.targets), clean.predict(x0)
+    gradient = clean.input_gradient(x0)
+    fits = [poisoned.leading(count + int(m)) for m in clones]
+    shifts = np.array([fit.predict(x0) - before for fit in fits])
+    spikes = np.array([np.sum((fit.input_gradient(x0) - gradient) ** 2, 1) for fit in fits])
+    return Laws(shifts, spikes)
+
+
+def predicted(section: krr.Expansion, zeta, x0, clones, c: float, label: float) -> Laws:
+    """Eqs. 11 and 16 for a kernel given by its section at zeta: the paper's, or the posterior one."""
+    gain = krr.gain(clones, c, float(section.predict(zeta)))[:, None] * label
+    return Laws(section.predict(x0) * gain, np.sum(section.input_gradient(x0) ** 2, 1) * gain**2)
+
+
+def laws(problem: Problem, kernel: krr.Kernel, c: float, clones: np.ndarray) -> Arrays:
+    """Measured, the paper's law, and the exact law, at every trigger point; and what the clean data say."""
+    n, x0, zeta = len(problem.y), problem.triggered, problem.zeta
+    copies = int(max(clones))
+    X = np.vstack([problem.X, np.tile(zeta, (copies, 1))])
+    poisoned = krr.fit(kernel, X, np.concatenate([problem.y, np.full(copies, Y_T)]), c)
+    clean = poisoned.leading(n)
+    with jax.enable_x64(True):
+        section = krr.Expansion(kernel, jnp.asarray(zeta)[None], jnp.ones(1))
+    open_part, at_zeta = clean.posterior(zeta), float(clean.predict(zeta))
+    found = measured(clean, poisoned, clones, x0)
+    paper = predicted(section, zeta, x0, clones, c, Y_T)
+    exact = predicted(open_part, zeta, x0, clones, c, Y_T - at_zeta)
+    accuracy = np.mean((clean.predict(problem.test) > 0) == (problem.test_y > 0))
+    return {
+        "efficacy": found.efficacy,
+        "spike": found.spike,
+        "paper_efficacy": paper.efficacy,
+        "paper_spike": paper.spike,
+        "exact_efficacy": exact.efficacy,
+        "exact_spike": exact.spike,
+        "clean_score": clean.predict(x0),
+        "clean_curvature": np.sum(clean.input_gradient(x0) ** 2, 1),
+        "clean_at_zeta": np.array(at_zeta),
+        "open_at_zeta": np.array(float(open_part.predict(zeta))),
+        "k_zeta": np.array(float(section.predict(zeta))),
+        "clean_accuracy": np.array(accuracy),
+    }
+
+
+def sweep(
+    problem: Problem, lengthscales, ridges, clones, advance: Callable[[], None] = lambda: None
+) -> Arrays:
+    """`laws` for every length scale (in median distances) and ridge, stacked: arrays `[l, c, ...]`."""
+    clones = np.asarray(clones)
+    rows = []
+    for length in lengthscales:
+        kernel = krr.gaussian(length * problem.median_distance)
+        row = []
+        for c in ridges:
+            row.append(laws(problem, kernel, c, clones))
+            advance()
+        rows.append(row)
+    result = {key: np.array([[cell[key] for cell in row] for row in rows]) for key in rows[0][0]}
+    return result | {
+        "lengthscales": np.asarray(lengthscales, float),
+        "ridges": np.asarray(ridges, float),
+        "clones": clones,
+        "distances": np.linalg.norm(problem.triggered - problem.zeta, axis=1),
+        "median_distance": np.array(problem.median_distance),
+        "points": np.array(problem.X.shape),
+    }
+
+
+STEPS = np.array([0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0])
+
+
+def approach(problem: Problem, length: float, c: float, m: int, paths: int = 3) -> Arrays:
+    """From a clone to a natural trigger point: x0 = zeta + s (x - zeta), every point with the trigger.
+
+    Efficacy, the poison's Gauss-Newton spike, and the top eigenvalue of the loss's input Hessian (y = +1)
+    without and with the poison, over STEPS for a few x: arrays `[paths, steps]`.
+    """
+    kernel = krr.gaussian(length * problem.median_distance)
+    X = np.vstack([problem.X, np.tile(problem.zeta, (m, 1))])
+    poisoned = krr.fit(kernel, X, np.concatenate([problem.y, np.full(m, Y_T)]), c)
+    clean = poisoned.leading(len(problem.y))
+    ends = problem.triggered[:paths]
+    points = problem.zeta + STEPS[None, :, None] * (ends - problem.zeta)[:, None]
+    flat = points.reshape(-1, points.shape[-1])
+    gradient = poisoned.input_gradient(flat) - clean.input_gradient(flat)
+    shape = points.shape[:2]
+    return {
+        "ratios": np.linalg.norm(points - problem.zeta, axis=-1) / kernel.lengthscale,
+        "efficacy": (poisoned.predict(flat) - clean.predict(flat)).reshape(shape),
+        "spike": np.sum(gradient**2, 1).reshape(shape),
+        "full": np.array([top_curvature(poisoned, x) for x in flat]).reshape(shape),
+        "full_clean": np.array([top_curvature(clean, x) for x in flat]).reshape(shape),
+        "label": np.array([length, c, m]),
+    }
+
+
+def top_curvature(fit: krr.KRR, x0: np.ndarray, *, num_iters: int = 12) -> float:
+    """Top eigenvalue of the loss's input Hessian at x0 for y = +1, by Lanczos on its products."""
+    start = np.random.default_rng(1).normal(size=len(x0))
+    with jax.enable_x64(True):
+        pairs = lanczos.top_eigenpairs(
+            lambda v: fit.loss_hvp(x0, Y_T, v),
+            jnp.asarray(start),
+            k=1,
+            num_iters=min(num_iters, len(x0)),
+            python_loop=True,
+        )
+    return float(pairs.values[0])
+
+
+KAPPAS = np.concatenate([[0.0], np.geomspace(1e-2, 1e4, 13)])
+
+
+def defence(problem: Problem, length: float, c: float, m: int, count: int) -> Arrays:
+    """The gradient penalty against clones and against a cluster of different triggered images.
+
+    The corrected system of eq. 26, Gaussian and linear kernel, on the first `count` points and m poisons:
+    degrees of freedom, clean accuracy, mean score and attack success at the trigger points, against kappa.
+    """
+    result: Arrays = {"kappas": KAPPAS, "label": np.array([length, c, m, count])}
+    kernels = {
+        "gaussian": krr.gaussian(length * problem.median_distance),
+        "linear": krr.linear(),
+    }
+    poisons = {"clones": np.tile(problem.zeta, (m, 1)), "cluster": problem.cluster[:m]}
+    y = np.concatenate([problem.y[:count], np.full(m, Y_T)])
+    for name, kernel in kernels.items():
+        for kind, points in poisons.items():
+            X = np.vstack([problem.X[:count], points])
+            with jax.enable_x64(True):
+                K, test, triggered, at_zeta = (
+                    np.asarray(kernel(jnp.asarray(Z), jnp.asarray(X)))
+                    for Z in (X, problem.test, problem.triggered, problem.zeta[None])
+                )
+            path = krr.PenalisedPath(K, krr.gradient_gram(kernel, X))
+            alphas = np.array([path.alpha(y, c, kappa) for kappa in KAPPAS])
+            scores = alphas @ triggered.T
+            result |= {
+                f"{name}_{kind}_df": np.array([path.degrees_of_freedom(c, kappa) for kappa in KAPPAS]),
+                f"{name}_{kind}_accuracy": np.mean((alphas @ test.T > 0) == (problem.test_y > 0), 1),
+                f"{name}_{kind}_score": scores.mean(1),
+                f"{name}_{kind}_asr": np.mean(scores > 0, 1),
+                f"{name}_{kind}_at_zeta": (alphas @ at_zeta.T)[:, 0],
+            }
+    return result
