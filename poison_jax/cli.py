@@ -60,7 +60,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
             print(error, file=sys.stderr)
             sys.exit(143)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on from the last epoch", file=sys.stderr)
+            print("stopped; the same command goes on with what is not done", file=sys.stderr)
             sys.exit(130)
         except UserError as error:
             _fail(str(error))

@@ -114,6 +114,10 @@ class Run:
         except Exception as error:
             raise UserError(f"{file} cannot be read: {error}") from None
 
+    def save_text(self, name: str, text: str) -> None:
+        """Writes a text file, whole or not at all."""
+        _write(self.path / name, text.encode())
+
     def stage(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The arrays of `<name>.npz`, made and saved first if they are not there."""
         if not (self.path / f"{name}.npz").exists():

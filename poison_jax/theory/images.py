@@ -35,7 +35,14 @@ class Problem(NamedTuple):
 
 
 def load(
-    name: str, *, data_dir: str | None, num_points: int, num_triggered: int, mask_of, target: int
+    name: str,
+    *,
+    data_dir: str | None,
+    num_points: int,
+    num_triggered: int,
+    mask_of: Callable[[int, int, int], np.ndarray],
+    value: float,
+    target: int,
 ) -> Problem:
     """A data set as a `Problem`.
 
@@ -44,6 +51,7 @@ def load(
         num_points: clean training points, the first in stored order.
         num_triggered: trigger points, the first non-target test images; as many images make the cluster.
         mask_of: `(height, width, channels) -> bool mask`.
+        value: what the pixels under the mask are set to.
         target: the class whose label is +1.
 
     Raises:
@@ -67,7 +75,7 @@ def load(
             )
 
     def stamped(images):
-        return _points(np.asarray(poison.stamp(jnp.asarray(_unit(images)), mask)))
+        return _points(np.asarray(poison.stamp(jnp.asarray(_unit(images)), mask, value)))
 
     zeta, *_ = poisons = stamped(train.images[spare[: num_triggered + 1]])
     X = _points(_unit(train.images[:num_points]))
@@ -171,6 +179,47 @@ def sweep(
         "median_distance": np.array(problem.median_distance),
         "points": np.array(problem.X.shape),
     }
+
+
+def summary(arrays: Arrays) -> list[dict[str, float | int | None]]:
+    """What a `sweep` found, one dict for every length scale and ridge; medians over the trigger points.
+
+    `asr`, `efficacy` and the ratios of measured to the paper's law (`efficacy_of_law`; `factor_of_law` for
+    R, spike over squared efficacy) are those of the most clones. `m_works`, `m_seen`, `m_seen_by_law` are the
+    smallest m at which half of the trigger points have a positive score; have more of the poison's
+    gradient than of the clean one (Remark 3.5); and should have, by the paper's law. None: at no m.
+    """
+    clones, rows = arrays["clones"], []
+
+    def first(reached):  # [m, t]
+        enough = np.flatnonzero(reached.mean(1) >= 0.5)
+        return int(clones[enough[0]]) if enough.size else None
+
+    for i, length in enumerate(arrays["lengthscales"]):
+        for j, ridge in enumerate(arrays["ridges"]):
+            cell = {key: arrays[key][i, j] for key in arrays if arrays[key].ndim >= 2 and key != "points"}
+            scores = cell["clean_score"] + cell["efficacy"]
+            factor = cell["spike"][-1] / cell["efficacy"][-1] ** 2
+            by_law = cell["paper_spike"][-1] / cell["paper_efficacy"][-1] ** 2
+            errors = [np.abs(cell[f"exact_{key}"] / cell[key] - 1).max() for key in ("efficacy", "spike")]
+            rows.append(
+                {
+                    "lengthscale": float(length),
+                    "ridge": float(ridge),
+                    "clean_accuracy": float(cell["clean_accuracy"]),
+                    "asr": float(np.mean(scores[-1] > 0)),
+                    "efficacy": float(np.median(cell["efficacy"][-1])),
+                    "efficacy_of_law": float(np.median(cell["efficacy"][-1] / cell["paper_efficacy"][-1])),
+                    "factor_of_law": float(np.median(factor / by_law)),
+                    "worst_error_of_exact_law": float(max(errors)),
+                    "explained_of_k_zeta": float(1 - cell["open_at_zeta"] / cell["k_zeta"]),
+                    "clean_score_at_zeta": float(cell["clean_at_zeta"]),
+                    "m_works": first(scores > 0),
+                    "m_seen": first(cell["spike"] > cell["clean_curvature"]),
+                    "m_seen_by_law": first(cell["paper_spike"] > cell["clean_curvature"]),
+                }
+            )
+    return rows
 
 
 STEPS = np.array([0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0])

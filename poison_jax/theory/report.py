@@ -26,8 +26,8 @@ _TAIL = """\
 ## What cannot be computed
 
 - Eqs. 2 and 26 write the ridge differently: n lambda, and lambda.
-- Section 6 calls networks "immune to data poisoning". By the paper's own Table 1 the strongest penalty's attack success
-  of 6.63 % after 90 epochs becomes 70.68 % after 450, at the same theta and kappa.
+- Section 6 calls networks "immune to data poisoning". By the paper's own Table 1 the strongest penalty's
+  attack success of 6.63 % after 90 epochs becomes 70.68 % after 450, at the same theta and kappa.
 """
 
 _WORDS = {EXACT: "holds exactly", APPROXIMATE: "holds approximately", FAILS: "fails"}

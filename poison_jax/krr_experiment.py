@@ -1,0 +1,179 @@
+"""The theory, checked: statements on synthetic data, the curves behind their figures, the laws on images."""
+
+import functools
+import hashlib
+import json
+import time
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from poison_jax import config as config_lib
+from poison_jax import console, poison, provenance, store
+from poison_jax.theory import STATEMENTS, Entry, images, report
+from poison_jax.theory.curves import CURVES
+
+DEFENCE_POINTS = 1000  # clean points of the penalised fits, which take an eigendecomposition each
+
+
+def run(
+    config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
+) -> list[store.Run]:
+    """Runs the checks, prints their tables, returns the finished run.
+
+    Each statement's list, curve and data set is a stage: what is done is not done again.
+
+    Args:
+        config: see `poison_jax.config`; the `krr` and `poison` groups matter.
+        workdir: where run directories are kept.
+        tensorboard: not used, nothing is trained.
+
+    Raises:
+        UserError: what only the data can show to be wrong, before any compute.
+    """
+    problems = [_load(config, name) for name in config.krr.data]
+    run = store.open_run(workdir, config.name, config.to_dict(), config_lib.not_identity(config))
+    run.pin_inputs(_digest(problems))
+    if run.result() is not None:
+        console.say(f"already done in {run.path}")
+    else:
+        with run.claim():
+            console.say(str(run.path))
+            _fill(config, run, problems)
+    _show(run, config)
+    return [run]
+
+
+def _load(config: ml_collections.ConfigDict, name: str) -> images.Problem:
+    c = config.poison
+    return images.load(
+        name,
+        data_dir=config.data.dir,
+        num_points=config.krr.num_points,
+        num_triggered=config.krr.num_triggered,
+        mask_of=functools.partial(poison.trigger_mask, c.trigger, margin=c.margin, size=c.size, path=c.mask),
+        value=c.value,
+        target=c.target,
+    )
+
+
+def _digest(problems: list[images.Problem]) -> str:
+    digest = hashlib.sha256()
+    for problem in problems:
+        for array in (problem.X, problem.y, problem.zeta, problem.cluster, problem.triggered, problem.test):
+            digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _fill(config: ml_collections.ConfigDict, run: store.Run, problems: list[images.Problem]) -> None:
+    began = time.monotonic()
+    entries = _statements(run)
+    for name, curve in CURVES.items():
+        console.say(f"  curves: {name}")
+        run.stage(name, curve)
+    c = config.krr
+    for problem in problems:
+        name = _file_name(problem.name)
+        console.say(f"  {problem.name}: {problem.X.shape[0]} points in {problem.X.shape[1]} dimensions")
+        with console.progress("  laws", len(c.lengthscales) * len(c.ridges)) as advance:
+            run.stage(
+                f"laws_{name}",
+                lambda p=problem, a=advance: images.sweep(p, c.lengthscales, c.ridges, c.clones, a),
+            )
+        most = min(max(c.clones), c.num_triggered)
+        run.stage(
+            f"approach_{name}", lambda p=problem: images.approach(p, c.lengthscale, c.ridge, max(c.clones))
+        )
+        count = min(c.num_points, DEFENCE_POINTS)
+        run.stage(
+            f"defence_{name}",
+            lambda p=problem, m=most, n=count: images.defence(p, c.lengthscale, c.ridge, m, n),
+        )
+    verdicts = [entry.verdict for entry in entries]
+    run.finish(
+        {
+            "status": "ok",
+            "statements": len(entries),
+            **{verdict: verdicts.count(verdict) for verdict in ("exact", "approximate", "fails")},
+            "images": {p.name: images.summary(run.arrays(f"laws_{_file_name(p.name)}")) for p in problems},
+            "wall_seconds": time.monotonic() - began,
+            "config": config.to_dict(),
+            **provenance.here(),
+        }
+    )
+
+
+def _file_name(name: str) -> str:
+    """A data set's name as part of a file's."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def _statements(run: store.Run) -> list[Entry]:
+    """The entries of `theory.json`, made and saved with `corrections.md` if they are not there."""
+    file = run.path / "theory.json"
+    if file.exists():
+        return [Entry(**row) for row in json.loads(file.read_text())]
+    entries = []
+    with console.progress("  statements", len(STATEMENTS)) as advance:
+        for statement in STATEMENTS:
+            entries.append(statement())
+            advance()
+    run.save_text("corrections.md", report.markdown(entries))
+    run.save_text("theory.json", json.dumps([entry._asdict() for entry in entries], indent=1) + "\n")
+    return entries
+
+
+def _show(run: store.Run, config: ml_collections.ConfigDict) -> None:
+    result, rows = run.result(), []
+    for entry in _statements(run):
+        name = entry.statement.partition(":")[0]
+        error = "rounding" if entry.error < 1e-9 else f"{entry.error:.2g}"
+        rows.append(
+            (name, report.number(entry.predicted), report.number(entry.measured), error, entry.verdict)
+        )
+    console.table("The paper's statements", ["statement", "predicted", "measured", "error", "verdict"], rows)
+    for name, cells in result["images"].items():
+        _show_images(name, cells, config)
+    console.say(f"the whole of it: {run.path / 'theory.json'}, {run.path / 'corrections.md'}")
+    console.say(f"total {console.duration(result['wall_seconds'])} on {provenance.device()}")
+
+
+def _show_images(name: str, cells: list[dict[str, Any]], config: ml_collections.ConfigDict) -> None:
+    header = [
+        "l / median",
+        "c",
+        "clean acc.",
+        "ASR",
+        "efficacy",
+        "of law",
+        "R of R_k",
+        "m works",
+        "m seen",
+        "by law",
+    ]
+    rows = []
+    for cell in cells:
+        count = [
+            cell[key] if cell[key] is not None else "-" for key in ("m_works", "m_seen", "m_seen_by_law")
+        ]
+        rows.append(
+            (
+                f"{cell['lengthscale']:g}",
+                f"{cell['ridge']:g}",
+                f"{cell['clean_accuracy']:.1%}",
+                f"{cell['asr']:.0%}",
+                f"{cell['efficacy']:.3f}",
+                f"{cell['efficacy_of_law']:.2f}",
+                f"{cell['factor_of_law']:.3g}",
+                *(f"{value}" for value in count),
+            )
+        )
+    c = config.krr
+    console.say("")
+    console.table(
+        f"{name}: {max(c.clones)} clones of one triggered image, {c.num_points} clean points, medians over "
+        f"{c.num_triggered} triggered test images",
+        header,
+        rows,
+    )
