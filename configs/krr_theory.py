@@ -18,7 +18,7 @@ def get_config(size=""):
     config.poison.trigger, config.poison.margin, config.poison.size = "square", 1, 3
     if size == "small":
         config.krr.num_points, config.krr.num_triggered = 1000, 40
-        config.krr.lengthscales, config.krr.ridges = (0.5, 1.0, 2.0), (0.1, 1.0)
+        config.krr.lengthscales, config.krr.ridges = (0.5, 1.0, 2.0), (0.01, 0.1, 1.0)
         config.krr.clones = (1, 3, 10, 30, 100)
     elif size:
         raise UserError(f"unknown size {size!r}: leave it out, or use small")

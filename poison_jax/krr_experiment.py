@@ -140,18 +140,7 @@ def _show(run: store.Run, config: ml_collections.ConfigDict) -> None:
 
 
 def _show_images(name: str, cells: list[dict[str, Any]], config: ml_collections.ConfigDict) -> None:
-    header = [
-        "l / median",
-        "c",
-        "clean acc.",
-        "ASR",
-        "efficacy",
-        "of law",
-        "R of R_k",
-        "m works",
-        "m seen",
-        "by law",
-    ]
+    header = ["l", "c", "accuracy", "ASR", "efficacy", "/ law", "R / R_k", "m works", "m seen", "by law"]
     rows = []
     for cell in cells:
         count = [
@@ -176,4 +165,9 @@ def _show_images(name: str, cells: list[dict[str, Any]], config: ml_collections.
         f"{c.num_triggered} triggered test images",
         header,
         rows,
+    )
+    console.say(
+        "l in median distances; efficacy / law: measured over eq. 11; R: measured spike over squared efficacy, "
+        "R_k: eq. 17;\nm works, seen, by law: clones at which half of the test images flip, half show the "
+        "poison in the gradient\n(Remark 3.5), and half should by the paper's law"
     )

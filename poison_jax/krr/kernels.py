@@ -44,21 +44,22 @@ class Gaussian(Kernel):
     lengthscale: jax.Array | float
 
     def __call__(self, X, Z):
-        # Distances from one matrix product. Centred, lest far-away data lose digits; not clipped at zero,
-        # since the derivatives there would be lost with it (rounding below zero does no harm in exp).
+        # Distances from one matrix product, good to eps times the squared spread of the data over l. Centred,
+        # lest far-away data lose digits; not clipped at zero, since the derivatives there would be lost with
+        # it (rounding below zero does no harm in exp).
         centre = Z.mean(0)
-        X, Z = X - centre, Z - centre
+        X, Z = (X - centre) / self.lengthscale, (Z - centre) / self.lengthscale
         squared = jnp.sum(X**2, 1)[:, None] + jnp.sum(Z**2, 1) - 2 * X @ Z.T
-        return jnp.exp(-squared / (2 * self.lengthscale**2))
+        return jnp.exp(-squared / 2)
 
     def gradient_gram(self, X):
         # G_ab = sum_i K_ia K_ib (x_i - x_a).(x_i - x_b) / l^4, the product expanded: three matrix products.
         K = self(X, X)
-        X = X - X.mean(0)
+        X = (X - X.mean(0)) / self.lengthscale
         C = X @ X.T
         A = K * C
         G = K @ (jnp.diagonal(C)[:, None] * K - A) - A @ K + C * (K @ K)
-        return (G + G.T) / (2 * self.lengthscale**4)
+        return (G + G.T) / 2 / self.lengthscale / self.lengthscale
 
 
 @_pytree

@@ -69,9 +69,9 @@ def trigger(kernel: Kernel, x0: np.ndarray, zeta: np.ndarray) -> Trigger:
     if x0.size != zeta.size:
         raise UserError(f"x0 has {x0.size} coordinates, zeta has {zeta.size}")
     k_0, k_zeta, gradient = (np.asarray(value) for value in _trigger(kernel, x0, zeta))
-    squared = float(gradient @ gradient)
-    with np.errstate(divide="ignore"):
-        return Trigger(float(k_0), float(k_zeta), squared, float(np.divide(squared, k_0**2)))
+    # Divided before it is squared: far out on a Gaussian both squares are zero long before k_0 is.
+    factor = float(np.sum((gradient / k_0) ** 2)) if k_0 else np.inf
+    return Trigger(float(k_0), float(k_zeta), float(gradient @ gradient), factor)
 
 
 @jax.jit
@@ -99,7 +99,8 @@ def near_clone(r, lengthscale, m, c, y_t) -> NearClone:
 
 def detectable_efficacy(clean_curvature, spike_factor):
     """The efficacy above which the spike exceeds the background: `sqrt(Lambda_clean / R_k)` (Remark 3.5)."""
-    return np.sqrt(np.divide(clean_curvature, spike_factor))
+    with np.errstate(divide="ignore"):  # R_k = 0, at the clones themselves: never
+        return np.sqrt(np.divide(clean_curvature, spike_factor))
 
 
 def clone_effect(clean: KRR, zeta: np.ndarray, y_t: float, m: float) -> Expansion:
@@ -119,6 +120,6 @@ def clone_effect(clean: KRR, zeta: np.ndarray, y_t: float, m: float) -> Expansio
         m: number of clones.
     """
     open_part = clean.posterior(zeta)
-    left = y_t - float(clean.predict(zeta))
+    left = float(as_array("y_t", y_t, 0)) - float(clean.predict(zeta))
     factor = left * gain(m, clean.ridge, float(open_part.predict(zeta)))
     return Expansion(clean.kernel, open_part.points, np.asarray(open_part.coefficients) * factor)

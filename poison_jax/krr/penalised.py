@@ -16,7 +16,7 @@ import numpy as np
 
 from poison_jax.errors import UserError
 from poison_jax.krr.kernels import Kernel
-from poison_jax.krr.regression import Expansion, as_array, in_float64
+from poison_jax.krr.regression import Expansion, as_array, as_data, in_float64
 
 FORMS = ("exact", "paper")
 
@@ -57,9 +57,7 @@ def penalised_fit(
     Raises:
         UserError: what `krr.fit` refuses; a negative kappa; an unknown form.
     """
-    X, y = as_array("X", X, 2), as_array("y", y, 1)
-    if len(X) != len(y) or not len(X):
-        raise UserError(f"y has {len(y)} targets for {len(X)} points in X")
+    X, y = as_data(X, y)
     path = PenalisedPath(_gram(kernel, X), gradient_gram(kernel, X), form=form)
     return Expansion(kernel, jnp.asarray(X), jnp.asarray(path.alpha(y, ridge, kappa)))
 
@@ -88,8 +86,9 @@ class PenalisedPath:
         if form not in FORMS:
             raise UserError(f"form {form!r}: use one of {', '.join(FORMS)}")
         K, G = as_array("K", K, 2), as_array("G", G, 2)
-        if K.shape != G.shape or K.shape[0] != K.shape[1]:
-            raise UserError(f"K {K.shape} and G {G.shape} must be square and alike")
+        if K.shape != G.shape or K.shape[0] != K.shape[1] or not len(K):
+            raise UserError(f"K {K.shape} and G {G.shape} must be square, alike and not empty")
+        self._n = len(K)
         if form == "paper":
             self._A, self._P, self._half = jnp.asarray(K), jnp.asarray(G), None
             return
@@ -105,9 +104,11 @@ class PenalisedPath:
         """Coefficients alpha `[n]` for targets y `[n]`."""
         _check(ridge, kappa)
         y = as_array("y", y, 1)
+        if len(y) != self._n:
+            raise UserError(f"y has {len(y)} targets for {self._n} points in K")
         if self._half is None:
-            return np.asarray(_solve(self._A, self._P, ridge, kappa, y))
-        return np.asarray(self._back @ _solve(self._A, self._P, ridge, kappa, self._half.T @ y))
+            return self._solved(ridge, kappa, y)
+        return np.asarray(self._back @ self._solved(ridge, kappa, self._half.T @ y))
 
     @in_float64
     def degrees_of_freedom(self, ridge: float, kappa: float) -> float:
@@ -117,7 +118,15 @@ class PenalisedPath:
         takes y to its fit.
         """
         _check(ridge, kappa)
-        return float(jnp.trace(_solve(self._A, self._P, ridge, kappa, self._A)))
+        return float(np.trace(self._solved(ridge, kappa, self._A)))
+
+    def _solved(self, ridge, kappa, b):
+        z = np.asarray(_solve(self._A, self._P, ridge, kappa, b))
+        if not np.isfinite(z).all():
+            raise UserError(
+                f"ridge = {ridge}: the penalised system is not positive definite in float64: raise the ridge"
+            )
+        return z
 
 
 def _check(ridge, kappa):
@@ -158,7 +167,7 @@ def hermite_fit(kernel: Kernel, X: np.ndarray, y: np.ndarray, ridge: float, kapp
     _check(ridge, kappa)
     if kappa == 0:
         raise UserError("kappa = 0: there is no penalty, use krr.fit")
-    X, y = as_array("X", X, 2), as_array("y", y, 1)
+    X, y = as_data(X, y)
     n, p = X.shape
     gram = np.asarray(_hermite_gram(kernel, X))
     data = np.concatenate([y, np.zeros(n * p)])

@@ -26,12 +26,25 @@ def in_float64(function: Callable) -> Callable:
 
 def as_array(name: str, value, ndim: int) -> np.ndarray:
     """A finite float64 array of `ndim` dimensions, or a message that names what is wrong with it."""
-    array = np.asarray(value, np.float64)
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} is not an array of numbers") from None
     if array.ndim != ndim:
         raise UserError(f"{name} has the shape {array.shape}: it must have {ndim} dimension(s)")
     if not np.isfinite(array).all():
         raise UserError(f"{name} holds a NaN or an infinity")
     return array
+
+
+def as_data(X, y) -> tuple[np.ndarray, np.ndarray]:
+    """Points `[n, p]` and targets `[n]`, n and p at least 1, or a message that names what is wrong."""
+    X, y = as_array("X", X, 2), as_array("y", y, 1)
+    if len(X) != len(y) or not len(X):
+        raise UserError(f"y has {len(y)} targets for {len(X)} points in X")
+    if not X.shape[1]:
+        raise UserError("X has no coordinates")
+    return X, y
 
 
 @jax.tree_util.register_dataclass
@@ -67,30 +80,27 @@ class Expansion:
     @in_float64
     def loss_hessian(self, x0: np.ndarray, y: float) -> np.ndarray:
         """Hessian `[p, p]` in x of `(f(x) - y)^2 / 2` at x0 `[p]` (eq. 4), dense."""
-        return np.asarray(_loss_hessian(self, self._point(x0), float(y)))
+        return np.asarray(_loss_hessian(self, self._point("x0", x0), float(as_array("y", y, 0))))
 
     @in_float64
     def loss_hvp(self, x0: np.ndarray, y: float, v: np.ndarray) -> np.ndarray:
         """That Hessian times v `[p]`, without forming it: cost of a few evaluations of f."""
-        return np.asarray(_loss_hvp(self._point(v), self, self._point(x0), float(y)))
+        y = float(as_array("y", y, 0))
+        return np.asarray(_loss_hvp(self._point("v", v), self, self._point("x0", x0), y))
 
-    def _point(self, x):
-        x = as_array("x0", x, 1)
-        if x.size != self.points.shape[1]:
-            raise UserError(f"x0 has {x.size} coordinates, the training points have {self.points.shape[1]}")
+    def _point(self, name, x, ndim=1):
+        x = as_array(name, x, ndim)
+        if x.shape[-1] != self.points.shape[1]:
+            raise UserError(
+                f"{name} has {x.shape[-1]} coordinates, the training points have {self.points.shape[1]}"
+            )
         return x
 
     @in_float64
     def _map(self, function, X):
-        X = np.asarray(X, np.float64)
-        if X.ndim == 1:
-            return np.asarray(function(self, self._point(X)[None]))[0]
-        X = as_array("x0", X, 2)
-        if X.shape[1] != self.points.shape[1]:
-            raise UserError(
-                f"x0 has {X.shape[1]} coordinates, the training points have {self.points.shape[1]}"
-            )
-        return np.asarray(function(self, X))
+        if np.ndim(X) == 1:
+            return np.asarray(function(self, self._point("x0", X)[None]))[0]
+        return np.asarray(function(self, self._point("x0", X, 2)))
 
 
 @jax.tree_util.register_dataclass
@@ -120,7 +130,7 @@ class KRR(Expansion):
         Args:
             zeta: `[p]`.
         """
-        zeta = self._point(zeta)[None]
+        zeta = self._point("zeta", zeta)[None]
         section = _solve(self.factor, self.kernel(self.points, zeta)[:, 0])
         return Expansion(
             self.kernel,
@@ -150,15 +160,15 @@ def fit(kernel: Kernel, X: np.ndarray, y: np.ndarray, ridge: float) -> KRR:
     >>> print(model.predict([[3.0]]), model.input_gradient([3.0]))
     [1.5] [0.5]
     """
-    X, y = as_array("X", X, 2), as_array("y", y, 1)
-    if len(X) != len(y) or not len(X):
-        raise UserError(f"y has {len(y)} targets for {len(X)} points in X")
+    X, y = as_data(X, y)
     if not 0 < float(ridge) < float("inf"):
         copies = len(X) - len(np.unique(X, axis=0))
         why = f" (X holds {copies} duplicated points: K is singular)" if copies else ""
         raise UserError(f"ridge = {ridge}: must be positive and finite{why}")
     factor = _factor(kernel, X, float(ridge))
-    if not np.isfinite(np.asarray(jnp.diagonal(factor))).all():
+    pivots = np.asarray(jnp.diagonal(factor)) ** 2
+    rows = np.asarray(jnp.sum(factor**2, 1))  # the diagonal of K + c I
+    if not (pivots > 4 * np.finfo(np.float64).eps * rows).all():  # NaN, or no digit left
         raise UserError(
             f"ridge = {ridge}: K + ridge I is not positive definite in float64 (points nearly duplicated, or "
             "a length scale far beyond their distances): raise the ridge"

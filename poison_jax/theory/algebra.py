@@ -30,10 +30,10 @@ def lemma_f_1() -> Entry:
         "beta_new by the lemma and by a direct fit; worst error of beta_new, beta_old and the drop in RSS",
         float(update.beta_new),
         direct[-1],
-        "Holds for a full-rank X and a column outside its span. Images have columns that are zero "
-        f"throughout (these digits: rank {rank} of {images.shape[1]}; MNIST has 67), where X'X has no "
-        "inverse: with the pseudo-inverse it gives the minimum-norm fit still, and so does its block form, "
-        "for columns in the span and collinear ones too.",
+        "For a full-rank X and a column outside its span. Images have columns that are zero throughout "
+        f"(these digits: rank {rank} of {images.shape[1]}; MNIST has 67), where X'X has no inverse: with "
+        "the pseudo-inverse it gives the minimum-norm fit still. For a column in the span it reads 0 / 0 "
+        "and the fit takes another form; linear.add_feature has both, and blocks of collinear columns.",
         worst=max(errors),
         tolerance=1e-8,
     )
@@ -88,7 +88,7 @@ def algorithm_1_ghosts() -> Entry:
         "Copies of converged eigenvalues appear, and displace the pairs that come next. With full "
         f"reorthogonalisation it is found {np.sum(np.abs(ours.values - 100) < 0.1)} time. After the 10 "
         f"steps that the paper takes there are {np.sum(np.abs(few - 100) < 0.1)}, and the basis is off "
-        f"orthonormal by {lost:.0e} already.",
+        f"orthonormal by {lost:.0e} already. (Listing 6 calls a library's routine, not Algorithm 1.)",
     )
 
 

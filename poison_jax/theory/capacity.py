@@ -42,7 +42,7 @@ def eq_26() -> Entry:
         + 0.5 * KAPPA * np.sum(whole.gradients**2)
     )
     return fails(
-        "Eq. 26: (K + lambda I + kappa G) alpha = y is the fit with the gradient penalty",
+        "Eq. 26 (stationarity): (K + lambda I + kappa G) alpha = y is the fit with the gradient penalty",
         "12 random points in the plane; J = |y - K a|^2/2 + lambda a'Ka/2 + kappa a'Ga/2, predicted to be "
         "minimal at eq. 26's alpha, and minimised numerically",
         objective(paper, *arguments),
@@ -68,7 +68,7 @@ def eq_26_penalty() -> Entry:
     linear = krr.PenalisedPath(K, G).alpha(y, RIDGE, KAPPA)
     found = min(scipy.optimize.minimize(eq_25, start, tol=1e-12).fun for start in (linear, np.zeros(len(y))))
     return fails(
-        "Eq. 26: it is the KRR form of eq. 25, which penalises |grad_x L|^2",
+        "Eq. 26 (from eq. 25): it is the KRR form of eq. 25, which penalises |grad_x L|^2",
         "8 random points; eq. 25's objective (with the ridge, times n) at the fit that penalises |grad "
         "f|^2, and its minimum found numerically",
         eq_25(linear),
@@ -115,9 +115,9 @@ def theorem_3_9_df() -> Entry:
         "by central differences",
         predicted,
         measured if not increases else np.inf,
-        f"Holds wherever G is not zero, for eq. 26 and for the corrected system ({increases} increases in "
-        f"{tried} steps of random problems). Where no section has a gradient at a training point, as for "
-        "clones of one point under a Gaussian kernel, G = 0 and df is constant.",
+        "Wherever K is positive definite and G not zero, for eq. 26 and for the corrected system "
+        f"({increases} increases in {tried} steps of random problems). Where no section has a gradient at a "
+        "training point, as for clones of one point under a Gaussian kernel, G = 0 and df is constant.",
         tolerance=1e-7,
     )
 

@@ -69,8 +69,8 @@ def gain_identity(statement: str, kernel: krr.Kernel, distance: float, said: str
     exact = left * krr.gain(m, near.c, open_part)
     exact_error = abs(near.poisoned.alpha[CLEAN:].sum() / exact - 1)
     note = (
-        "Holds exactly for exact clones without cross-block, for any kernel. With one, the error is of first "
-        f"order in it: {off:+.1%} where the clones lie two length scales from the data. Exact with any clean "
+        "For exact clones without cross-block, and any kernel. With one, the error is of first order in it: "
+        f"{off:+.1%} where the clones lie two length scales off the data's centre. Exact with any clean "
         "data: replace k by the posterior kernel kt = k - k(., X)(K + cI)^-1 k(X, .) of the clean data and "
         f"y_t by y_t - f_clean(zeta) (there: error {below(exact_error)})."
     )
@@ -127,9 +127,9 @@ def efficacy_law(statement: str, kernel: krr.Kernel, x0: np.ndarray, distance: f
     exact = krr.clone_effect(near.clean, near.zeta, y_t, m).predict(x_near)
     exact_error = abs(near.shift(x_near) / exact - 1)
     note = (
-        f"Holds exactly without cross-block, else to first order in it ({off:+.1%} at two length scales). "
-        "Exact with any clean data: kt(x0, zeta) (y_t - f_clean(zeta)) m / (c + kt(zeta, zeta) m), kt the "
-        f"posterior kernel (there: error {below(exact_error)})."
+        f"Without cross-block; else to first order in it ({off:+.1%} with the clones two length scales off "
+        "the data's centre). Exact with any clean data: kt(x0, zeta) (y_t - f_clean(zeta)) m / (c + "
+        f"kt(zeta, zeta) m), kt the posterior kernel (there: error {below(exact_error)})."
     )
     return holds(statement, f"{said}, m = {m}, y_t = {y_t:g}", predicted, case.shift(x0), note)
 
@@ -171,7 +171,7 @@ def theorem_3_3_limits() -> Entry:
         m,
         shifts,
         "Relative error k_zeta m / c on the linear side, c / (k_zeta m) on the other: with m = 500, c = "
-        f"0.01 the efficacy is {saturated:.6f} of 1.",
+        f"0.01 the efficacy is {saturated:.6f} of its limit.",
     )
 
 
@@ -206,8 +206,8 @@ def spike_law(statement: str, kernel: krr.Kernel, x0: np.ndarray, distance: floa
     exact_error = abs(spike / (factor * near.shift(x_near) ** 2) - 1)
     off = spike / (paper * near.shift(x_near) ** 2) - 1
     note = (
-        "Holds exactly without cross-block. With one, the poison's part of the gradient obeys it exactly "
-        f"with R of the posterior kernel (two length scales away: error {below(exact_error)}, with R_k "
+        "Without cross-block. With one, the poison's part of the gradient obeys it exactly with R of the "
+        f"posterior kernel (two length scales off the data's centre: error {below(exact_error)}, with R_k "
         f"{off:+.0%}); the clean gradient at x0 adds to it."
     )
     measured = np.sum(case.gradient_shift(x0) ** 2)
@@ -226,20 +226,23 @@ def theorem_3_4_eq_16() -> Entry:
 
 
 def theorem_3_4_growth() -> Entry:
-    kernel, c = krr.gaussian(LENGTHSCALE), RIDGE
-    m = np.array([80, 100, 125])
-    cases = [poison(kernel, k, 1.0, c=c) for k in m]
-    x0 = step_from(cases[0].zeta, 1.0)
-    spikes = [np.sum(case.poisoned.input_gradient(x0) ** 2) for case in cases]
-    slope = np.polyfit(np.log(m), np.log(spikes), 1)[0]
-    return fails(
-        "Theorem 3.4: efficacy grows linearly in m while curvature grows quadratically",
-        f"Gaussian kernel, c = {c:g}, m around 100; exponent of the spike in m",
+    kernel = krr.gaussian(LENGTHSCALE)
+
+    def spikes(counts, c):
+        cases = [poison(kernel, m, 1.0, c=c) for m in counts]
+        x0 = step_from(cases[0].zeta, 1.0)
+        return np.array([np.sum(case.poisoned.input_gradient(x0) ** 2) for case in cases])
+
+    few, many = np.array([1, 2, 4, 8]), np.array([80, 125])
+    late = np.diff(np.log(spikes(many, RIDGE)))[0] / np.diff(np.log(many))[0]
+    return has_order(
+        "Theorem 3.4 (growth): efficacy grows linearly in m while curvature grows quadratically",
+        "Gaussian kernel, c = 10^4, m = 1 to 8; exponent of the spike in m",
         2,
-        slope,
-        "True instead: curvature is quadratic in the *efficacy* at every m (eq. 16); the exponents in m are "
-        "1 and 2 only for m << c / k_zeta, and both go to 0 as m grows (at m the exponent of the efficacy "
-        "is c / (c + k_zeta m)).",
+        few,
+        spikes(few, 1e4),
+        "For m << c / k_zeta. Beyond, both saturate: with c = 5 and m around 100 the spike's exponent is "
+        f"{late:.2f}. What holds at every m is that curvature is quadratic in the *efficacy* (eq. 16).",
     )
 
 
@@ -289,7 +292,7 @@ def remark_3_5_only() -> Entry:
     background = np.sum(clean.input_gradient(zeta) ** 2)
     factor = krr.trigger(kernel, zeta, zeta).spike_factor
     return fails(
-        "Remark 3.5: a detectability lag arises only when R_k is small",
+        "Remark 3.5 (only if): a detectability lag arises only when R_k is small",
         "linear kernel, R_k = 1, one steep clean direction; efficacy needed to be seen, against the 1 that "
         "flips a label",
         1,
@@ -425,9 +428,10 @@ def theorem_a_3_eq_40() -> Entry:
         at.spike_factor * case.shift(x0) ** 2,
         measured,
         "That is the Gauss-Newton term alone. Eq. 4's other term, (f - y) Hess f, is of size |f - y| |f| / "
-        "l^2 and for r << l larger: with y = y_t it gives the p - 1 directions orthogonal to x0 - zeta the "
-        f"eigenvalue (y_t - f) f / l^2 = {closed:.4f}. True instead: |lambda_max - R_k (Delta f)^2| <= |f - "
-        "y| |Hess f|. That curvature is nearly isotropic: it points at no trigger.",
+        "l^2 and for r << l the larger one unless f = y: with y = y_t it gives the p - 1 directions "
+        f"orthogonal to x0 - zeta the eigenvalue (y_t - f) f / l^2 = {closed:.4f}. True instead: "
+        "|lambda_max - R_k (Delta f)^2| <= |f - y| |Hess f|. That curvature is nearly isotropic: it points "
+        "at no trigger.",
     )
 
 
@@ -444,7 +448,7 @@ def proposition_a_4_eq_43() -> Entry:
         "clones far from the data, r = l / 256, y = y_t = 1; the top eigenvalue",
         law.spike[-1],
         measured,
-        "True of the Gauss-Newton term only (with y_t^2). As r -> 0 the top eigenvalue tends to "
+        "True of the Gauss-Newton term only (with y_t^2). As r -> 0 the top eigenvalue for y = y_t tends to "
         "(y_t - f) f / l^2, which is zero only if the fit interpolates: the poison is hidden from the "
         "Gauss-Newton matrix, not from the Hessian.",
     )

@@ -87,8 +87,8 @@ def remark_3_10_length_scale() -> Entry:
         widened,
         penalised,
         "True instead: to second order in w, with c = 2 kh(0) / lambda and the kernel rescaled to keep "
-        f"kh(0) (the difference is of order {order:.2f} in w). At high frequency the penalty damps as w^-2, "
-        "a Gaussian kernel exponentially.",
+        f"kh(0) (the difference is of order {order:.2f} in w). The penalty's own damping is algebraic, 1 / "
+        "(1 + kappa w^2), a longer length scale's exponential.",
     )
 
 
@@ -165,7 +165,7 @@ def remark_3_13() -> Entry:
         "sit on top of their own bump, unseen by the penalty exactly where the near-clone regime makes them "
         "unseen by the spectrum. True instead: it weakens poisons that have a gradient at some training "
         f"point. Clones spread by 0.07 l in each coordinate fall from {before:.3f} to {after:.3f}; under a "
-        "linear kernel every poison does, since there the penalty is a ridge (Remark 3.11).",
+        "linear kernel every effect tends to zero, since there the penalty is a ridge (Remark 3.11).",
     )
 
 
@@ -181,7 +181,7 @@ def theorem_a_5_gaussian() -> Entry:
         f"20 sets of 10 random points, l from 0.05 to 20; increases seen in {tried} steps",
         0,
         increases,
-        "Holds, but not for the reason given (a sum with constant trace need not fall). For l' < l the Gram "
+        "But not for the reason given (a sum with constant trace need not fall). For l' < l the Gram "
         "matrix K_l' is the Schur product of K_l with another Gaussian correlation matrix; the eigenvalues "
         "of such a product are majorised by those of K_l, and sigma / (sigma + lambda) is concave.",
     )
@@ -227,8 +227,8 @@ def theorem_a_5_residual() -> Entry:
         short,
         long,
         "The residual is 2 lambda^2 / (1 + rho + lambda)^2 with rho = k(0, 1), which grows with l: smooth "
-        "targets are fitted better by a longer length scale. With targets 1 and -1 it increases. No "
-        "statement without the targets is true: the residual's direction depends on y.",
+        "targets are fitted better by a longer length scale. With targets 1 and -1 it increases. Which way "
+        "the residual moves depends on the targets.",
     )
 
 
@@ -248,7 +248,7 @@ def appendix_d_cauchy_schwarz() -> Entry:
         "input gradients of a KRR loss, Delta = grad L; ratio of the two sides",
         1,
         ratio(gradient) if largest <= 1 else largest,
-        "Holds, with equality for Delta proportional to grad L; none of 1,000 random Delta exceeds it.",
+        "With equality for Delta proportional to grad L; none of 1,000 random Delta exceeds it.",
     )
 
 
@@ -272,7 +272,7 @@ def appendix_d_shrinkage() -> Entry:
         "over w = 0 to 7",
         predicted[3],
         response[3],
-        "Holds for the minimiser over functions, and here for the corrected system of eq. 26 (kh times the "
+        "For the minimiser over functions, and here for the corrected system of eq. 26 (kh times the "
         "density of points). It is a low-pass filter, and not Remark 3.10's.",
         worst=float(np.abs(response - predicted).max()),
     )

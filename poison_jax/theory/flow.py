@@ -9,7 +9,7 @@ import scipy.integrate
 
 from poison_jax import krr
 from poison_jax.theory import capacity
-from poison_jax.theory.entry import Entry, below, fails, holds
+from poison_jax.theory.entry import Entry, fails, holds
 
 KAPPA = 0.5
 
@@ -56,7 +56,7 @@ def theorem_3_12_monotone() -> Entry:
         "at most what it was at the start",
         before,
         after,
-        "The flow on J follows the loss as well, and a model that learns gains input sensitivity; eq. 31 "
+        "The flow on J follows the loss as well, and a model that learns can gain input sensitivity; eq. 31 "
         f"holds on the way (alpha >= {alpha:.3f}), so that eq. 32 fails with it. True instead: J itself "
         "does not increase under the flow on J, and E|g|^2 = tr F does not under the flow on the penalty "
         "alone.",
@@ -103,14 +103,14 @@ def theorem_a_6_loewner() -> Entry:
     g = mixed(np.array([0.1, -1.0]), np.array([0.0, 0.2]))
     change = np.outer(g[1], g[1]) - np.outer(g[0], g[0])
     return fails(
-        "Theorem A.6: the Fisher matrix contracts in Loewner order",
+        "Theorem A.6 (Loewner order): the Fisher matrix contracts in Loewner order",
         "one example, L = x'B w with B B' = [[1, 0.9], [0.9, 1]], the penalty's flow alone, kappa = 0.5, t "
         "= 0.2; the largest eigenvalue of F(t) - F(0), said to be at most 0",
         0,
         np.linalg.eigvalsh(change)[-1],
         "A F + F A in eq. 49 can be indefinite though A and F are positive semidefinite, and eq. 50 bounds "
-        "(v'g)(v'A g) by alpha (v'g)^2, which needs v to be an eigenvector of A. True instead: tr F does not "
-        "increase under the penalty's flow.",
+        "(v'g)(v'A g) by alpha (v'g)^2, which is right for an eigenvector v of A and not in general. True "
+        "instead: tr F does not increase under the penalty's flow.",
     )
 
 
@@ -118,7 +118,7 @@ def theorem_a_6_direction() -> Entry:
     time = 0.2
     g = mixed(np.array([0.1, -1.0]), np.array([0.0, time]))
     return fails(
-        "Theorem A.6: v'F v <= exp(-2 kappa alpha t) times its start, if v'A v >= alpha > 0",
+        "Theorem A.6 (direction): v'F v <= exp(-2 kappa alpha t) times its start, if v'A v >= alpha > 0",
         "the same example, v the first axis, v'A v = 1 = alpha; the bound and v'F v",
         np.exp(-2 * KAPPA * time) * g[0, 0] ** 2,
         g[1, 0] ** 2,
@@ -132,7 +132,7 @@ def theorem_3_12_fastest() -> Entry:
     w = integrate(lambda w: -KAPPA * slow**2 * w, np.array([20.0, 0.1]), times)  # g = (w_1 / 2, w_2)
     rates = np.log((slow * w[0]) ** 2 / (slow * w[1]) ** 2)
     return fails(
-        "Theorem 3.12: high-energy Fisher eigenvectors decay fastest",
+        "Theorem 3.12 (fastest): high-energy Fisher eigenvectors decay fastest",
         "one example, L = x_1 w_1 / 2 + x_2 w_2, energies 100 and 0.01, the penalty's flow alone; decay "
         "rate of the first over that of the second, said to be at least 1",
         1,
@@ -153,15 +153,14 @@ def theorem_a_6_trace() -> Entry:
     slow = mixed(eigenvectors[:, 0], times)
     worst = max(0.0, float((trace / bound - 1).max()), float(np.diff(trace).max()))
     return holds(
-        "Theorem A.6, as it should read: tr F <= exp(-2 kappa mu t) tr F(0) under the penalty's flow, mu = "
+        "Theorem A.6 (corrected): tr F <= exp(-2 kappa mu t) tr F(0) under the penalty's flow, mu = "
         "lambda_min(A)",
         "the same example; tr F at t = 4 from the slow eigenvector of A, where the bound is attained, and "
         "the bound's worst violation over time from (0.1, -1)",
         np.exp(-2 * KAPPA * slowest * times[-1]),
         np.sum(slow[-1] ** 2),
         "d/dt E|g|^2 = -2 kappa |E[dg' g]|^2 <= 0 by definition of the flow; A is constant here; in general "
-        "mu is the infimum along the path, and with many examples that of the operator across examples. tr "
-        f"F decreases at every step (error of integration {below(0)}).",
+        "mu is the infimum along the path, and with many examples that of the operator across examples.",
         worst=max(worst, abs(np.sum(slow[-1] ** 2) / np.exp(-2 * KAPPA * slowest * times[-1]) - 1)),
         tolerance=1e-8,
     )
