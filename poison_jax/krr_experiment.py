@@ -16,6 +16,11 @@ from poison_jax.theory.curves import CURVES
 
 DEFENCE_POINTS = 1000  # clean points of the penalised fits, which take an eigendecomposition each
 
+_LEGEND = """\
+l in median distances; / law: measured efficacy over eq. 11; R: measured spike over squared efficacy, R_k:
+eq. 17; m works: clones at which half of the test images flip; m seen: at which half of them show more of the poison's
+gradient than of the clean one (Remark 3.5); by law: at which half should by the paper's law"""
+
 
 def run(
     config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
@@ -143,9 +148,7 @@ def _show_images(name: str, cells: list[dict[str, Any]], config: ml_collections.
     header = ["l", "c", "accuracy", "ASR", "efficacy", "/ law", "R / R_k", "m works", "m seen", "by law"]
     rows = []
     for cell in cells:
-        count = [
-            cell[key] if cell[key] is not None else "-" for key in ("m_works", "m_seen", "m_seen_by_law")
-        ]
+        counts = [cell[key] for key in ("m_works", "m_seen", "m_seen_by_law")]
         rows.append(
             (
                 f"{cell['lengthscale']:g}",
@@ -155,7 +158,7 @@ def _show_images(name: str, cells: list[dict[str, Any]], config: ml_collections.
                 f"{cell['efficacy']:.3f}",
                 f"{cell['efficacy_of_law']:.2f}",
                 f"{cell['factor_of_law']:.3g}",
-                *(f"{value}" for value in count),
+                *("-" if count is None else f"{count}" for count in counts),
             )
         )
     c = config.krr
@@ -166,8 +169,4 @@ def _show_images(name: str, cells: list[dict[str, Any]], config: ml_collections.
         header,
         rows,
     )
-    console.say(
-        "l in median distances; efficacy / law: measured over eq. 11; R: measured spike over squared efficacy, "
-        "R_k: eq. 17;\nm works, seen, by law: clones at which half of the test images flip, half show the "
-        "poison in the gradient\n(Remark 3.5), and half should by the paper's law"
-    )
+    console.say(_LEGEND)
