@@ -11,15 +11,15 @@ import numpy as np
 
 from poison_jax import config as config_lib
 from poison_jax import console, poison, provenance, store
-from poison_jax.theory import STATEMENTS, Entry, images, report
+from poison_jax.theory import STATEMENTS, Entry, defence, images, report
 from poison_jax.theory.curves import CURVES
 
 DEFENCE_POINTS = 1000  # clean points of the penalised fits, which take an eigendecomposition each
 
 _LEGEND = """\
 l in median distances; / law: measured efficacy over eq. 11; R: measured spike over squared efficacy, R_k:
-eq. 17; m works: clones at which half of the test images flip; m seen: at which half of them show more of the poison's
-gradient than of the clean one (Remark 3.5); by law: at which half should by the paper's law"""
+eq. 17; m works: clones at which half of the test images flip; m seen: at which half of them show more of
+the poison's gradient than of the clean one (Remark 3.5); by law: at which half should by the paper's law"""
 
 
 def run(
@@ -88,12 +88,12 @@ def _fill(config: ml_collections.ConfigDict, run: store.Run, problems: list[imag
             )
         most = min(max(c.clones), c.num_triggered)
         run.stage(
-            f"approach_{name}", lambda p=problem: images.approach(p, c.lengthscale, c.ridge, max(c.clones))
+            f"approach_{name}", lambda p=problem: defence.approach(p, c.lengthscale, c.ridge, max(c.clones))
         )
         count = min(c.num_points, DEFENCE_POINTS)
         run.stage(
             f"defence_{name}",
-            lambda p=problem, m=most, n=count: images.defence(p, c.lengthscale, c.ridge, m, n),
+            lambda p=problem, m=most, n=count: defence.defend(p, c.lengthscale, c.ridge, m, n),
         )
     verdicts = [entry.verdict for entry in entries]
     run.finish(
