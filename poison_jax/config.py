@@ -80,10 +80,10 @@ def default() -> ml_collections.ConfigDict:
     krr.clones = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)  # m: copies of the poison
 
     linear = config.linear = ml_collections.ConfigDict()  # of experiment=mnist_linear
-    linear.fractions = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)  # theta
+    linear.fractions = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)  # theta, for poison.fraction
     linear.picture = 0.1  # theta of the weights in Figure 4, one of linear.fractions
     linear.seeds = (0, 1, 2)  # of who is poisoned and of the SGD's order
-    linear.ridge = 0.0  # c added to the diagonal of X'X in the exact fits; 0: minimum norm
+    linear.ridges = (400.0, 1600.0, 12800.0)  # c, added to the diagonal of X'X; the exact fit comes besides
     return config.lock()
 
 
@@ -105,7 +105,7 @@ def resize(config: ml_collections.ConfigDict, size: str) -> ml_collections.Confi
 _NOT_IDENTITY = {
     "train": ("data.dir", "krr", "linear"),
     "krr_theory": ("data", "model", "penalty", "train", "spectrum", "linear", "compare"),
-    "mnist_linear": ("data.dir", "model", "penalty", "spectrum", "krr", "compare"),
+    "mnist_linear": ("seed", "data.dir", "model", "poison.fraction", "penalty", "spectrum", "krr", "compare"),
 }
 
 
@@ -148,7 +148,6 @@ _AT_LEAST = {
     "spectrum.batch_size": 1,
     "krr.num_points": 1,
     "krr.num_triggered": 1,
-    "linear.ridge": 0,
     "linear.picture": 0,
 }
 _OPTIONAL = ("data.n_train", "data.n_test")
@@ -165,7 +164,8 @@ _LISTS = {
     "krr.ridges": (float, 1e-9, math.inf),
     "krr.clones": (int, 1, math.inf),
     "linear.fractions": (float, 0, 1),
-    "linear.seeds": (int, 0, 2**32 - 1),
+    "linear.seeds": (int, 0, 9999),
+    "linear.ridges": (float, 1e-9, math.inf),
 }
 
 
