@@ -77,6 +77,8 @@ def default() -> ml_collections.ConfigDict:
     krr.num_triggered = 100  # triggered test points x0, the first non-target ones
     krr.lengthscales = (0.5, 1.0, 2.0)  # of the Gaussian kernel, in units of the median distance
     krr.ridges = (0.01, 0.1, 1.0, 10.0)  # c = n lambda, the full diagonal term
+    krr.lengthscale = 1.0  # of the approach to a clone and of the penalised fits
+    krr.ridge = 0.1  # c of these
     krr.clones = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)  # m: copies of the poison
 
     linear = config.linear = ml_collections.ConfigDict()  # of experiment=mnist_linear
@@ -148,6 +150,8 @@ _AT_LEAST = {
     "spectrum.batch_size": 1,
     "krr.num_points": 1,
     "krr.num_triggered": 1,
+    "krr.lengthscale": 1e-3,
+    "krr.ridge": 1e-9,
     "linear.picture": 0,
 }
 _OPTIONAL = ("data.n_train", "data.n_test")
