@@ -1,7 +1,9 @@
 """MNIST, 2x2 square: poisoned linear regression, exact, by Lemma F.1 and by SGD (Figures 4 and 5).
 
-python main.py --config=configs/mnist_linear.py
-python main.py --config=configs/mnist_linear.py:small
+    python main.py --config=configs/mnist_linear.py          60,000 images, 3 seeds: 8 minutes on two cores
+    python main.py --config=configs/mnist_linear.py:small    10,000 images, 2 seeds: 1 minute
+
+It takes 3.7 GB. On cores that others use, OPENBLAS_NUM_THREADS=1 before the command makes it faster.
 """
 
 from poison_jax import config as config_lib
