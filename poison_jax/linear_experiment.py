@@ -159,9 +159,13 @@ def _fill(problem: Problem, run: store.Run) -> None:
 
         return run.stage(name, timed)
 
-    with console.progress("  exact fits", len(seeds) * len(problem.thetas)) as advance:
+    def bar(title, name, per_seed):
+        there = sum((run.path / f"{name}-{seed}.npz").exists() for seed in seeds)
+        return console.progress(title, len(seeds) * per_seed, there * per_seed)
+
+    with bar("  exact fits", "exact", len(problem.thetas)) as advance:
         exact = [stage(f"exact-{seed}", _exact, seed, without, advance) for seed in seeds]
-    with console.progress("  epochs of SGD", len(seeds) * problem.config.train.epochs) as advance:
+    with bar("  epochs of SGD", "sgd", problem.config.train.epochs) as advance:
         sgd = [stage(f"sgd-{seed}", _sgd, seed, advance) for seed in seeds]
     with console.progress("  measuring", len(seeds)) as advance:
         measured = stage("measures", _measure, exact, sgd, advance)
