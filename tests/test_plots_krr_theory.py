@@ -1,0 +1,133 @@
+"""The theory's figures are drawn from stored arrays alone, whatever zeros are in them."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import plots
+from plots import krr_theory
+from poison_jax import store
+from poison_jax.theory import capacity, clones, filters
+from poison_jax.theory.flow import PoisonedFlow
+
+CURVES = {"spike_law.png", "twilight_zone.png", "lost_capacity.png", "filter.png", "fisher_decay.png"}
+CONFIG = {
+    "experiment": "krr_theory",
+    "poison": {"target": 0, "trigger": "square"},
+    "krr": {"lengthscale": 1.0, "ridge": 0.1},
+}
+KAPPAS = np.array([0.0, 0.1, 10.0])
+rng = np.random.default_rng(0)
+
+
+def some(*shape):
+    """Random positive numbers with one zero, which no logarithmic axis can show."""
+    values = rng.uniform(0.1, 1, shape)
+    values.flat[-1] = 0
+    return values
+
+
+def curves():
+    ratios, times = np.array([0.01, 0.1, 1.0]), np.linspace(0, 1, 4)
+    spike_law = {"ratios": ratios, "m": np.array([1, 10]), "lengthscale": np.array(1.5)}
+    for prefix in ("far", "near"):
+        spike_law |= {f"{prefix}_{key}": some(3, 2) for key in ("efficacy", "spike")}
+        spike_law[f"{prefix}_factor"] = some(3)
+    eigenvalues = {f"{y}_{end}": -some(3) for y in ("target", "truth") for end in ("largest", "smallest")}
+    residuals = ("df", "residual", "counterexample")
+    fine = ("fine", "unpenalised", "exact", "remark", "paper")
+    fisher = ("strong", "weak", "trace", "objective", "bound")
+    return {
+        "spike_law": spike_law,
+        "twilight_zone": {"ratios": ratios, "efficacy": some(3), "spike": some(3), **eigenvalues},
+        "lost_capacity": {"kappas": KAPPAS}
+        | {f"{form}_{key}": some(3) for form in ("exact", "paper") for key in residuals},
+        "filter_responses": {"omega": np.arange(2), "measured": some(2)} | {key: some(5) for key in fine},
+        "fisher_decay": {"times": times, "kappas": KAPPAS} | {key: some(3, 4) for key in fisher},
+    }
+
+
+def images(lengths, ridges, m, points):
+    """Laws, approach and defence; the poison does nothing at the last trigger point, or hurts itself."""
+    laws = {"lengthscales": lengths, "ridges": ridges, "clones": m, "points": np.array([20, 64])}
+    laws["median_distance"] = np.array(3.0)
+    for key in ("efficacy", "spike"):
+        for prefix in ("", "paper_", "exact_"):
+            laws[prefix + key] = some(len(lengths), len(ridges), len(m), points)
+    laws["efficacy"][..., 0] *= -1
+    laws |= {f"clean_{key}": -some(len(lengths), len(ridges), points) for key in ("score", "curvature")}
+    laws["clean_curvature"] *= -1
+    laws["clean_accuracy"] = some(len(lengths), len(ridges))
+    approach = {key: some(3, 4) for key in ("ratios", "efficacy", "spike", "full", "full_clean")}
+    fits = [f"{kernel}_{kind}" for kernel in ("gaussian", "linear") for kind in ("clones", "cluster")]
+    defence = {
+        f"{fit}_{key}": some(3) for fit in fits for key in ("df", "accuracy", "score", "asr", "at_zeta")
+    }
+    return {
+        "laws": laws,
+        "approach": approach | {"label": np.array([1.0, 0.1, 10])},
+        "defence": defence | {"label": np.array([1.0, 0.1, 10, 20]), "kappas": KAPPAS},
+    }
+
+
+@pytest.fixture(autouse=True)
+def _quick_layout(monkeypatch):
+    """Half of the time goes into where things are."""
+    subplots = plt.subplots
+    monkeypatch.setattr(plt, "subplots", lambda *args, layout, **options: subplots(*args, **options))
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Writes a finished run: the curves, and for each data set its arrays."""
+
+    def write(**data_sets):
+        run = store.open_run(tmp_path, "theory", CONFIG)
+        for name, arrays in curves().items():
+            run.save_arrays(name, **arrays)
+        for name, stages in data_sets.items():
+            for stage, arrays in stages.items():
+                run.save_arrays(f"{stage}_{name}", **arrays)
+        run.finish({"status": "ok"})
+        return run
+
+    return write
+
+
+def assert_pictures(run, names):
+    files = plots.draw(run)
+    assert {file.name for file in files} == names
+    assert {file.name for file in run.path.glob("*.png")} == names
+    contents = [file.read_bytes() for file in files]
+    assert all(content.startswith(b"\x89PNG\r\n\x1a\n") for content in contents)
+    assert len(set(contents)) == len(names)
+
+
+def test_figures_of_a_run(finished):
+    several = images(np.array([0.5, 1.0]), np.array([0.1, 1.0]), np.array([1, 10]), points=4)
+    single = images(
+        np.array([2.0]), np.array([0.5]), np.array([1]), points=2
+    )  # neither l nor c of the config
+    kinds = ("images", "visibility", "defence")
+    names = {f"{kind}_{name}.png" for kind in kinds for name in ("digits", "my_own")}
+    assert_pictures(finished(digits=several, my_own=single), CURVES | names)
+
+
+def test_figures_without_images(finished):
+    assert_pictures(finished(), CURVES)
+
+
+def test_captions_state_the_code_s_settings():
+    c, system = clones, PoisonedFlow()
+    data = f"{c.CLEAN} random clean points in {c.DIMENSION} dimensions"
+    circle = f"{filters.POINTS} points on a circle, stationary kernel of width {filters.WIDTH:g}"
+    dimension = len(system.fisher(system.start))
+    captions = (
+        f"{data}, Gaussian kernel, ℓ = {c.LENGTHSCALE:g}, c = {c.RIDGE:g}",
+        f"Gaussian kernel, ℓ = {capacity.LENGTHSCALE:g}, λ = {capacity.RIDGE:g}",
+        f"{circle}, λ = {filters.RIDGE:g}, κ = {filters.KAPPA:g}",
+        f"24 clean and {len(system.start) - 24} poisoned points in {dimension} dimensions, "
+        "Gaussian kernel, ℓ = 1.5",
+    )
+    shown = krr_theory.CLONES, krr_theory.CAPACITY, krr_theory.FILTER, krr_theory.FLOW
+    assert shown == captions
