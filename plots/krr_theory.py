@@ -190,10 +190,8 @@ def _fisher_decay(file, a):
 def _images(file, setting, config, laws, approach):
     i = np.argmin(np.abs(laws["lengthscales"] - config["lengthscale"]))  # as in the approach, if it is there
     j = np.argmin(np.abs(laws["ridges"] - config["ridge"]))
-    title = (
-        "Clones of one image among {:,} clean points in {:,} dimensions\n".format(*laws["points"]) + setting
-    )
-    with _page(file, title, 2, 2) as axes:
+    size = "{:,} clean points in {:,} dimensions".format(*laws["points"])
+    with _page(file, f"Clones of one image, {size}\n{setting}", 2, 2) as axes:
         _law_scatter(axes[0], axes[1], laws, i, j)
         _approach(axes[2], axes[3], approach, laws["median_distance"])
 
@@ -223,9 +221,7 @@ def _law_scatter(left, right, laws, i, j):
 
 
 def _visibility(file, setting, laws):
-    title = (
-        f"Which m clones work and which are seen (Remark 3.5): {laws['points'][0]:,} clean images\n{setting}"
-    )
+    title = f"Which m clones work, which are seen (Remark 3.5): {laws['points'][0]:,} clean points\n{setting}"
     with _page(file, title, 2, len(laws["ridges"]), legend_columns=2) as axes:
         for j, (top, bottom) in enumerate(axes.reshape(2, -1).T):
             _against_m(top, bottom, laws, j)
@@ -284,7 +280,7 @@ def _defence(file, setting, a):
         ("df", "degrees of freedom df(κ) / df(0)"),
     )
     title = f"Gradient penalty against {m:g} clones of one triggered image, or a cluster of {m:g} images"
-    title += f"; {count:,.0f} clean images, c = {c:g}\n{setting} (here {length:g})"
+    title += f"; {count:,.0f} clean points, c = {c:g}\n{setting} (here {length:g})"
     with _page(file, title, 2, 2) as axes:
         for axis, (key, quantity) in zip(axes, quantities, strict=True):
             for kernel, colour in (("Gaussian", "tab:blue"), ("linear", "tab:orange")):
