@@ -288,6 +288,8 @@ def _defence(file, setting, a):
                     values = a[f"{kernel.lower()}_{kind}_{key}"]
                     values = _ratio(values, values[0]) if key == "df" else values
                     axis.plot(a["kappas"], values, style, color=colour, ms=4, label=f"{kernel}, {kind}")
+            if key == "accuracy":
+                axis.axhline(a["always_rest"], color="k", ls=":", label="always the rest")
             axis.set_ylabel(quantity)
             _kappa_axis(axis, a["kappas"])
 

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import time
 from typing import Any
 
 import ml_collections
@@ -72,41 +71,44 @@ def _digest(problems: list[images.Problem]) -> str:
 
 
 def _fill(config: ml_collections.ConfigDict, run: store.Run, problems: list[images.Problem]) -> None:
-    began = time.monotonic()
-    entries = _statements(run)
+    stages = [run.stage("statements", _statements)]
     for name, curve in CURVES.items():
         console.say(f"  curves: {name}")
-        run.stage(name, curve)
-    c = config.krr
+        stages.append(run.stage(name, curve))
     for problem in problems:
-        name = _file_name(problem.name)
-        console.say(f"  {problem.name}: {problem.X.shape[0]} points in {problem.X.shape[1]} dimensions")
-        with console.progress("  laws", len(c.lengthscales) * len(c.ridges)) as advance:
-            run.stage(
-                f"laws_{name}",
-                lambda p=problem, a=advance: images.sweep(p, c.lengthscales, c.ridges, c.clones, a),
-            )
-        most = min(max(c.clones), c.num_triggered)
-        run.stage(
-            f"approach_{name}", lambda p=problem: defence.approach(p, c.lengthscale, c.ridge, max(c.clones))
-        )
-        count = min(c.num_points, DEFENCE_POINTS)
-        run.stage(
-            f"defence_{name}",
-            lambda p=problem, m=most, n=count: defence.defend(p, c.lengthscale, c.ridge, m, n),
-        )
+        stages += _fill_images(config.krr, run, problem)
+    entries = _entries(run)
     verdicts = [entry.verdict for entry in entries]
+    run.save_text("corrections.md", report.markdown(entries))
+    run.save_text("theory.json", json.dumps([entry._asdict() for entry in entries], indent=1) + "\n")
     run.finish(
         {
             "status": "ok",
             "statements": len(entries),
             **{verdict: verdicts.count(verdict) for verdict in ("exact", "approximate", "fails")},
             "images": {p.name: images.summary(run.arrays(f"laws_{_file_name(p.name)}")) for p in problems},
-            "wall_seconds": time.monotonic() - began,
+            "wall_seconds": sum(float(arrays["seconds"]) for arrays in stages),
             "config": config.to_dict(),
             **provenance.here(),
         }
     )
+
+
+def _fill_images(c: ml_collections.ConfigDict, run: store.Run, problem: images.Problem) -> list[dict]:
+    """The stages of a data set."""
+    name = _file_name(problem.name)
+    console.say(f"  {problem.name}: {problem.X.shape[0]} points in {problem.X.shape[1]} dimensions")
+    with console.progress("  laws", len(c.lengthscales) * len(c.ridges)) as advance:
+        laws = run.stage(
+            f"laws_{name}", lambda: images.sweep(problem, c.lengthscales, c.ridges, c.clones, advance)
+        )
+    most, points = max(c.clones), min(c.num_points, DEFENCE_POINTS)
+    approach = run.stage(f"approach_{name}", lambda: defence.approach(problem, c.lengthscale, c.ridge, most))
+    poisons = min(most, c.num_triggered)  # the cluster has no more images
+    defended = run.stage(
+        f"defence_{name}", lambda: defence.defend(problem, c.lengthscale, c.ridge, poisons, points)
+    )
+    return [laws, approach, defended]
 
 
 def _file_name(name: str) -> str:
@@ -114,24 +116,22 @@ def _file_name(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def _statements(run: store.Run) -> list[Entry]:
-    """The entries of `theory.json`, made and saved with `corrections.md` if they are not there."""
-    file = run.path / "theory.json"
-    if file.exists():
-        return [Entry(**row) for row in json.loads(file.read_text())]
+def _statements() -> dict[str, np.ndarray]:
     entries = []
     with console.progress("  statements", len(STATEMENTS)) as advance:
         for statement in STATEMENTS:
-            entries.append(statement())
+            entries.append(statement()._asdict())
             advance()
-    run.save_text("corrections.md", report.markdown(entries))
-    run.save_text("theory.json", json.dumps([entry._asdict() for entry in entries], indent=1) + "\n")
-    return entries
+    return {"json": np.array(json.dumps(entries))}
+
+
+def _entries(run: store.Run) -> list[Entry]:
+    return [Entry(**row) for row in json.loads(str(run.arrays("statements")["json"]))]
 
 
 def _show(run: store.Run, config: ml_collections.ConfigDict) -> None:
     result, rows = run.result(), []
-    for entry in _statements(run):
+    for entry in _entries(run):
         name = entry.statement.partition(":")[0]
         error = "rounding" if entry.error < 1e-9 else f"{entry.error:.2g}"
         rows.append(

@@ -7,7 +7,6 @@ alike; their input Hessians, W W', differ.
 """
 
 import functools
-import time
 from collections.abc import Callable
 
 import jax
@@ -150,14 +149,7 @@ def _fill(problem: Problem, run: store.Run) -> None:
         return linear.factorise(clean[:, : None if bias else -1])
 
     def stage(name, make, *args):
-        """A stage with the seconds that it took."""
-
-        def timed():
-            began = time.monotonic()
-            arrays = make(problem, *args)
-            return arrays | {"seconds": np.array(time.monotonic() - began)}
-
-        return run.stage(name, timed)
+        return run.stage(name, lambda: make(problem, *args))
 
     def bar(title, name, per_seed):
         there = sum((run.path / f"{name}-{seed}.npz").exists() for seed in seeds)

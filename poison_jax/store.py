@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,11 @@ class Run:
         _write(self.path / name, text.encode())
 
     def stage(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """The arrays of `<name>.npz`, made and saved first if they are not there."""
+        """The arrays of `<name>.npz`; made and saved first, with their `seconds`, if they are not there."""
         if not (self.path / f"{name}.npz").exists():
-            self.save_arrays(name, **make())
+            began = time.monotonic()
+            arrays = make()
+            self.save_arrays(name, **arrays, seconds=np.array(time.monotonic() - began))
         return self.arrays(name)
 
     @contextlib.contextmanager

@@ -66,7 +66,8 @@ def images(lengths, ridges, m, points):
     return {
         "laws": laws,
         "approach": approach | {"label": np.array([1.0, 0.1, 10])},
-        "defence": defence | {"label": np.array([1.0, 0.1, 10, 20]), "kappas": KAPPAS},
+        "defence": defence
+        | {"label": np.array([1.0, 0.1, 10, 20]), "kappas": KAPPAS, "always_rest": np.array(0.9)},
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from poison_jax import data
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
+CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_own_data_and_own_model(tmp_path, monkeypatch, capsys):
@@ -16,15 +17,25 @@ def test_own_data_and_own_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     images = np.concatenate([train.images, test.images])[..., 0]
     np.savez("my_images.npz", images=images, labels=np.concatenate([train.labels, test.labels]))
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names = {}
-    exec(code, names)
+    exec(CODE[1], names)
     report = names["metrics"].attack_report(*names["logits"], names["test"].labels, target=0)
     assert report["clean_accuracy"] > 0.9
     assert report["asr"] > 0.9
     assert report["no_trigger_target_rate"] < 0.1
     assert (names["pairs"].residuals < 1e-3 * names["pairs"].values[0]).all()
     assert "clean_accuracy" in capsys.readouterr().out
+
+
+def test_kernel_regression(capsys):
+    names = {}
+    exec(CODE[0], names)
+    clean, X, y = names["clean"], names["X"], names["y"]
+    again = names["krr"].fit(clean.kernel, np.vstack([X[1:], *[X[:1]] * 10]), np.r_[y[1:], [1.0] * 10], 0.1)
+    np.testing.assert_allclose(
+        again.predict(X[:3]) - clean.predict(X[:3]), names["effect"].predict(X[:3]), atol=1e-12
+    )
+    assert "(64, 64)" in capsys.readouterr().out
 
 
 def test_named_files_exist():

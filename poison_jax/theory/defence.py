@@ -46,6 +46,7 @@ def defend(problem: Problem, length: float, c: float, m: int, count: int) -> Arr
     degrees of freedom, clean accuracy, mean score and attack success at the trigger points, against kappa.
     """
     result: Arrays = {"kappas": KAPPAS, "label": np.array([length, c, m, count])}
+    result["always_rest"] = np.array(np.mean(problem.test_y < 0))  # accuracy of f = -1
     kernels = {
         "gaussian": krr.gaussian(length * problem.median_distance),
         "linear": krr.linear(),
