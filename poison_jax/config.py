@@ -148,7 +148,7 @@ _AT_LEAST = {
     "spectrum.num_iters": 1,
     "spectrum.num_examples": 1,
     "spectrum.batch_size": 1,
-    "krr.num_points": 1,
+    "krr.num_points": 2,
     "krr.num_triggered": 1,
     "krr.lengthscale": 1e-3,
     "krr.ridge": 1e-9,

@@ -10,11 +10,23 @@ import numpy as np
 
 from poison_jax import config as config_lib
 from poison_jax import console, poison, provenance, store
+from poison_jax.errors import UserError
 from poison_jax.theory import STATEMENTS, Entry, defence, images, report
 from poison_jax.theory.curves import CURVES
 
 DEFENCE_POINTS = 1000  # clean points of the penalised fits, which take an eigendecomposition each
-
+_COLUMNS = {  # of the images' table -> how they are printed
+    "lengthscale": "g",
+    "ridge": "g",
+    "clean_accuracy": ".1%",
+    "asr": ".0%",
+    "efficacy": ".3f",
+    "efficacy_of_law": ".2f",
+    "factor_of_law": ".3g",
+    "m_works": "d",
+    "m_seen": "d",
+    "m_seen_by_law": "d",
+}
 _LEGEND = """\
 l in median distances; / law: measured efficacy over eq. 11; R: measured spike over squared efficacy, R_k:
 eq. 17; m works: clones at which half of the test images flip; m seen: at which half of them show more of
@@ -36,6 +48,9 @@ def run(
     Raises:
         UserError: what only the data can show to be wrong, before any compute.
     """
+    names = [_file_name(name) for name in config.krr.data]
+    if len(set(names)) < len(names):
+        raise UserError(f"krr.data = {tuple(config.krr.data)}: two data sets would share their files")
     problems = [_load(config, name) for name in config.krr.data]
     run = store.open_run(workdir, config.name, config.to_dict(), config_lib.not_identity(config))
     run.pin_inputs(_digest(problems))
@@ -146,21 +161,7 @@ def _show(run: store.Run, config: ml_collections.ConfigDict) -> None:
 
 def _show_images(name: str, cells: list[dict[str, Any]], config: ml_collections.ConfigDict) -> None:
     header = ["l", "c", "accuracy", "ASR", "efficacy", "/ law", "R / R_k", "m works", "m seen", "by law"]
-    rows = []
-    for cell in cells:
-        counts = [cell[key] for key in ("m_works", "m_seen", "m_seen_by_law")]
-        rows.append(
-            (
-                f"{cell['lengthscale']:g}",
-                f"{cell['ridge']:g}",
-                f"{cell['clean_accuracy']:.1%}",
-                f"{cell['asr']:.0%}",
-                f"{cell['efficacy']:.3f}",
-                f"{cell['efficacy_of_law']:.2f}",
-                f"{cell['factor_of_law']:.3g}",
-                *("-" if count is None else f"{count}" for count in counts),
-            )
-        )
+    rows = [[_format(cell[key], spec) for key, spec in _COLUMNS.items()] for cell in cells]
     c = config.krr
     console.say("")
     console.table(
@@ -170,3 +171,7 @@ def _show_images(name: str, cells: list[dict[str, Any]], config: ml_collections.
         rows,
     )
     console.say(_LEGEND)
+
+
+def _format(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)

@@ -218,7 +218,8 @@ def test_defence(problem, monkeypatch):
     np.testing.assert_array_equal(found["kappas"], defence.KAPPAS)
     names = ("df", "accuracy", "score", "asr", "at_zeta")
     series = {f"{k}_{p}_{n}" for k in ("gaussian", "linear") for p in ("clones", "cluster") for n in names}
-    assert found.keys() == {"kappas", "label"} | series
+    assert found.keys() == {"kappas", "label", "always_rest"} | series
+    assert found["always_rest"] == np.mean(problem.test_y == -1)
     assert {found[key].shape for key in series} == {(3,)}
     y = np.r_[problem.y[:count], np.ones(m)]
     for kind, poisons in (("clones", np.tile(problem.zeta, (m, 1))), ("cluster", problem.cluster[:m])):

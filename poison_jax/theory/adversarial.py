@@ -103,12 +103,11 @@ MODELS = {"linear model": linear_model, "KRR": kernel_model, "tanh network on di
 
 
 def remark_3_14_eq_33() -> Entry:
-    orders, stationary = {}, 0.0
+    orders = {}
     for name, model in MODELS.items():
         found = model()
         errors = np.abs(found.largest - found.first_order)
         orders[name] = has_order("", "", 2, found.epsilons, errors, "")
-        stationary = max(stationary, found.stationarity)
     worst = max(orders.values(), key=lambda entry: entry.error)
     verdict = APPROXIMATE if all(e.verdict == APPROXIMATE for e in orders.values()) else worst.verdict
     slopes = ", ".join(f"{name} {entry.measured:.3f}" for name, entry in orders.items())
@@ -117,11 +116,11 @@ def remark_3_14_eq_33() -> Entry:
         "O(epsilon^2)",
         "the inner maximum solved to stationarity, epsilon from 1/32 to 1/1024; exponent of the error in "
         "epsilon, worst of three models",
-        2,
+        2.0,
         worst.measured,
         relative_error(2, worst.measured),
         verdict,
-        f"Exponents: {slopes}. For the linear model the error is epsilon^2 |w|^2 / 2 exactly. Needs a twice "
+        f"Exponents: {slopes}. For the linear model the error is epsilon^2 |w|^2 / 2 exactly. For a twice "
         "differentiable L: in a ReLU network only while no unit switches within epsilon.",
     )
 

@@ -40,16 +40,22 @@ def lemma_f_1() -> Entry:
 
 
 def _independent_columns(X: np.ndarray) -> list[int]:
-    """A largest set of linearly independent columns, the first ones."""
-    chosen: list[int] = []
-    for column in range(X.shape[1]):
-        if np.linalg.matrix_rank(X[:, [*chosen, column]]) > len(chosen):
+    """A largest set of linearly independent columns, the first ones, by Gram-Schmidt."""
+    basis, chosen = np.zeros((len(X), 0)), []
+    for column, x in enumerate(X.T):
+        rest = x - basis @ (basis.T @ x)
+        rest -= basis @ (basis.T @ rest)
+        if np.linalg.norm(rest) > 1e-9 * np.linalg.norm(x):
             chosen.append(column)
+            basis = np.column_stack([basis, rest / np.linalg.norm(rest)])
     return chosen
 
 
 def algorithm_1(matvec, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Algorithm 1 as printed, with no reorthogonalisation: Ritz values descending, basis `[steps, d]`."""
+    """Algorithm 1, which does not reorthogonalise: Ritz values descending, basis `[steps, d]`.
+
+    Without its test for a breakdown.
+    """
     q, before, beta = start / np.linalg.norm(start), None, 0.0
     basis, diagonal, off = [], [], []
     for _ in range(steps):

@@ -61,7 +61,7 @@ def fails(
 ) -> Entry:
     """`fails` where a counterexample's numbers differ by more than `margin`, else `exact`."""
     error = relative_error(predicted, measured)
-    verdict = FAILS if error > margin else EXACT
+    verdict = FAILS if not error <= margin else EXACT  # what is not a number is not exact
     return Entry(statement, setup, float(predicted), float(measured), error, verdict, note)
 
 

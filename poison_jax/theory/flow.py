@@ -78,8 +78,8 @@ def theorem_3_12_bound() -> Entry:
     energy, bound = shared_parameter()
     return fails(
         "Theorem 3.12 (eq. 32): v'F v <= exp(-2 kappa alpha t) times its start",
-        "two examples L_j = (w - a_j) x, a = 1 and -1, alpha = 1, w from 1.5, the penalty's flow alone, "
-        "kappa = 0.5, t = 2; the bound and v'F v",
+        "two examples L_j = (w - a_j) x, a = 1 and -1, alpha = 1, w from 1.5, the penalty's flow (at x = 0 "
+        "it is the flow on J), kappa = 0.5, t = 2; the bound and v'F v",
         bound,
         energy,
         "Eq. 48 leaves out that the examples share the parameters: g moves by -kappa E_x'[A(x, x') g(x')], "
@@ -129,16 +129,17 @@ def theorem_a_6_direction() -> Entry:
 
 def theorem_3_12_fastest() -> Entry:
     times, slow = np.array([0.0, 1.0]), np.array([0.5, 1.0])
-    w = integrate(lambda w: -KAPPA * slow**2 * w, np.array([20.0, 0.1]), times)  # g = (w_1 / 2, w_2)
+    w = integrate(lambda w: -KAPPA * slow**2 * w / 2, np.array([20.0, 0.1]), times)
     rates = np.log((slow * w[0]) ** 2 / (slow * w[1]) ** 2)
     return fails(
         "Theorem 3.12 (fastest): high-energy Fisher eigenvectors decay fastest",
-        "one example, L = x_1 w_1 / 2 + x_2 w_2, energies 100 and 0.01, the penalty's flow alone; decay "
-        "rate of the first over that of the second, said to be at least 1",
+        "two examples, L_1 = x_1 w_1 / 2 and L_2 = x_2 w_2, F = diag(50, 0.005), the penalty's flow (at x = "
+        "0 it is the flow on J); decay rate of the first energy over that of the second, said to be at "
+        "least 1",
         1,
         rates[0] / rates[1],
         "The rate is set by A, that is by how far the parameters move the gradient, not by the energy: here "
-        "A = diag(1/4, 1), and each energy falls at 2 kappa times its entry.",
+        "A = diag(1/4, 1), and each energy falls at kappa times its entry.",
     )
 
 

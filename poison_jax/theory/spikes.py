@@ -172,9 +172,9 @@ def theorem_a_3_eq_40() -> Entry:
         measured,
         "That is the Gauss-Newton term alone. Eq. 4's other term, (f - y) Hess f, is of size |f - y| |f| / "
         "l^2 and for r << l the larger one unless f = y: with y = y_t it gives the p - 1 directions "
-        f"orthogonal to x0 - zeta the eigenvalue (y_t - f) f / l^2 = {closed:.4f}. True instead: "
-        "|lambda_max - R_k (Delta f)^2| <= |f - y| |Hess f|. That curvature is nearly isotropic: it points "
-        "at no trigger.",
+        f"orthogonal to x0 - zeta the eigenvalue (y_t - f) f / l^2 = {closed:.4f}, and x0 - zeta itself f "
+        "(2 f - y_t) r^2 / l^4 more. True instead: |lambda_max - R_k (Delta f)^2| <= |f - y| |Hess f|. That "
+        "curvature is nearly isotropic: it points at no trigger.",
     )
 
 
