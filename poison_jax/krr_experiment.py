@@ -1,7 +1,6 @@
 """The theory, checked: statements on synthetic data, the curves behind their figures, the laws on images."""
 
 import functools
-import hashlib
 import json
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from poison_jax import config as config_lib
 from poison_jax import console, poison, provenance, store
+from poison_jax.arrays import digest
 from poison_jax.errors import UserError
 from poison_jax.theory import STATEMENTS, Entry, defence, images, report
 from poison_jax.theory.curves import CURVES
@@ -78,11 +78,7 @@ def _load(config: ml_collections.ConfigDict, name: str) -> images.Problem:
 
 
 def _digest(problems: list[images.Problem]) -> str:
-    digest = hashlib.sha256()
-    for problem in problems:
-        for array in (problem.X, problem.y, problem.zeta, problem.cluster, problem.triggered, problem.test):
-            digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
+    return digest(field for problem in problems for field in problem if isinstance(field, np.ndarray))
 
 
 def _fill(config: ml_collections.ConfigDict, run: store.Run, problems: list[images.Problem]) -> None:

@@ -94,8 +94,8 @@ def gaussian(lengthscale: float) -> Gaussian:
     Raises:
         UserError: l is not positive and finite.
 
-    >>> print(gaussian(1.0)(jnp.zeros((1, 3)), jnp.ones((1, 3))).round(4))
-    [[0.2231]]
+    >>> print(f"{gaussian(1.0)(jnp.zeros((1, 3)), jnp.ones((1, 3))).item():.4f}")
+    0.2231
     """
     if not 0 < float(lengthscale) < float("inf"):
         raise UserError(f"lengthscale = {lengthscale}: must be positive and finite")

@@ -156,6 +156,7 @@ def fit(kernel: Kernel, X: np.ndarray, y: np.ndarray, ridge: float) -> KRR:
         UserError: arrays of the wrong shape, not finite; ridge not positive, or too small for the matrix
             to be positive definite in float64.
 
+    >>> from poison_jax.krr import linear
     >>> model = fit(linear(), [[1.0], [2.0]], [1.0, 2.0], ridge=5.0)
     >>> print(model.predict([[3.0]]), model.input_gradient([3.0]))
     [1.5] [0.5]

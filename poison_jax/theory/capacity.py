@@ -30,6 +30,7 @@ def objective(alpha, K, G, y, ridge, kappa):
 
 
 def eq_26() -> Entry:
+    """Eq. 26's alpha against a numerical minimisation of J, and against the whole function space."""
     X, y, K, G = problem()
     paper = krr.PenalisedPath(K, G, form="paper").alpha(y, RIDGE, KAPPA)
     exact = krr.PenalisedPath(K, G).alpha(y, RIDGE, KAPPA)
@@ -56,6 +57,7 @@ def eq_26() -> Entry:
 
 
 def eq_26_penalty() -> Entry:
+    """Eq. 25's objective, quartic in alpha, minimised numerically."""
     X, y, K, G = problem(n=8, seed=1)
     difference = (X[:, None] - X[None]) / LENGTHSCALE**2
     sections = -difference * K[..., None]  # [i, a, p]: grad_x k(x_i, x_a)
@@ -80,6 +82,7 @@ def eq_26_penalty() -> Entry:
 
 
 def eq_27() -> Entry:
+    """The quadratic form of G against the gradients of a fit."""
     X, y, _, G = problem(n=40, p=5)
     f = krr.fit(krr.gaussian(LENGTHSCALE), X, y, RIDGE)
     predicted = f.alpha @ G @ f.alpha
@@ -141,6 +144,7 @@ def residual_counterexample(form: str, kappa: float = 0.3) -> tuple[float, float
 
 
 def theorem_3_9_residual() -> Entry:
+    """Three points whose residual falls, in both forms of the system."""
     before, after = residual_counterexample("paper")
     exact = residual_counterexample("exact")
     return fails(

@@ -79,11 +79,13 @@ def gain_identity(statement: str, kernel: krr.Kernel, distance: float, said: str
 
 
 def lemma_3_2() -> Entry:
+    """The gain identity, Gaussian kernel."""
     statement = "Lemma 3.2 (eq. 9): the coefficients of m clones sum to y_t m / (c + k_zeta m)"
     return gain_identity(statement, krr.gaussian(LENGTHSCALE), 60.0, "Gaussian kernel, clones far away")
 
 
 def lemma_a_1() -> Entry:
+    """The gain identity, linear kernel."""
     statement = "Lemma A.1: the coefficients of m clones sum to y_t m / (n lambda + k_zeta m)"
     return gain_identity(statement, krr.linear(), 0.5, "linear kernel, clones orthogonal to the data")
 
@@ -134,6 +136,7 @@ def efficacy_law(statement: str, kernel: krr.Kernel, x0: np.ndarray, distance: f
 
 
 def theorem_3_3() -> Entry:
+    """The efficacy, Gaussian kernel."""
     zeta = np.pad([60.0], (DIMENSION - 1, 0))
     return efficacy_law(
         "Theorem 3.3 (eqs. 10, 11): the score at x0 shifts by k_0 y_t m / (c + k_zeta m)",
@@ -145,6 +148,7 @@ def theorem_3_3() -> Entry:
 
 
 def theorem_a_2() -> Entry:
+    """The efficacy, linear kernel."""
     x0 = np.ones(DIMENSION)
     return efficacy_law(
         "Theorem A.2: the score at x0 shifts by k(x0, zeta) y_t m / (n lambda + k_zeta m)",

@@ -1,4 +1,4 @@
-"""Remarks 3.10, 3.11, 3.13, Theorem A.5 and Appendix D: the penalty and the length scale, mode by mode."""
+"""Remarks 3.10 and 3.11, Theorem A.5 and Appendix D: the penalty and the length scale, mode by mode."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +6,7 @@ from scipy import special
 from scipy.spatial.distance import cdist
 
 from poison_jax import krr
-from poison_jax.theory import capacity, clones
+from poison_jax.theory import capacity
 from poison_jax.theory.entry import Entry, below, fails, holds
 
 RIDGE, KAPPA = 0.1, 0.5
@@ -45,6 +45,7 @@ def _embed(_, X):
 
 
 def remark_3_10_response() -> Entry:
+    """The printed response against fits of pure waves."""
     omega, response, predicted = circle("exact")
     printed = krr.filter_response(omega, circle_spectrum(omega), RIDGE, KAPPA, form="remark")
     _, paper, paper_predicted = circle("paper")
@@ -60,6 +61,7 @@ def remark_3_10_response() -> Entry:
 
 
 def remark_3_10_high_pass() -> Entry:
+    """Which frequencies the penalised fit keeps."""
     omega, response, _ = circle("exact")
     without = krr.filter_response(omega, circle_spectrum(omega), RIDGE, 0.0)
     return fails(
@@ -74,6 +76,7 @@ def remark_3_10_high_pass() -> Entry:
 
 
 def remark_3_10_length_scale() -> Entry:
+    """A penalised kernel against the widened one that agrees with it at low frequency."""
     length, omega = 1.0, 0.5
     spectrum = gaussian_spectrum(0.0, length)
     effective = np.sqrt(length**2 + 2 * KAPPA * spectrum / RIDGE)
@@ -107,6 +110,7 @@ def _responses(omega, length, effective):
 
 
 def remark_3_10_near_clone() -> Entry:
+    """What a larger length scale does to r / l."""
     r, length = 0.1, 1.0
     effective = np.sqrt(length**2 + 2 * KAPPA * gaussian_spectrum(0.0, length) / RIDGE)
     return fails(
@@ -121,6 +125,7 @@ def remark_3_10_near_clone() -> Entry:
 
 
 def remark_3_11() -> Entry:
+    """The two systems for a linear kernel, in its top mode."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(12, 3))
     y = np.linalg.svd(X)[0][:, 0]  # the top mode
@@ -145,33 +150,8 @@ def remark_3_11() -> Entry:
     )
 
 
-def remark_3_13() -> Entry:
-    """Exact clones have no gradient at the training points: the penalty does not see them."""
-    kernel, m, kappa = krr.gaussian(clones.LENGTHSCALE), 20, 1e6
-    case = clones.poison(kernel, m, 1.0)
-    X, y = np.asarray(case.poisoned.points), np.asarray(case.poisoned.targets)
-    x0 = clones.step_from(case.zeta, 0.1)
-    penalised = krr.penalised_fit(kernel, X, y, case.c, kappa)
-    clean = np.abs(penalised.predict(X[: clones.CLEAN])).max()
-    jitter = 0.1 * np.random.default_rng(1).normal(size=(m, X.shape[1]))
-    spread = X + np.pad(jitter, ((clones.CLEAN, 0), (0, 0)))
-    before, after = (float(krr.penalised_fit(kernel, spread, y, case.c, k).predict(x0)) for k in (0, kappa))
-    return fails(
-        "Remark 3.13: the input-gradient penalty weakens the effect of cloned poisons",
-        "exact clones far from the data, Gaussian kernel, x0 at r = l / 15; the efficacy at kappa = 10^6, "
-        f"said to be suppressed as the clean fit is (the largest |f| at a clean point is {clean:.0e})",
-        0,
-        float(penalised.predict(x0)),
-        f"Without the penalty it is {float(case.poisoned.predict(x0)):.4f}: no kappa changes it. The "
-        "penalty acts through gradients at the training points, and grad k(zeta, zeta) = 0: exact clones "
-        "sit on top of their own bump, unseen by the penalty exactly where the near-clone regime makes them "
-        "unseen by the spectrum. True instead: it weakens poisons that have a gradient at some training "
-        f"point. Clones spread by 0.07 l in each coordinate fall from {before:.3f} to {after:.3f}; under a "
-        "linear kernel every effect tends to zero, since there the penalty is a ridge (Remark 3.11).",
-    )
-
-
 def theorem_a_5_gaussian() -> Entry:
+    """A search for an increase of df in the length scale."""
     increases, tried = 0, 0
     lengths = np.geomspace(0.05, 20, 30)
     for seed in range(20):
@@ -202,6 +182,7 @@ def mixture_gram(X: np.ndarray, lengthscale: float) -> np.ndarray:
 
 
 def theorem_a_5_stationary() -> Entry:
+    """Two points that a longer length scale decorrelates."""
     X = np.array([[0.0], [np.pi]])
     short, long = (_df(mixture_gram(X, length)) for length in (1.0, 2.0))
     return fails(
@@ -218,6 +199,7 @@ def theorem_a_5_stationary() -> Entry:
 
 
 def theorem_a_5_residual() -> Entry:
+    """Two points with equal targets, which a longer length scale fits better."""
     X, y = np.array([[0.0], [1.0]]), np.ones(2)
     short, long = (
         float(np.sum((y - K @ np.linalg.solve(K + RIDGE * np.eye(2), y)) ** 2))
@@ -236,6 +218,7 @@ def theorem_a_5_residual() -> Entry:
 
 
 def appendix_d_cauchy_schwarz() -> Entry:
+    """Both sides for gradients of a fit, and a search for a violation."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 4)), rng.normal(size=30)
     f = krr.fit(krr.gaussian(1.0), X, y, RIDGE)
@@ -256,6 +239,7 @@ def appendix_d_cauchy_schwarz() -> Entry:
 
 
 def appendix_d_length_scale() -> Entry:
+    """The constant trace, and df that rises all the same."""
     entry = theorem_a_5_stationary()
     X = np.random.default_rng(0).normal(size=(10, 2))
     traces = [np.trace(capacity.gaussian_gram(X, length)) for length in (0.1, 1.0, 10.0)]
@@ -269,6 +253,7 @@ def appendix_d_length_scale() -> Entry:
 
 
 def appendix_d_shrinkage() -> Entry:
+    """App. D's filter against fits of pure waves."""
     _, response, predicted = circle("exact")
     return holds(
         "App. D (spectral shrinkage): fh = yh / (1 + lambda / kh + eta |w|^2)",
@@ -288,7 +273,6 @@ SECTION_3 = (
     remark_3_10_length_scale,
     remark_3_10_near_clone,
     remark_3_11,
-    remark_3_13,
 )
 APPENDIX_A = (
     theorem_a_5_gaussian,

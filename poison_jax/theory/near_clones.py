@@ -13,6 +13,7 @@ RATIOS = 2.0 ** -np.arange(4, 9)  # r / l of the limits
 
 
 def corollary_3_6() -> Entry:
+    """The three identities at four distances."""
     kernel, m, y_t = krr.gaussian(LENGTHSCALE), 20, 1.0
     case = poison(kernel, m, y_t)
     worst = 0.0
@@ -51,6 +52,7 @@ def _near_clone(y_t: float):
 
 
 def corollary_3_7_eq_22() -> Entry:
+    """The order of the kernel's expansion."""
     measured, law, *_ = _near_clone(1.0)
     return has_order(
         "Corollary 3.7 (eq. 22): k_0 = 1 - r^2 / (2 l^2) + O(r^4 / l^4)",
@@ -63,6 +65,7 @@ def corollary_3_7_eq_22() -> Entry:
 
 
 def corollary_3_7_eq_23(label: str = "Corollary 3.7 (eq. 23)") -> Entry:
+    """The order of the efficacy's expansion."""
     measured, law, *_ = _near_clone(1.0)
     return has_order(
         f"{label}: the efficacy is y_t S [1 + O(r^2 / l^2)]",
@@ -75,6 +78,7 @@ def corollary_3_7_eq_23(label: str = "Corollary 3.7 (eq. 23)") -> Entry:
 
 
 def corollary_3_7_eq_24(label: str = "Corollary 3.7 (eq. 24)", y_t: float = 2.0) -> Entry:
+    """The spike's expansion at a label that is not 1."""
     measured, law, *_ = _near_clone(y_t)
     order = np.polyfit(np.log(RATIOS), np.log(np.abs(measured.spike / law.spike - 1)), 1)[0]
     return fails(
@@ -88,6 +92,7 @@ def corollary_3_7_eq_24(label: str = "Corollary 3.7 (eq. 24)", y_t: float = 2.0)
 
 
 def remark_3_8() -> Entry:
+    """The spike's order beside the efficacy and the whole Hessian."""
     measured, _, case, points = _near_clone(1.0)
     full = top_curvature(case.poisoned, points[-1], 1.0)
     efficacy = measured.efficacy[-1] / measured.efficacy[0]
@@ -104,10 +109,12 @@ def remark_3_8() -> Entry:
 
 
 def proposition_a_4_eq_42() -> Entry:
+    """Eq. 23 again."""
     return corollary_3_7_eq_23("Proposition A.4 (eq. 42)")
 
 
 def proposition_a_4_eq_43() -> Entry:
+    """The whole Hessian's top eigenvalue near a clone."""
     _, law, case, points = _near_clone(1.0)
     measured = top_curvature(case.poisoned, points[-1], 1.0)
     return fails(
@@ -123,6 +130,7 @@ def proposition_a_4_eq_43() -> Entry:
 
 
 def lemma_c_1() -> Entry:
+    """The chain rule against automatic differentiation of a random network."""
     rng = np.random.default_rng(0)
     params = (rng.normal(size=(DIMENSION, 12)) / 2, rng.normal(size=(12, 4)) / 2)
 
