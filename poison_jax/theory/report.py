@@ -40,7 +40,7 @@ def markdown(entries: Sequence[Entry]) -> str:
         entries: in the order of the document.
     """
     counts = Counter(entry.verdict for entry in entries)
-    total = ", ".join(f"{counts[verdict]} {words}" for verdict, words in _WORDS.items())
+    total = f"{counts[EXACT]} hold exactly, {counts[APPROXIMATE]} approximately, {counts[FAILS]} fail"
     lines = [_HEAD, f"{len(entries)} entries: {total}.\n", "| statement | verdict |", "| --- | --- |"]
     lines += [f"| {_title(entry)} | {_WORDS[entry.verdict]} |" for entry in entries]
     for entry in entries:
