@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_jax.autodiff import hvp
+from poison_jax.autodiff import hvp, linearised_hvp
 from poison_jax.errors import UserError
 from poison_jax.lanczos import Eigenpairs, top_eigenpairs
 from poison_jax.losses import cross_entropy
@@ -28,6 +28,7 @@ def input_hessian(
     mesh: Mesh | None = None,
     python_loop: bool | None = None,
     on_product: Callable[[], None] = lambda: None,
+    memory: float = 2 * 2**30,
 ) -> Eigenpairs:
     """Top eigenpairs of `H = mean_i Hess_x loss_i`, as Listings 5 and 6 mean it.
 
@@ -50,6 +51,8 @@ def input_hessian(
         python_loop: loop over batches and steps in Python, compiling one batch; None: on the CPU, whose
             compiler makes convolution gradients inside a loop 8 to 30 times slower.
         on_product: called after every Hessian-vector product of a Python loop.
+        memory: bytes that a Python loop may keep of the batches' linearised gradients, which spare every
+            product but the first their forward pass; batches beyond it are computed anew.
 
     Returns:
         `Eigenpairs`; `vectors` are `[k, d]` with d = H * W * C, to be reshaped as an image.
@@ -73,15 +76,14 @@ def input_hessian(
     batches = _batches(images, labels, batch_size, mesh)
     start = jax.random.normal(key, (images[0].size,), images.dtype)
     if python_loop:
+        products = _batch_products(apply_fn, variables, list(zip(*batches, strict=True)), memory)
 
-        def matvec(v, variables, batches):
-            total = 0
-            for batch in zip(*batches, strict=True):
-                total += _batch_product(apply_fn, variables, batch, v)
+        def matvec(v):
+            total = sum(product(v) for product in products)
             on_product()
             return total
 
-        arguments = (variables, batches)
+        arguments = ()
     else:
         matvec = _scanned(apply_fn)
         arguments = (variables, tuple(jnp.stack(part) for part in batches))
@@ -101,15 +103,43 @@ def _batches(images, labels, batch_size, mesh):
     return tuple(parts)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _batch_product(apply_fn, variables, batch, v):
+def _batch_products(apply_fn, variables, batches, memory):
+    """`v -> H v` of every batch: from its linearised gradient as long as there is memory for it."""
+    shapes = jax.eval_shape(functools.partial(_linearise, apply_fn), variables, batches[0])
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    kept = min(len(batches), int(memory // size))
+    return [
+        functools.partial(_apply, _linearise(apply_fn, variables, batch))
+        if i < kept
+        else functools.partial(_batch_product, apply_fn, variables, batch)
+        for i, batch in enumerate(batches)
+    ]
+
+
+def _batch_loss(apply_fn, variables, batch):
+    """`delta [d] -> sum_i w_i loss(x_i + delta)`, and the zero at which its Hessian is wanted."""
     images, labels, weights = batch
 
     def f(delta):
-        return weights @ cross_entropy(apply_fn)(variables, images + delta, labels)
+        return weights @ cross_entropy(apply_fn)(variables, images + delta.reshape(images.shape[1:]), labels)
 
-    zero = jnp.zeros(images.shape[1:], images.dtype)
-    return hvp(f, zero, v.reshape(zero.shape)).ravel()
+    return f, jnp.zeros(images[0].size, images.dtype)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _linearise(apply_fn, variables, batch):
+    return linearised_hvp(*_batch_loss(apply_fn, variables, batch))
+
+
+@jax.jit
+def _apply(product, v):
+    return product(v)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _batch_product(apply_fn, variables, batch, v):
+    f, zero = _batch_loss(apply_fn, variables, batch)
+    return hvp(f, zero, v)
 
 
 @functools.cache

@@ -104,11 +104,13 @@ def test_a_mesh_changes_nothing(python_loop, x64):
     np.testing.assert_allclose(alone.vectors, spread.vectors, atol=1e-6)
 
 
-def test_compiles_once_for_many_networks():
+@pytest.mark.parametrize(("memory", "compiled"), [(0, (1, 0, 0)), (2**31, (0, 1, 1))])
+def test_compiles_once_for_many_networks(memory, compiled):
     model, variables = network()
     images, labels = batch(8)
+    functions = spectrum._batch_product, spectrum._linearise, spectrum._apply
     products = []
-    before = spectrum._batch_product._cache_size()
+    before = [function._cache_size() for function in functions]
     for scale in (1.0, 1.1):
         scaled = jax.tree.map(lambda leaf, s=scale: leaf * s, variables)
         input_hessian(
@@ -121,9 +123,31 @@ def test_compiles_once_for_many_networks():
             key=KEY,
             batch_size=4,
             on_product=lambda: products.append(1),
+            memory=memory,
         )
-    assert spectrum._batch_product._cache_size() == before + 1
+    after = [function._cache_size() for function in functions]
+    assert tuple(np.subtract(after, before)) == compiled
     assert len(products) == 2 * (5 + 2 + 1)
+
+
+def test_memory_changes_nothing(x64):
+    """None, one or all of five batches linearised, the last of them ragged."""
+    rng = np.random.default_rng(0)
+    variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
+    images, labels = batch(19, dtype=np.float64)
+    batches = list(zip(*spectrum._batches(images, labels, 4, None), strict=True))
+    size = sum(
+        leaf.nbytes for leaf in jax.tree.leaves(spectrum._linearise(two_layers, variables, batches[0]))
+    )
+    found = []
+    for memory, kept in ((0, 0), (1.5 * size, 1), (5 * size, 5)):
+        products = spectrum._batch_products(two_layers, variables, batches, memory)
+        assert sum(product.func is spectrum._apply for product in products) == kept
+        options = {"k": 3, "num_iters": 8, "key": KEY, "batch_size": 4, "python_loop": True}
+        found.append(input_hessian(two_layers, variables, images, labels, memory=memory, **options))
+    for other in found[1:]:
+        np.testing.assert_allclose(other.values, found[0].values, rtol=1e-10)
+        np.testing.assert_allclose(other.vectors, found[0].vectors, atol=1e-7)
 
 
 @pytest.mark.parametrize(
