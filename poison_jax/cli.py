@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from poison_jax import cache
 from poison_jax.errors import Interrupted, UserError
 
 
@@ -54,6 +55,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
 
     def call(_) -> None:
         logging.set_verbosity(logging.ERROR)  # of the libraries
+        cache.keep_compilations()
         try:
             main(config.value, workdir.value, tensorboard=tensorboard.value)
         except Interrupted as error:

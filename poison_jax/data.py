@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from poison_jax import cache
 from poison_jax.arrays import read_npz
 from poison_jax.errors import UserError
 
@@ -229,11 +230,11 @@ def _tfds(name: str, split: str, data_dir: str | None) -> Dataset:
             f"or run: pip install -e '.[prepare]' && {build}"
         )
     folder = versions[-1].parent
-    cache = _cache_file(folder, name, split)
-    dataset = _read_cache(cache)
+    file = _cache_file(folder, name, split)
+    dataset = _read_cache(file)
     if dataset is None:
         dataset = _decode(folder, name, split)
-        _write_cache(cache, dataset)
+        _write_cache(file, dataset)
     return dataset
 
 
@@ -261,34 +262,33 @@ def _decode(folder: Path, name: str, split: str) -> Dataset:
 
 def _cache_file(folder: Path, name: str, split: str) -> Path:
     """A name that changes with the prepared files."""
-    root = Path(os.environ.get("POISON_JAX_CACHE") or "~/.cache/poison_jax").expanduser()
     digest = hashlib.sha256(f"{_CACHE_VERSION} {folder.resolve()}".encode())
     for file in sorted(folder.iterdir()):
         stat = file.stat()
         digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return root / f"{name}-{split}-{digest.hexdigest()[:12]}.npz"
+    return cache.folder() / f"{name}-{split}-{digest.hexdigest()[:12]}.npz"
 
 
-def _read_cache(cache: Path) -> Dataset | None:
+def _read_cache(file: Path) -> Dataset | None:
     try:
-        arrays = read_npz(cache)  # zip members carry a CRC, checked here
+        arrays = read_npz(file)  # zip members carry a CRC, checked here
         names = tuple(str(name) for name in arrays["class_names"])
         return Dataset(arrays["images"], arrays["labels"], arrays["ids"], len(names), names)
     except Exception:
         return None  # absent or damaged: decode again
 
 
-def _write_cache(cache: Path, dataset: Dataset) -> None:
+def _write_cache(file: Path, dataset: Dataset) -> None:
     """Best effort: a full or read-only disk costs the next start some seconds, nothing else."""
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".tmp", delete=False) as file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as temporary:
             try:
                 arrays = {field: getattr(dataset, field) for field in ("images", "labels", "ids")}
-                np.savez(file, **arrays, class_names=np.array(dataset.class_names))
-                os.replace(file.name, cache)
+                np.savez(temporary, **arrays, class_names=np.array(dataset.class_names))
+                os.replace(temporary.name, file)
             except BaseException:
-                os.unlink(file.name)
+                os.unlink(temporary.name)
                 raise
     except OSError:
         pass

@@ -41,8 +41,8 @@ FILES = {
 }
 
 
-def main(*args, xla_flags=""):
-    environment = os.environ | {"XLA_FLAGS": xla_flags, "JAX_PLATFORMS": "cpu"}
+def main(*args, xla_flags="", **variables):
+    environment = os.environ | {"XLA_FLAGS": xla_flags, "JAX_PLATFORMS": "cpu"} | variables
     command = [sys.executable, "main.py", *map(str, args)]
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
@@ -75,8 +75,9 @@ def test_help_lists_the_experiments():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A tiny run: its process and its directory."""
-    workdir = tmp_path_factory.mktemp("cli") / "runs"
-    process = main(f"--workdir={workdir}", *TINY)
+    folder = tmp_path_factory.mktemp("cli")
+    workdir = folder / "runs"
+    process = main(f"--workdir={workdir}", *TINY, POISON_JAX_CACHE=str(folder / "cache"))
     assert process.returncode == 0, process.stderr
     [run] = workdir.iterdir()
     return process, run
@@ -131,6 +132,22 @@ def test_done_is_not_done_again(finished):
     assert "already done" in process.stdout
     assert "clean accuracy" in process.stdout
     assert {name: (run / name).stat().st_mtime_ns for name in before} == before
+
+
+def test_a_kept_compilation_changes_no_bit(finished, tmp_path):
+    """The programs that another process compiled, and kept, give the numbers of that process."""
+    process, run = finished
+    (kept,) = (run.parents[1] / "cache").iterdir()
+    programs = {file.name for file in kept.glob("*-cache")}
+    assert any("train_step" in name for name in programs)
+    again = main(f"--workdir={tmp_path}", *TINY, POISON_JAX_CACHE=str(kept.parent))
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == process.stderr
+    assert {file.name for file in kept.glob("*-cache")} == programs
+    (other,) = tmp_path.iterdir()
+    assert (other / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    with np.load(other / "spectrum.npz") as found, np.load(run / "spectrum.npz") as before:
+        np.testing.assert_array_equal(found["vectors"], before["vectors"])
 
 
 # --- bad command lines ----------------------------------------------------------------------------

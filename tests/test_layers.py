@@ -12,6 +12,7 @@ FLOORS = {
     "provenance": 0,
     "signals": 0,
     "autodiff": 0,
+    "cache": 0,
     "lanczos": 0,
     "console": 0,
     "tensorboard": 0,

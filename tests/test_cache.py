@@ -1,0 +1,51 @@
+"""What is kept between starts, and where."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from poison_jax import cache
+
+
+@pytest.fixture
+def untold(monkeypatch):
+    """JAX without a folder of its own, before and after."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_folder(monkeypatch):
+    monkeypatch.setenv("POISON_JAX_CACHE", "~/elsewhere")
+    assert cache.folder() == Path.home() / "elsewhere"
+    monkeypatch.delenv("POISON_JAX_CACHE")
+    assert cache.folder() == Path.home() / ".cache" / "poison_jax"
+
+
+def test_one_folder_a_processor(untold, tmp_path, monkeypatch):
+    monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "cache"))
+    cache.keep_compilations()
+    first = jax.config.jax_compilation_cache_dir
+    assert Path(first).parent == tmp_path / "cache"
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.setattr(cache.platform, "machine", lambda: "pdp11")
+    cache.keep_compilations()
+    assert jax.config.jax_compilation_cache_dir != first
+    assert "pdp11" in jax.config.jax_compilation_cache_dir
+
+
+def test_a_folder_that_jax_has_is_left_alone(untold, tmp_path, monkeypatch):
+    monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "cache"))
+    jax.config.update("jax_compilation_cache_dir", "/theirs")
+    cache.keep_compilations()
+    assert jax.config.jax_compilation_cache_dir == "/theirs"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_no_room_does_no_harm(untold, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "file"))
+    cache.keep_compilations()
+    assert jax.config.jax_compilation_cache_dir is None
