@@ -93,6 +93,21 @@ def test_what_cannot_be_loaded(changes, says):
         load(**changes)
 
 
+def test_images_that_are_all_alike(tmp_path):
+    path = tmp_path / "grey.npz"
+    np.savez(path, images=np.full((60, 8, 8), 9, np.uint8), labels=np.arange(60) % 4)
+    with pytest.raises(UserError, match="most of the first 40 training images are equal"):
+        images.load(
+            str(path),
+            data_dir=None,
+            num_points=40,
+            num_triggered=2,
+            mask_of=functools.partial(poison.trigger_mask, "square", margin=1, size=2),
+            value=1.0,
+            target=0,
+        )
+
+
 # The laws
 
 

@@ -55,7 +55,7 @@ def load(
         target: the class whose label is +1.
 
     Raises:
-        UserError: not enough images, or no such class.
+        UserError: not enough images, all alike, or no such class.
     """
     train, test = (data.load(name, split, data_dir=data_dir) for split in ("train", "test"))
     if target >= train.num_classes:
@@ -79,6 +79,9 @@ def load(
 
     zeta, *_ = poisons = stamped(train.images[spare[: num_triggered + 1]])
     X = _points(_unit(train.images[:num_points]))
+    median = float(np.median(pdist(X[:1000])))
+    if not median > 0:
+        raise UserError(f"{name}: most of the first {len(X[:1000])} training images are equal to each other")
     return Problem(
         name,
         X,
@@ -88,7 +91,7 @@ def load(
         stamped(test.images[others[:num_triggered]]),
         _points(_unit(test.images[:2000])),
         _signs(test.labels[:2000], target),
-        float(np.median(pdist(X[:1000]))),
+        median,
     )
 
 
