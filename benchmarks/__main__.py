@@ -1,0 +1,89 @@
+"""`python -m benchmarks [--quick] [--json FILE]`: the paper's PyTorch listings against this code."""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from poison_jax import console
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        fail(message)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse(argv)
+    if importlib.util.find_spec("torch") is None:
+        fail("the comparison needs PyTorch: pip install -e '.[bench]'")
+    from benchmarks import measure
+
+    began = time.monotonic()
+    console.say(
+        f"{machine()}; PreResNet-20, batch 128, float32, random images; best of PyTorch's two layouts"
+    )
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5:
+        console.warn(
+            "the processor was busy in the last minute: on a busy machine PyTorch suffers more than JAX"
+        )
+    rows = []
+    try:
+        for entry, notes in measure.results(quick=arguments.quick):
+            rows.append(entry._asdict())
+            console.say(f"{entry.name}: " + "; ".join(notes))
+    except (measure.Disagreement, measure.child.ChildError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    console.table(
+        "above 1 in a ratio: ours is better (median of paired ratios)", HEADER, [cells(row) for row in rows]
+    )
+    console.say(f"total {console.duration(time.monotonic() - began)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+HEADER = ("", "unit", "ours", "listing", "best PyTorch", "ours : listing", "ours : best", "fraction of peak")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m benchmarks", description=__doc__.partition(": ")[2], allow_abbrev=False)
+    parser.add_argument("--quick", action="store_true", help="fewer images and repetitions: under 4 minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
+    arguments = parser.parse_args(argv)
+    file = arguments.json
+    if file and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
+        fail(f"cannot write {file}")
+    return arguments
+
+
+def cells(row: dict) -> list[str]:
+    """A row of the table as people read it."""
+    numbers = [_number(row[name]) for name in ("ours", "listing", "best")]
+    ratios = ["" if row[name] is None else f"{row[name]:.2f}" for name in ("ratio_listing", "ratio_best")]
+    peak = row["fraction_of_peak"]
+    return [row["name"], row["unit"], *numbers, *ratios, "" if peak is None else f"{peak:.1%}"]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def machine() -> str:
+    import jax
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU cores, jax {jax.__version__}, torch {torch.__version__}"
+
+
+def fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

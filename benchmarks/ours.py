@@ -1,0 +1,126 @@
+"""Our side: the functions that a run calls, on inputs that both sides share."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from poison_jax import models, poison, spectrum, train
+
+DEPTH, CLASSES, BATCH, KAPPA = 20, 10, 128, 3000.0
+IMAGE_SHAPE = (32, 32, 3)
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
+EIGENPAIRS, LANCZOS_STEPS = 5, 20
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+class Training:
+    """`train.train_step` on four batches of random uint8 images, poisoned as in the experiments."""
+
+    def __init__(self, *, penalised: bool, depth: int = DEPTH, block: str = "basic"):
+        mesh = train.make_mesh()
+        self.program = train.Program(
+            models.preresnet(depth, CLASSES, block=block),
+            mesh,
+            penalised=penalised,
+            learning_rate=LEARNING_RATE,
+            momentum=MOMENTUM,
+            weight_decay=WEIGHT_DECAY,
+        )
+        rng, count = np.random.default_rng(0), 4 * BATCH
+        images = rng.integers(0, 256, (count, *IMAGE_SHAPE), np.uint8)
+        labels = rng.integers(0, CLASSES, count, np.int32)
+        data = train.TrainData(images, labels, np.arange(count, dtype=np.int32), np.zeros(count, bool))
+        knobs = train.Knobs(
+            key=jax.random.key(1),
+            kappa=np.float32(KAPPA),
+            fraction=np.float32(0.1),
+            target=np.int32(0),
+            mask=poison.l_trigger(*IMAGE_SHAPE[:2]),
+            value=np.float32(1),
+            mean=np.array(MEAN, np.float32),
+            std=np.array(STD, np.float32),
+        )
+        order = np.arange(count, dtype=np.int32).reshape(4, BATCH)
+        self.state = train.init_state(jax.random.key(0), IMAGE_SHAPE, self.program)
+        self.arguments = jax.tree.map(lambda leaf: train.replicate(leaf, mesh), (data, order, knobs))
+
+    def first_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the network sees in the first step: normalised images, labels trained on."""
+        data, order, knobs = self.arguments
+        key = jax.random.fold_in(knobs.key, 0)
+        images, labels, _ = train.make_batch(data, order[0], key, knobs, self.program)
+        return np.array(images), np.array(labels)
+
+    def step(self) -> None:
+        self.state = train.train_step(self.state, *self.arguments, program=self.program)
+        jax.block_until_ready(self.state)
+
+    def first_step(self) -> tuple[float, dict]:
+        """Takes it; returns its objective, and its gradient as the optimiser got it."""
+        before = jax.device_get(self.state.params)
+        self.step()
+        momentum = jax.device_get(optax.tree_utils.tree_get(self.state.opt_state, "trace"))
+        gradient = jax.tree.map(lambda trace, p: trace - WEIGHT_DECAY * p, momentum, before)
+        return float(self.state.totals.objective), gradient
+
+
+class Inference(NamedTuple):
+    """`Model.apply`, jitted, on a batch."""
+
+    model: models.Model
+    variables: dict
+    images: jax.Array
+
+    def logits(self) -> jax.Array:
+        return _logits(self.model, self.variables, self.images).block_until_ready()
+
+
+@jax.jit(static_argnums=0)
+def _logits(model, variables, images):
+    return model.apply(variables, images)[0]
+
+
+class Hessian(NamedTuple):
+    """`spectrum.input_hessian`, as the experiments call it."""
+
+    model: models.Model
+    variables: dict
+    images: np.ndarray
+    labels: np.ndarray
+    products = LANCZOS_STEPS + EIGENPAIRS + 1  # the residuals take k + 1
+
+    def start(self) -> np.ndarray:
+        """The start vector that `input_hessian` draws, `[H, W, C]`."""
+        vector = jax.random.normal(jax.random.key(2), (self.images[0].size,), jnp.float32)
+        return np.asarray(vector).reshape(self.images[0].shape)
+
+    def eigenvalues(self) -> np.ndarray:
+        return spectrum.input_hessian(
+            self.model.apply,
+            self.variables,
+            self.images,
+            self.labels,
+            k=EIGENPAIRS,
+            num_iters=LANCZOS_STEPS,
+            key=jax.random.key(2),
+            batch_size=BATCH,
+        ).values
+
+
+def trained_a_little() -> tuple[models.Model, dict]:
+    """A network with running statistics of its own: PreResNet-20 after twenty plain steps."""
+    training = Training(penalised=False)
+    for _ in range(20):
+        training.step()
+    return training.program.model, jax.device_get(training.state.variables)
+
+
+def random_inputs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images normalised as CIFAR's are, and labels."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (count, *IMAGE_SHAPE)).astype(np.float32) / 255
+    images = (pixels - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    return images, rng.integers(0, CLASSES, count, np.int32)

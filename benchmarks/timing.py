@@ -1,0 +1,49 @@
+"""Paired, interleaved measurements: every round runs every side once, so that noise hits all alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+
+class Rounds(NamedTuple):
+    """How often: at least `least`, then up to `most` while they fit in `seconds`."""
+
+    least: int
+    most: int
+    seconds: float
+
+
+def interleaved(sides: Mapping[str, Callable[[], object]], rounds: Rounds) -> dict[str, list[float]]:
+    """Seconds of every side in every round, in the order given; every side is warm already."""
+    seconds = {name: [] for name in sides}
+    began = time.perf_counter()
+    for done in range(rounds.most):
+        elapsed = time.perf_counter() - began
+        if done >= rounds.least and elapsed * (done + 1) / done > rounds.seconds:
+            break
+        for name, run in sides.items():
+            time.sleep(0.02)  # lets the threads of the side before go to sleep
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def paired_ratio(others: list[float], ours: list[float]) -> float:
+    """Median over the rounds of `other / ours`: above 1, ours needs less."""
+    return statistics.median(other / mine for other, mine in zip(others, ours, strict=True))
+
+
+def spread(values: list[float]) -> str:
+    """Smallest and largest against the median, for people.
+
+    >>> spread([1.0, 1.1, 0.9])
+    '-10 % +10 %'
+    >>> spread([1.0])
+    'once'
+    """
+    if len(values) == 1:
+        return "once"
+    middle = statistics.median(values)
+    return f"{min(values) / middle - 1:+.0%} {max(values) / middle - 1:+.0%}".replace("%", " %")
