@@ -51,7 +51,7 @@ HEADER = ("", "unit", "ours", "listing", "best PyTorch", "ours : listing", "ours
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m benchmarks", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("--quick", action="store_true", help="fewer images and repetitions: under 4 minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer images and repetitions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     arguments = parser.parse_args(argv)
     file = arguments.json
