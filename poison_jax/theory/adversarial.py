@@ -103,6 +103,7 @@ MODELS = {"linear model": linear_model, "KRR": kernel_model, "tanh network on di
 
 
 def remark_3_14_eq_33() -> Entry:
+    """The order of the first-order identity, on three models."""
     orders = {}
     for name, model in MODELS.items():
         found = model()
@@ -126,6 +127,7 @@ def remark_3_14_eq_33() -> Entry:
 
 
 def remark_3_14_eq_34() -> Entry:
+    """Both sides at one point of a fit, and in the mean."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40, 5)), rng.normal(size=40)
     f = krr.fit(krr.gaussian(2.0), X, y, 0.5)

@@ -80,6 +80,7 @@ def spiked_operator(dimension: int = 400, seed: int = 0) -> tuple[np.ndarray, np
 
 
 def algorithm_1_ghosts() -> Entry:
+    """Copies of an eigenvalue that Lanczos finds once with reorthogonalisation."""
     values, start = spiked_operator()
     few, basis = algorithm_1(lambda q: values * q, start, 10)
     many, _ = algorithm_1(lambda q: values * q, start, 60)

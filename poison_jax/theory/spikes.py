@@ -10,6 +10,7 @@ from poison_jax.theory.entry import Entry, below, fails, has_order, holds
 
 
 def theorem_3_4_eq_15() -> Entry:
+    """The spike at a label that is not 1."""
     m, y_t, kernel = 20, 2.0, krr.gaussian(LENGTHSCALE)
     case = poison(kernel, m, y_t)
     x0 = step_from(case.zeta, 1.0)
@@ -50,6 +51,7 @@ def spike_law(statement: str, kernel: krr.Kernel, x0: np.ndarray, distance: floa
 
 
 def theorem_3_4_eq_16() -> Entry:
+    """The spike-efficacy law, Gaussian kernel."""
     return spike_law(
         "Theorem 3.4 (eqs. 16, 17): the spike |grad f(x0)|^2 is R_k (Delta f)^2",
         krr.gaussian(LENGTHSCALE),
@@ -60,6 +62,7 @@ def theorem_3_4_eq_16() -> Entry:
 
 
 def theorem_3_4_growth() -> Entry:
+    """The spike's exponent in m, early and late."""
     kernel = krr.gaussian(LENGTHSCALE)
 
     def spikes(counts, c):
@@ -107,6 +110,7 @@ def remark_3_5_threshold() -> Entry:
 
 
 def remark_3_5_linear() -> Entry:
+    """R_k of the linear kernel at inputs of norm 20."""
     zeta = 10 * np.ones(4)
     at = krr.trigger(krr.linear(), zeta, zeta)
     return fails(
@@ -121,6 +125,7 @@ def remark_3_5_linear() -> Entry:
 
 
 def remark_3_5_only() -> Entry:
+    """A steep clean direction that hides a spike of R_k = 1."""
     kernel, zeta = krr.linear(), np.array([0.0, 1.0])
     clean = krr.fit(kernel, [[1.0, 0.0]], [10.0 + 1e-6], 1e-6)
     background = np.sum(clean.input_gradient(zeta) ** 2)
@@ -136,6 +141,7 @@ def remark_3_5_only() -> Entry:
 
 
 def theorem_a_3_eq_39() -> Entry:
+    """Eq. 15 again."""
     entry = theorem_3_4_eq_15()
     return entry._replace(
         statement="Theorem A.3 (eq. 39): |grad f(x0)|^2 = |grad k(x0, zeta)|^2 S^2",
@@ -158,6 +164,7 @@ def top_curvature(f: krr.Expansion, x0: np.ndarray, y: float, *, num_iters: int 
 
 
 def theorem_a_3_eq_40() -> Entry:
+    """The whole Hessian's top eigenvalue beside the Gauss-Newton term."""
     kernel, m, y_t = krr.gaussian(LENGTHSCALE), 20, 1.0
     case = poison(kernel, m, y_t)
     x0 = step_from(case.zeta, LENGTHSCALE / 20)
