@@ -180,7 +180,7 @@ def test_the_document():
             Entry("Lemma 3: d", "again", 2.0, 1.999, 5e-4, "approximate", "When."),
         ]
     )
-    assert "3 entries: 1 holds exactly, 1 holds approximately, 1 fails." in text
+    assert "3 entries: 1 hold exactly, 1 approximately, 1 fail." in text
     assert r"| Lemma 1: \|a\| = a | holds exactly |" in text
     assert "## Lemma 2: b\n\n**Fails.** True instead: c." in text
     assert "*Computed:* up: predicted 0, measured 0.25, error 0.25 (absolute)." in text
