@@ -2,8 +2,10 @@
 
 import errno
 import hashlib
+import inspect
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,7 @@ class Checkpoints:
                     raise ValueError("its content does not match its digest")
                 return restored.state, restored.note
             except Exception as error:  # whatever a damaged file makes orbax raise
+                _silence_other_reads()
                 reason = " ".join(str(error).split())[:160]
                 self._warn(f"checkpoint {step} is damaged ({reason}): set aside in {self._aside}")
                 self._set_aside(step)
@@ -111,3 +114,18 @@ def digest(state: PyTree) -> str:
         result.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
         result.update(leaf.tobytes())
     return result.hexdigest()
+
+
+def _silence_other_reads() -> None:
+    """Of a damaged checkpoint orbax reports one array; Python would print the other reads' errors as well.
+
+    They die in coroutines that nobody awaits, whenever those are collected: not to be told apart from
+    other coroutines' errors, which nothing else in this package has.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable):
+        if not inspect.iscoroutine(unraisable.object):
+            report(unraisable)
+
+    sys.unraisablehook = hook
