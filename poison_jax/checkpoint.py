@@ -1,11 +1,10 @@
-"""Checkpoints of a pytree through orbax, each with a digest that says whether it is whole."""
+"""Checkpoints of a pytree through orbax, each with digests that say whether it is whole."""
 
 import errno
 import hashlib
-import inspect
+import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 PyTree = Any
+SEAL = "digests.json"
 
 
 class Checkpoints:
@@ -51,10 +51,11 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
-                    note=ocp.args.JsonSave({"digest": digest(state), **note}),
+                    note=ocp.args.JsonSave({"digest": digest(state), "layout": _layout(state), **note}),
                 ),
             )
             self._manager.wait_until_finished()
+            _seal(self._directory / str(step))
         except Exception as error:  # orbax and tensorstore wrap what the system said in many ways
             text = " ".join(str(error).split())
             raise OSError(
@@ -70,18 +71,16 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
-                        note=ocp.args.JsonRestore(),
-                    ),
-                )
-                if restored.note["digest"] != digest(restored.state):
+                _check_seal(self._directory / str(step))
+                note = self._read(step, note=ocp.args.JsonRestore()).note
+                if note["layout"] != _layout(like):
+                    raise ValueError("its arrays have other names, shapes or types")
+                wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+                restored = self._read(step, state=ocp.args.StandardRestore(wanted)).state
+                if note["digest"] != digest(restored):
                     raise ValueError("its content does not match its digest")
-                return restored.state, restored.note
+                return restored, note
             except Exception as error:  # whatever a damaged file makes orbax raise
-                _silence_other_reads()
                 reason = " ".join(str(error).split())[:160]
                 self._warn(f"checkpoint {step} is damaged ({reason}): set aside in {self._aside}")
                 self._set_aside(step)
@@ -92,6 +91,9 @@ class Checkpoints:
     def close(self) -> None:
         """Releases orbax's threads."""
         self._manager.close()
+
+    def _read(self, step: int, **items: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _set_aside(self, step: int) -> None:
         """Out of orbax's way, so that the step can be written again; kept for whoever wants to look."""
@@ -116,16 +118,41 @@ def digest(state: PyTree) -> str:
     return result.hexdigest()
 
 
-def _silence_other_reads() -> None:
-    """Of a damaged checkpoint orbax reports one array; Python would print the other reads' errors as well.
+def _layout(state: PyTree) -> str:
+    """SHA-256 of the leaves' paths, shapes and dtypes: orbax reads them before it finds that they differ."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    lines = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    They die in coroutines that nobody awaits, whenever those are collected: not to be told apart from
-    other coroutines' errors, which nothing else in this package has.
+
+def _seal(checkpoint: Path) -> None:
+    """Puts the digest of every file of a written checkpoint beside them."""
+    draft = checkpoint / f".{SEAL}"
+    with open(draft, "w") as file:
+        json.dump(_files(checkpoint), file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(checkpoint / SEAL)
+
+
+def _check_seal(checkpoint: Path) -> None:
+    """Raises ValueError where a file is not as it was written.
+
+    Orbax would notice most damage as well, but it says so in many lines, from reads that nobody awaits.
+    A checkpoint without digests was complete when its process was killed, an instant before they were
+    written: what it holds is compared with its note alone.
     """
-    report = sys.unraisablehook
+    if not (checkpoint / SEAL).exists():
+        return
+    written, found = json.loads((checkpoint / SEAL).read_text()), _files(checkpoint)
+    changed = [name for name in written if found.get(name) != written[name]]
+    if changed:
+        raise ValueError(f"{changed[0]} is {'changed' if changed[0] in found else 'gone'}")
 
-    def hook(unraisable):
-        if not inspect.iscoroutine(unraisable.object):
-            report(unraisable)
 
-    sys.unraisablehook = hook
+def _files(checkpoint: Path) -> dict[str, str]:
+    """SHA-256 of every file under a checkpoint, by its relative path; not of the digests themselves."""
+    files = sorted(file for file in checkpoint.rglob("*") if file.is_file() and SEAL not in file.name)
+    return {
+        str(file.relative_to(checkpoint)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+    }
