@@ -21,7 +21,7 @@ def keep_compilations() -> None:
     """
     if jax.config.jax_compilation_cache_dir:
         return
-    path = folder() / f"compiled-{_processor()}"
+    path = folder() / f"compiled-{processor()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -30,8 +30,8 @@ def keep_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(path))
 
 
-def _processor() -> str:
-    """A name for the processor and its features."""
+def processor() -> str:
+    """A name for the processor and its features: what is compiled for it runs on its like."""
     features = ""
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
