@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from poison_jax import cache
+from poison_jax import allocator, cache
 from poison_jax.errors import Interrupted, UserError
 
 
@@ -55,6 +55,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
 
     def call(_) -> None:
         logging.set_verbosity(logging.ERROR)  # of the libraries
+        allocator.keep_memory()
         cache.keep_compilations()
         try:
             main(config.value, workdir.value, tensorboard=tensorboard.value)

@@ -39,6 +39,7 @@ def default() -> ml_collections.ConfigDict:
     model.block = "bottleneck"  # bottleneck (1,146,842 parameters at depth 110) | basic (1,730,522)
     model.width = 16  # channels of the first stage
     model.dtype = "float32"  # of the computation: float32 | bfloat16
+    model.remat = False  # compute each block again in the gradient: slower, less memory (not on CPUs)
 
     poison = config.poison = ml_collections.ConfigDict()
     poison.trigger = "l"  # l (Listing 2) | square (lower right) | mask (from a file) | none
@@ -105,7 +106,7 @@ def resize(config: ml_collections.ConfigDict, size: str) -> ml_collections.Confi
 
 # Keys and groups whose value does not change what an experiment computes: not part of a run's identity.
 _NOT_IDENTITY = {
-    "train": ("data.dir", "krr", "linear"),
+    "train": ("data.dir", "model.remat", "krr", "linear"),
     "krr_theory": ("data", "model", "penalty", "train", "spectrum", "linear", "compare"),
     "mnist_linear": ("seed", "data.dir", "model", "poison.fraction", "penalty", "spectrum", "krr", "compare"),
 }

@@ -1,6 +1,7 @@
 """What made a result: versions and device."""
 
 import importlib.metadata
+import os
 import platform
 from typing import Any
 
@@ -28,6 +29,15 @@ def device() -> str:
     """The devices in words."""
     devices = jax.devices()
     return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+
+
+def device_memory() -> int | None:
+    """Bytes that a device may use: what the backend says, else on a CPU its share of the machine's memory."""
+    devices = jax.local_devices()
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    if limit is None and devices[0].platform == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(devices)
+    return limit
 
 
 def _versions() -> dict[str, str]:

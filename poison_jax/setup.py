@@ -58,6 +58,7 @@ class Setup:
             block=c.model.block,
             width=c.model.width,
             dtype=c.model.dtype,
+            remat=c.model.remat,
         )
         self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
         self.program = train.Program(

@@ -219,6 +219,23 @@ def train_step(
     return jax.lax.with_sharding_constraint(new, NamedSharding(program.mesh, PartitionSpec()))
 
 
+def step_memory(
+    state: TrainState, train_data: TrainData, knobs: Knobs, program: Program, *, batch_size: int
+) -> int | None:
+    """Compiles `train_step` (`fit` then finds it done): bytes on each device while it runs, data included.
+
+    None where the backend does not say.
+    """
+    shape = (len(train_data.labels) // batch_size, batch_size)
+    order = replicate(np.zeros(shape, np.int32), program.mesh)
+    compiled = train_step.lower(state, train_data, order, knobs, program=program).compile()
+    sizes = compiled.memory_analysis()
+    if sizes is None:
+        return None
+    given, made = sizes.argument_size_in_bytes, sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return given + made + sizes.temp_size_in_bytes
+
+
 @partial(jax.jit, static_argnames=("count", "batch_size"))
 def epoch_order(key: jax.Array, epoch: int, *, count: int, batch_size: int) -> jax.Array:
     """A permutation of `count` examples as full batches, int32 `[count // batch_size, batch_size]`.

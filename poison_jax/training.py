@@ -9,7 +9,18 @@ import ml_collections
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import console, evaluate, metrics, models, provenance, spectrum, store, summary, train
+from poison_jax import (
+    console,
+    convolution,
+    evaluate,
+    metrics,
+    models,
+    provenance,
+    spectrum,
+    store,
+    summary,
+    train,
+)
 from poison_jax.checkpoint import Checkpoints
 from poison_jax.errors import Interrupted
 from poison_jax.setup import Setup
@@ -35,6 +46,8 @@ def run(
     """
     started = time.monotonic()
     arms = config_lib.arms(config)
+    if reason := convolution.why_not():
+        console.warn(f"convolutions take two to three times as long as they need to: {reason}")
     # Every arm's input and directory are checked before the first one trains.
     setups = [Setup(arm) for arm in arms]
     runs = [store.open_run(workdir, arm.name, arm.to_dict(), config_lib.not_identity(arm)) for arm in arms]
@@ -67,6 +80,7 @@ def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> Non
             "parameters": models.parameter_count(state.variables),
             "wall_seconds": seconds + time.monotonic() - began,
             "seed": config.seed,
+            "convolutions": "kernels" if convolution.available() and setup.mesh.size == 1 else "xla",
             "config": config.to_dict(),
             **provenance.here(),
         }
@@ -91,8 +105,10 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
         scalar_writer(run.path, first_epoch) if tensorboard else contextlib.nullcontext(lambda row: None)
     )
 
-    train_data = train.replicate(setup.train_data(), setup.mesh)
     began = time.monotonic()
+    train_data = train.replicate(setup.train_data(), setup.mesh)
+    if first_step < c.train.epochs * setup.steps_per_epoch:
+        _say_memory(setup, state, train_data)
 
     def elapsed() -> float:
         return seconds + time.monotonic() - began
@@ -136,6 +152,22 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
         finally:
             checkpoints.close()
     return state, elapsed()
+
+
+def _say_memory(setup: Setup, state: train.TrainState, train_data: train.TrainData) -> None:
+    """Says what memory a step takes, before the first one runs; warns where that is too much."""
+    needed = train.step_memory(
+        state, train_data, setup.knobs, setup.program, batch_size=setup.config.train.batch_size
+    )
+    if needed is None:
+        return
+    console.say(f"  memory for a training step: {needed / 2**20:,.0f} MiB on each device")
+    limit = provenance.device_memory()
+    if limit is not None and needed > 0.9 * limit:
+        console.warn(
+            f"that is more than 90 % of the {limit / 2**20:,.0f} MiB there are: "
+            "lower train.batch_size, use more devices, or set model.remat"
+        )
 
 
 def _evaluate(

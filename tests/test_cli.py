@@ -137,13 +137,14 @@ def test_done_is_not_done_again(finished):
 def test_a_kept_compilation_changes_no_bit(finished, tmp_path):
     """The programs that another process compiled, and kept, give the numbers of that process."""
     process, run = finished
-    (kept,) = (run.parents[1] / "cache").iterdir()
-    programs = {file.name for file in kept.glob("*-cache")}
-    assert any("train_step" in name for name in programs)
+    (kept,) = (run.parents[1] / "cache").glob("compiled-*")
+    programs = {file.name for file in kept.glob("*train_step*-cache")}
+    assert programs
     again = main(f"--workdir={tmp_path}", *TINY, POISON_JAX_CACHE=str(kept.parent))
     assert again.returncode == 0, again.stderr
     assert again.stderr == process.stderr
-    assert {file.name for file in kept.glob("*-cache")} == programs
+    # Smaller programs are kept only where compiling them took a second: on a busy machine that is chance.
+    assert {file.name for file in kept.glob("*train_step*-cache")} == programs
     (other,) = tmp_path.iterdir()
     assert (other / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
     with np.load(other / "spectrum.npz") as found, np.load(run / "spectrum.npz") as before:

@@ -1,11 +1,12 @@
 """PreResNet: sizes, shapes, modes, precision."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from poison_jax import models
+from poison_jax import losses, models
 from poison_jax.errors import UserError
 
 
@@ -102,3 +103,75 @@ def test_equal_settings_are_one_model():
         models.preresnet(8, 10, dtype="int8")
     with pytest.raises(UserError, match="width"):
         models.preresnet(8, 10, width=0)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_is_flax_batch_norm(train, x64):
+    """Value, running statistics, and the derivatives of both orders, at statistics that are not 0 and 1."""
+    ours = models.BatchNorm(not train, jnp.float64, jnp.float64)
+    theirs = nn.BatchNorm(
+        not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=jnp.float64,
+        param_dtype=jnp.float64,
+        use_fast_variance=False,
+    )
+    keys = jax.random.split(jax.random.key(0), 5)
+    x = 3 + 2 * jax.random.normal(keys[0], (4, 5, 6, 7), jnp.float64)
+    params = {"scale": jax.random.normal(keys[1], (7,)), "bias": jax.random.normal(keys[2], (7,))}
+    stats = {"mean": jax.random.normal(keys[3], (7,)), "var": jax.random.uniform(keys[4], (7,)) + 0.5}
+
+    def penalty(module):
+        def f(params, x):
+            y, new = module.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
+            return jnp.sum(jnp.tanh(y) ** 2), (y, new)
+
+        def squared_gradient(params):
+            gradient, aux = jax.grad(f, argnums=1, has_aux=True)(params, x)
+            return jnp.sum(gradient**2), aux
+
+        return jax.value_and_grad(squared_gradient, has_aux=True)(params)
+
+    a, b = penalty(ours), penalty(theirs)
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+def _penalised_gradient(model, images, labels):
+    loss = losses.cross_entropy(
+        lambda params, x: model.apply_train({"params": params, "batch_stats": variables["batch_stats"]}, x)
+    )
+    variables = model.init(jax.random.key(0), images.shape[1:])
+    return jax.jit(jax.value_and_grad(losses.gradient_penalised(loss, 10.0)))(
+        variables["params"], images, labels
+    )
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_rematerialisation_changes_no_number(block, x64):
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3), jnp.float64)
+    labels = jnp.arange(4) % 3
+    depth = {"basic": 8, "bottleneck": 11}[block]
+    kept, again = (
+        _penalised_gradient(
+            models.preresnet(depth, 3, block=block, width=4, dtype="float64", remat=remat), images, labels
+        )
+        for remat in (False, True)
+    )
+    for one, other in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_the_kernels_change_no_gradient(x64, monkeypatch):
+    """Double backprop through the whole network, against XLA's own convolutions."""
+    images = jax.random.normal(jax.random.key(1), (4, 9, 8, 3), jnp.float64)
+    labels = jnp.arange(4) % 3
+    model = models.preresnet(8, 3, width=5, dtype="float64")
+    fast = _penalised_gradient(model, images, labels)
+    monkeypatch.setenv("POISON_JAX_KERNELS", "0")
+    jax.clear_caches()  # of blocks that are traced
+    native = _penalised_gradient(model, images, labels)
+    for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(native), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)

@@ -229,3 +229,14 @@ def test_frozen_statistics_are_an_option():
     assert np.abs(leaves(frozen) - leaves(coupled)).max() > 1e-5
     # The cross-entropy is the train-mode one in both, so the running statistics move in both.
     assert jax.tree.leaves(frozen.batch_stats)[0].any()
+
+
+def test_memory_is_told_before_the_step_and_grows_with_the_penalty():
+    state, data, knobs, program = training()
+    plain = train.step_memory(state, data, knobs, program, batch_size=16)
+    assert plain > sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, data.images)))
+    state, data, knobs, program = training(kappa=1.0)
+    penalised = train.step_memory(state, data, knobs, program, batch_size=16)
+    larger = train.step_memory(state, data, knobs, program, batch_size=64)
+    assert plain < penalised < larger
+    assert int(state.step) == 0  # nothing ran, nothing was donated
