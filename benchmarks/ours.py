@@ -19,10 +19,10 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 class Training:
     """`train.train_step` on four batches of random uint8 images, poisoned as in the experiments."""
 
-    def __init__(self, *, penalised: bool, depth: int = DEPTH, block: str = "basic"):
+    def __init__(self, *, penalised: bool, depth: int = DEPTH, block: str = "basic", **options):
         mesh = train.make_mesh()
         self.program = train.Program(
-            models.preresnet(depth, CLASSES, block=block),
+            models.preresnet(depth, CLASSES, block=block, **options),
             mesh,
             penalised=penalised,
             learning_rate=LEARNING_RATE,

@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 
 from benchmarks import ours
-from poison_jax import console, train
+from poison_jax import allocator, console, train
 
 STEPS = 3
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\([^)]*\)|\S+) ([\w-]+)\((.*)$", re.MULTILINE)
@@ -78,4 +78,5 @@ def _what(name: str, opcode: str, rest: str, body: str) -> str:
 
 
 if __name__ == "__main__":
+    allocator.keep_memory()
     main(sys.argv[1:])
