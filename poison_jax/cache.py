@@ -1,8 +1,11 @@
 """What can be made again, kept between starts: decoded data, compiled programs."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -28,6 +31,19 @@ def keep_compilations() -> None:
         return
     if os.access(path, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(path))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a run's many small ones add up
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@contextlib.contextmanager
+def lock(file: Path) -> Iterator[None]:
+    """Held while `file` is made, by one process at a time; no lock where its folder cannot be written."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle = stack.enter_context(open(file.with_suffix(".lock"), "w"))
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def processor() -> str:

@@ -231,10 +231,11 @@ def _tfds(name: str, split: str, data_dir: str | None) -> Dataset:
         )
     folder = versions[-1].parent
     file = _cache_file(folder, name, split)
-    dataset = _read_cache(file)
-    if dataset is None:
-        dataset = _decode(folder, name, split)
-        _write_cache(file, dataset)
+    if (dataset := _read_cache(file)) is None:
+        with cache.lock(file):  # of many processes that start together one decodes
+            if (dataset := _read_cache(file)) is None:
+                dataset = _decode(folder, name, split)
+                _write_cache(file, dataset)
     return dataset
 
 

@@ -1,7 +1,7 @@
 """What is measured: accuracies, attack success rates, overlap of a direction with the trigger."""
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 def attack_report(
@@ -71,7 +71,7 @@ def overlap_threshold(dimension: int, k: int, *, level: float = 1e-3, floor: flo
     k exceeds the returned quantile with probability `level` (Bonferroni). In high dimension that is
     tiny, and the smooth eigenvectors of a clean network are not uniform: hence the `floor`.
     """
-    return max(floor, float(stats.beta.isf(level / k, 0.5, (dimension - 1) / 2)))
+    return max(floor, float(special.betainccinv(0.5, (dimension - 1) / 2, level / k)))
 
 
 def _rate(hits: np.ndarray) -> float:

@@ -1,21 +1,18 @@
 """Eight virtual devices for every test, quick compilation, and float64 for those that ask for it.
 
-Tests that start a process of their own (command line, resume) drop these flags: they run what users run.
+Tests that start a process of their own (command line, resume) have one device, as users do.
 """
 
 import os
 
+# The tests compile much and compute little.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",  # the tests compile much and compute little
-        "--xla_llvm_disable_expensive_passes=true",
-    ]
+    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", QUICK]
 )
 
-import jax
-import pytest
+import jax  # noqa: E402  (it reads the flags)
+import pytest  # noqa: E402
 
 
 @pytest.fixture

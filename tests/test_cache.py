@@ -1,5 +1,7 @@
 """What is kept between starts, and where."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -49,3 +51,25 @@ def test_no_room_does_no_harm(untold, tmp_path, monkeypatch):
     monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "file"))
     cache.keep_compilations()
     assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_lock_is_held_by_one_at_a_time(tmp_path):
+    order = []
+
+    def work(name):
+        with cache.lock(tmp_path / "folder" / "made.npz"):
+            order.append(name)
+            time.sleep(0.05)
+            order.append(name)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, "abcd"))
+    assert [order[i] == order[i + 1] for i in range(0, 8, 2)] == [True] * 4
+
+
+def test_lock_where_no_folder_can_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with cache.lock(tmp_path / "file" / "folder" / "made.npz"):
+        pass
+    with pytest.raises(ZeroDivisionError), cache.lock(tmp_path / "made.npz"):
+        raise ZeroDivisionError

@@ -113,6 +113,7 @@ def geometries(draw):
 @example(((2, 3, 4, 2), (2, 2, 2, 3), 3, (2, 0, 0, 2)))  # a stride longer than the filter
 @example(((2, 5, 4, 0), (3, 3, 0, 2), 1, (1, 1, 1, 1)))  # no channels
 @example(((2, 5, 4, 2), (3, 3, 2, 0), 1, (1, 1, 1, 1)))
+@example(((17, 1, 1, 1), (1, 1, 1, 1), 2, (0, 0, 1, 0)))  # padding alone
 def test_value_and_gradients_equal_xlas(kernels, dtype, geometry):
     shape, taps, stride, padding = geometry
     with jax.enable_x64(dtype == "float64"):
@@ -121,14 +122,27 @@ def test_value_and_gradients_equal_xlas(kernels, dtype, geometry):
         out = jax.eval_shape(functools.partial(xlas, **options), images, filters)
         gradient = normal(*out.shape, dtype=dtype, seed=2)
 
+        def expected(images, filters, *, stride, padding):
+            """XLA's, on padded images: where a filter sees padding alone its own is wrong (see below)."""
+            padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+            return xlas(padded, filters, stride=stride, padding=((0, 0), (0, 0)))
+
         def value_and_gradients(convolution, images, filters, gradient):
             value, transpose = jax.vjp(functools.partial(convolution, **options), images, filters)
             return value, *transpose(gradient)
 
-        both = jax.jit(lambda *args: (value_and_gradients(ours, *args), value_and_gradients(xlas, *args)))
+        both = jax.jit(lambda *args: (value_and_gradients(ours, *args), value_and_gradients(expected, *args)))
         lowered = both.lower(images, filters, gradient)
         assert lowered.as_text().count("custom_call @poison_jax.") == 3
         assert_close(*lowered.compile()(images, filters, gradient), TOLERANCE[dtype])
+
+
+def test_filters_that_see_padding_alone(kernels):
+    """Their gradient is zero; XLA's on the CPU is not (jaxlib 0.10), a 1x1 filter taken for a product."""
+    images, filters = jnp.array(normal(17, 1, 1, 1)), jnp.ones((1, 1, 1, 1))
+    value, transpose = jax.vjp(lambda w: ours(images, w, stride=2, padding=((0, 0), (1, 0))), filters)
+    assert not value.any()
+    assert not transpose(jnp.ones_like(value))[0].any()
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", "SAME_LOWER", "same"])

@@ -96,7 +96,7 @@ def test_kappa_ledger(mode, x64):
     loss = losses.cross_entropy(apply if mode == "frozen" else apply_train)
     kappas = {"listing": 4.0, "per_example": 4.0 / B, "eq25": 8.0 / B}
     results = [
-        jax.value_and_grad(losses.gradient_penalised(loss, kappa, reduction=reduction))(
+        jax.jit(jax.value_and_grad(losses.gradient_penalised(loss, kappa, reduction=reduction)))(
             params, images, labels
         )
         for reduction, kappa in kappas.items()

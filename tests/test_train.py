@@ -51,16 +51,20 @@ def test_equals_sgd_written_out(x64):
     params, stats = jax.device_get((state.params, state.batch_stats))
     buffer = jax.tree.map(np.zeros_like, params)
     model = program.model
+
+    @jax.jit
+    def gradient_of(params, stats, images, labels):
+        def apply(params, images):
+            return model.apply_train({"params": params, "batch_stats": stats}, images)
+
+        loss = losses.gradient_penalised(losses.cross_entropy(apply, has_aux=True), 3.0, has_aux=True)
+        return jax.grad(loss, has_aux=True)(params, images, labels)
+
     for step in range(3):
         rows = jnp.arange(16 * step, 16 * step + 16)
         key = jax.random.fold_in(knobs.key, step)
         images, labels, _ = make_batch(train_data, rows, key, knobs, program=program)
-
-        def apply(params, images, stats=stats):
-            return model.apply_train({"params": params, "batch_stats": stats}, images)
-
-        loss = losses.gradient_penalised(losses.cross_entropy(apply, has_aux=True), 3.0, has_aux=True)
-        gradient, terms = jax.jit(jax.grad(loss, has_aux=True))(params, images, labels)
+        gradient, terms = gradient_of(params, stats, images, labels)
         stats = terms.aux[1]
         rate = 0.1 if step < 2 else 0.01
         buffer = jax.tree.map(lambda b, g, p: 0.9 * b + g + 0.01 * p, buffer, gradient, params)
