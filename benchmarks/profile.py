@@ -9,10 +9,12 @@ import json
 import re
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from benchmarks import ours
 from poison_jax import allocator, console, train
@@ -46,6 +48,27 @@ def main(argv: list[str]) -> None:
     ]
     title = f"{total:.2f} s a step, summed over the threads that run instructions"
     console.table(title, ("operation -> output", "calls", "ms a step", "share"), rows[:25])
+    batch, step = pipeline(training)
+    console.say(
+        f"input pipeline (gather, crop, flip, poison, normalise): {1000 * batch:.2f} ms of a step's "
+        f"{1000 * step:.0f}, {batch / step:.2%}"
+    )
+
+
+def pipeline(training: ours.Training) -> tuple[float, float]:
+    """Median seconds of making an augmented batch, and of a whole step."""
+    data, order, knobs = training.arguments
+    program = training.program._replace(augment="crop_flip")
+    make_batch = jax.jit(train.make_batch, static_argnames="program")
+    seconds = {"batch": [], "step": []}
+    for _ in range(10):
+        began = time.perf_counter()
+        jax.block_until_ready(make_batch(data, order[0], knobs.key, knobs, program=program))
+        seconds["batch"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        training.step()
+        seconds["step"].append(time.perf_counter() - began)
+    return float(np.median(seconds["batch"])), float(np.median(seconds["step"]))
 
 
 def instructions(text: str) -> dict[str, str]:
