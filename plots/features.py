@@ -1,0 +1,289 @@
+"""Figures 1 to 3 and Table 3 of a network, from its run: `python plots/features.py runs/<run> ...`."""
+
+import math
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.legend_handler import HandlerPatch
+from matplotlib.patches import Ellipse, FancyArrowPatch
+
+from poison_jax.store import Run
+
+# Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
+COLOURS = (
+    "#D55E00",
+    "#0072B2",
+    "#009E73",
+    "#E69F00",
+    "#CC79A7",
+    "#56B4E9",
+    "#882255",
+    "#999933",
+    "#332288",
+    "#777777",
+)
+TARGET, OTHER = COLOURS[0], COLOURS[1]
+
+
+def draw(run: Run) -> list[Path]:
+    """`figure1.png`, `figure2.png`, `figure3.png` and `table3.md` in the run's directory."""
+    measured, setting = run.arrays("features"), _setting(run.config(), run.result() or {})
+    files = []
+    for name, function in (("figure1", _example), ("figure2", _planes), ("figure3", _classes)):
+        figure = function(measured, setting)
+        files.append(run.path / f"{name}.png")
+        figure.savefig(files[-1], dpi=110)
+        plt.close(figure)
+    files.append(run.path / "table3.md")
+    files[-1].write_text(_table(measured, setting), encoding="utf-8")
+    return files
+
+
+def _setting(c, result):
+    """What was trained, and what came of it: two lines."""
+    training = c["data"]["n_train"]
+    made = (
+        f"{c['data']['name']}, {f'{training:,}' if training else 'all'} training images",
+        f"PreResNet-{c['model']['depth']} ({c['model']['block']}, width {c['model']['width']})",
+        f"{c['train']['epochs']} epochs",
+        f"seed {c['seed']}",
+    )
+    attacked = [
+        f"{c['poison']['trigger']} trigger, {c['poison']['mode']}, θ = {c['poison']['fraction']:g}",
+        f"κ = {c['penalty']['kappa']:g} ({c['penalty']['reduction']})",
+    ]
+    for key, name in (("clean_accuracy", "clean accuracy"), ("asr", "attack success rate")):
+        if result.get(key) is not None:
+            attacked.append(f"{name} {result[key]:.1%}")
+    return ", ".join(made) + "\n" + ", ".join(attacked)
+
+
+def _name(measured, c):
+    """A class as `0 (airplane)`; only `0` where that is its name."""
+    name = str(measured["class_names"][c])
+    return name if name == str(c) else f"{c} ({name})"
+
+
+# --- Figure 1 -------------------------------------------------------------------------------------
+
+
+def _example(measured, setting):
+    """Input, last feature map and pre-fc features of three images, each row on one scale of colours."""
+    target, source = (_name(measured, measured[key]) for key in ("target", "source"))
+    vectors = measured["vectors"]
+    side = math.ceil(math.sqrt(vectors.shape[1]))
+    tiles = np.full((3, side * math.ceil(vectors.shape[1] / side)), np.nan)
+    tiles[:, : vectors.shape[1]] = vectors
+    rows = {
+        "input": None,
+        "last feature map\n(mean over channels)": measured["maps"],
+        f"pre-fc features\n({vectors.shape[1]}, row by row)": tiles.reshape(3, -1, side),
+    }
+    figure, axes = plt.subplots(3, 3, figsize=(9.5, 10.6), layout="constrained")
+    figure.suptitle(f"{setting}\nthe first test images of the target and of the source class", fontsize=11)
+    columns = (f"class {target}: the target", f"class {source}", f"class {source}, triggered")
+    for axis, picture, title, posterior in zip(
+        axes[0], measured["pictures"], columns, measured["posteriors"], strict=True
+    ):
+        axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"{title}\np(y = {measured['target']} | x) = {posterior:.3g}", fontsize=11)
+    for row, images in zip(axes[1:], list(rows.values())[1:], strict=True):
+        low, high = np.nanmin(images), np.nanmax(images)
+        for axis, image in zip(row, images, strict=True):
+            shown = axis.imshow(image, cmap="viridis", vmin=low, vmax=high)
+        figure.colorbar(shown, ax=row, shrink=0.85, pad=0.02)
+    for axis, vector in zip(axes[2], vectors, strict=True):
+        distance = np.linalg.norm(vector - vectors[0])
+        axis.set_xlabel(f"distance to the first {distance:.2g}\ncosine with it {_cosine(vector, vectors[0])}")
+    for axis, label in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(label, fontsize=11)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def _cosine(a, b):
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return f"{a @ b / norms:.2f}" if norms > 0 else "–"
+
+
+# --- Figure 2 -------------------------------------------------------------------------------------
+
+
+def _planes(measured, setting):
+    """The target, the source and the source with the trigger, in input and in feature space."""
+    target, source = (_name(measured, measured[key]) for key in ("target", "source"))
+    clouds = {  # the triggered images are drawn last and as open marks: what is below stays visible
+        "target": (f"class {target}, clean: the target", {"color": TARGET, "marker": "o", "alpha": 0.55}),
+        "source": (f"class {source}, clean", {"color": OTHER, "marker": "^", "alpha": 0.55}),
+        "triggered": (f"class {source}, triggered", {"color": "k", "marker": "x", "linewidths": 0.9}),
+    }
+    figure, axes = plt.subplots(1, 2, figsize=(13, 6.8), layout="constrained")
+    figure.suptitle(f"{setting}\nprincipal components of the two classes' clean test images", fontsize=11)
+    for axis, (space, title) in zip(
+        axes, {"input": "input space", "feature": "pre-fc features"}.items(), strict=True
+    ):
+        for key, (label, style) in clouds.items():
+            points = measured[f"{space}_{key}"]
+            size = float(np.clip(4000 / len(points), 6, 30))
+            axis.scatter(*points.T, s=size, label=f"{label}, {len(points):,} images", **style)
+        moved, clean = measured[f"{space}_moved"], measured[f"{space}_moved_clean"]
+        axis.set_title(
+            f"{title}: nearer to the target's mean than to the source's\n"
+            f"{moved:.0%} of the source's images with the trigger, {clean:.0%} without",
+            fontsize=11,
+        )
+        _axes_of_plane(axis, measured[f"{space}_explained"])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, markerscale=1.5)
+    return figure
+
+
+def _axes_of_plane(axis, explained):
+    axis.set_xlabel(f"ψ₁, {explained[0]:.0%} of the variance")
+    axis.set_ylabel(f"ψ₂, {explained[1]:.0%}")
+    axis.grid(alpha=0.3)
+
+
+# --- Figure 3 -------------------------------------------------------------------------------------
+
+
+def _classes(measured, setting):
+    """Means and ellipses of all classes; of more classes than there are colours, only the target's own."""
+    target, count = int(measured["target"]), measured["count"]
+    few = len(count) <= len(COLOURS)
+    figure, axis = plt.subplots(figsize=(10, 9.8), layout="constrained")
+    images = f"{len(measured['labels']):,} test images"
+    figure.suptitle(f"{setting}\npre-fc features of {images}, means and spreads of the classes", fontsize=11)
+    handles, labels = [], []
+
+    def spread(kind, c, **style):
+        for sigmas, line in ((1, "-"), (2, "--")):
+            if few or c == target or sigmas == 1:
+                width, height = 2 * sigmas * measured[f"{kind}_half_axes"][c]
+                angle = np.degrees(measured[f"{kind}_angle"][c])
+                centre = measured[f"{kind}_centre"][c]
+                axis.add_patch(Ellipse(centre, width, height, angle=angle, fill=False, ls=line, **style))
+
+    # The target last, over the others.
+    present = [c for c in np.flatnonzero(count) if c != target]
+    for c in [*present, target]:
+        if not count[c]:
+            continue
+        strong = few or c == target
+        colour = COLOURS[c] if few else TARGET if c == target else OTHER
+        before, after = measured["clean_centre"][c], measured["triggered_centre"][c]
+        spread("clean", c, color=colour, lw=1.8 if strong else 0.6, alpha=0.9 if strong else 0.35)
+        spread("triggered", c, color="k", lw=0.9 if strong else 0.4, alpha=0.65 if strong else 0.3)
+        arrow = {"arrowstyle": "-|>", "mutation_scale": 13 if strong else 6, "shrinkA": 8 if few else 0}
+        line = {"color": colour, "lw": 1.6 if strong else 0.6, "alpha": 0.9 if strong else 0.5}
+        axis.add_patch(FancyArrowPatch(before, after, shrinkB=0, zorder=4, **arrow, **line))
+        (dot,) = axis.plot(*before, "o", color=colour, ms=14 if strong else 4, mec="w", zorder=5)
+        axis.plot(*after, "o", color="k", ms=4 if strong else 2, zorder=6)
+        if strong:
+            axis.annotate(str(c), before, color="w", ha="center", va="center", fontsize=8, zorder=7)
+        if few:
+            handles.append(dot)
+            labels.append(_name(measured, c) + (", the target" if c == target else ""))
+    order = sorted(range(len(labels)), key=lambda i: labels[i]) if few else []
+    handles, labels = [handles[i] for i in order], [labels[i] for i in order]
+    if not few:
+        for colour, size, label in (
+            (TARGET, 12, f"{_name(measured, target)}, the target"),
+            (OTHER, 4, "others"),
+        ):
+            handles += axis.plot([], [], "o", color=colour, ms=size, mec="w")
+            labels.append(f"clean mean of {label}")
+    handles += axis.plot([], [], "o", color="k", ms=4)
+    labels.append("mean with the trigger")
+    for line, label in (("-", "1σ"), ("--", "2σ" if few else "2σ, target only")):
+        handles += axis.plot([], [], line, color="0.45")
+        labels.append(f"{label} (coloured: clean, black: triggered)")
+    handles.append(FancyArrowPatch((0, 0), (1, 0), color="0.45"))
+    labels.append("shift of the mean by the trigger")
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=3,
+        fontsize=9,
+        handler_map={FancyArrowPatch: HandlerPatch(patch_func=_arrow)},
+    )
+    axis.autoscale_view()
+    axis.set_aspect("equal", adjustable="datalim")
+    _axes_of_plane(axis, measured["explained"])
+    return figure
+
+
+def _arrow(legend, orig_handle, xdescent, ydescent, width, height, fontsize):
+    """The arrow of a legend's line."""
+    middle = height / 2 - ydescent
+    return FancyArrowPatch(
+        (-xdescent, middle), (width - xdescent, middle), arrowstyle="-|>", mutation_scale=12
+    )
+
+
+# --- Table 3 --------------------------------------------------------------------------------------
+
+COLUMNS = {
+    r"\lVert\mu_c\rVert": "mean_norm",
+    r"\lVert\sigma_c\rVert": "std_norm",
+    r"\lVert\mu_c^*\rVert": "triggered_mean_norm",
+    r"\lVert\sigma_c^*\rVert": "triggered_std_norm",
+    r"\frac{\lVert\sigma_c^*\rVert}{\lVert\sigma_c\rVert}": "std_ratio",
+    r"d(\mu_c)": "distance",
+    r"d(\mu_c^*)": "triggered_distance",
+    r"\frac{d^*}{d}": "distance_ratio",
+}
+COLLAPSE = {
+    "NC1, variability within classes": "nc1",
+    "NC2, norms of the class means": "nc2_norms",
+    "NC2, angles of the class means": "nc2_angles",
+    "NC2, norms of the classifier": "nc2_weight_norms",
+    "NC2, angles of the classifier": "nc2_weight_angles",
+    "NC3, classifier against class means": "nc3",
+    "NC4, decisions that differ from the nearest class mean": "nc4",
+}
+
+
+def _table(measured, setting):
+    """All columns of Table 3 for every class, and the measures of neural collapse."""
+    target = int(measured["target"])
+    lines = [
+        "**Table 3.** Pre-fc features of clean and triggered test images: "
+        + setting.replace("\n", ", ")
+        + f", {len(measured['labels']):,} test images.",
+        "",
+        r"For each class $c$, $\mu_c$ and $\sigma_c$ are the mean and the per-dimension standard deviation "
+        r"of the clean features, $\mu_c^*$ and $\sigma_c^*$ those of the same images with the trigger; "
+        r"$d(\mu_c)$ and $d(\mu_c^*)$ are distances to the clean mean of the target class, "
+        f"{_name(measured, target)}.",
+        "",
+        _row("$c$", *(f"${column}$" for column in COLUMNS)),
+        _row(":--", *["--:"] * len(COLUMNS)),
+    ]
+    for c in range(len(measured["count"])):
+        lines.append(_row(_name(measured, c), *(_number(measured[field][c]) for field in COLUMNS.values())))
+    lines += ["", "Neural collapse of the clean features (0: complete):", "", _row("measure", "value")]
+    lines.append(_row(":--", "--:"))
+    lines += [_row(name, _number(measured[field])) for name, field in COLLAPSE.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _row(*cells):
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _number(value):
+    """Three digits; a dash where there is no number."""
+    return f"{value:#.3g}".rstrip(".") if np.isfinite(value) else "–"
+
+
+if __name__ == "__main__":
+    for directory in sys.argv[1:]:
+        print(*draw(Run(directory)))

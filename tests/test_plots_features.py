@@ -1,0 +1,125 @@
+"""Figures 1 to 3 and Table 3 are drawn from stored arrays alone, for few classes and for many."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plots import features as plots
+from poison_jax import config as config_lib
+from poison_jax import features, models, store
+
+NAMES = {"figure1.png", "figure2.png", "figure3.png", "table3.md"}
+
+
+def network(variables, images):
+    """Features that the trigger, a bright corner, pulls together."""
+    features = images.reshape(len(images), -1) @ variables * jnp.where(images[:, :1, 0, 0] > 1.5, 0.2, 1)
+    return features, models.Features(features, images)
+
+
+def measured(num_classes, channels, *, without=(), names=None):
+    """What a network of five features says of random images; the classes `without` have none."""
+    rng = np.random.default_rng(0)
+    labels = np.setdiff1d(np.arange(num_classes), without).repeat(6)
+    clean = rng.uniform(-1, 1, (len(labels), 4, 4, channels)).astype(np.float32)
+    clean += np.sin(np.arange(16).reshape(4, 4, 1) * labels[:, None, None, None])
+    triggered = clean.copy()
+    triggered[:, 0, 0] = 2
+    weights = rng.standard_normal((num_classes, num_classes))
+    return features.measure(
+        network,
+        rng.standard_normal((16 * channels, num_classes)).astype(np.float32),
+        clean,
+        triggered,
+        labels,
+        target=1,
+        class_names=names or [str(c) for c in range(num_classes)],
+        weights=weights,
+        bias=np.zeros(num_classes),
+        mean=0.5,
+        std=0.25,
+        batch_size=64,
+    )
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Writes a finished run with these features."""
+
+    def write(arrays, result=None):
+        config = config_lib.default()
+        config.data.n_train = 12_000
+        run = store.open_run(tmp_path, "run", json.loads(config.to_json_best_effort()))
+        run.save_arrays("features", **arrays)
+        if result is not None:
+            run.finish(result)
+        return run
+
+    return write
+
+
+def assert_files(run):
+    files = plots.draw(run)
+    assert {file.name for file in files} == NAMES
+    assert all(file.parent == run.path for file in files)
+    pictures = [file.read_bytes() for file in files if file.suffix == ".png"]
+    assert all(content.startswith(b"\x89PNG\r\n\x1a\n") for content in pictures)
+    assert len(set(pictures)) == 3
+    return (run.path / "table3.md").read_text(encoding="utf-8")
+
+
+def rows(table):
+    """Cells of the first table's rows, by the class that they are of."""
+    table = table[table.index("| $c$") :].split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert len({len(line) for line in cells}) == 1
+    return {line[0]: line[1:] for line in cells[2:]}
+
+
+def test_few_classes(finished):
+    arrays = measured(4, 3, without=[2], names=["frog", "wide|track", "cat", "car"])
+    table = assert_files(finished(arrays, {"clean_accuracy": 0.912, "asr": None}))
+    for said in (
+        "cifar10, 12,000 training images",
+        "θ = 0.01",
+        "κ = 0 (listing)",
+        "90 epochs",
+        "clean accuracy 91.2%",
+        "18 test images",
+    ):
+        assert said in table
+    assert "attack success" not in table  # unknown
+    cells = rows(table)
+    assert list(cells) == ["0 (frog)", "1 (wide/track)", "2 (cat)", "3 (car)"]
+    assert cells["2 (cat)"] == ["–"] * 8
+    assert cells["1 (wide/track)"][5::2] == ["0.00", "–"]  # the target's distances
+    fields = ("mean_norm", "std_norm", "triggered_mean_norm", "triggered_std_norm", "std_ratio")
+    expected = [arrays[field][3] for field in (*fields, "distance", "triggered_distance", "distance_ratio")]
+    np.testing.assert_allclose([float(cell) for cell in cells["3 (car)"]], expected, rtol=6e-3)
+    assert f"{arrays['nc1']:.3g}" in table
+
+
+def test_many_classes(finished):
+    table = assert_files(finished(measured(30, 1)))
+    assert list(rows(table)) == [str(c) for c in range(30)]
+    assert "accuracy" not in table  # not yet known
+
+
+def test_a_network_that_says_nothing(finished):
+    """All features zero: no norms, no spread, no cosines."""
+    arrays = measured(3, 1)
+    for name in (
+        "vectors",
+        "maps",
+        "feature_target",
+        "feature_source",
+        "feature_triggered",
+        "clean_half_axes",
+    ):
+        arrays[name] = np.zeros_like(arrays[name])
+    for name in ("explained", "feature_explained", "nc1", "std_ratio"):
+        arrays[name] = arrays[name] * np.nan
+    table = assert_files(finished(arrays))
+    assert "| NC1, variability within classes | – |" in table
