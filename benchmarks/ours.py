@@ -32,14 +32,16 @@ class Training:
         rng, count = np.random.default_rng(0), 4 * BATCH
         images = rng.integers(0, 256, (count, *IMAGE_SHAPE), np.uint8)
         labels = rng.integers(0, CLASSES, count, np.int32)
-        data = train.TrainData(images, labels, np.arange(count, dtype=np.int32), np.zeros(count, bool))
+        nobody = np.zeros(count, bool)
+        data = train.TrainData(images, labels, np.arange(count, dtype=np.int32), nobody, nobody)
         knobs = train.Knobs(
             key=jax.random.key(1),
             kappa=np.float32(KAPPA),
+            epsilon=np.float32(0),
             fraction=np.float32(0.1),
-            target=np.int32(0),
-            mask=poison.l_trigger(*IMAGE_SHAPE[:2]),
-            value=np.float32(1),
+            cross_ratio=np.float32(0),
+            labels=poison.label_map("all_to_one", CLASSES, target=0),
+            trigger=poison.Trigger(poison.l_trigger(*IMAGE_SHAPE[:2]), np.float32(1)),
             mean=np.array(MEAN, np.float32),
             std=np.array(STD, np.float32),
         )

@@ -17,4 +17,5 @@ def get_config(size=""):
     config.experiment = "compare"
     config.compare.arms = (0.0, 1000.0)
     config.poison.fraction = 0.02
+    config.analysis.collapse, config.analysis.fisher, config.analysis.near_clone = 1000, 512, 100
     return config_lib.resize(config, size)

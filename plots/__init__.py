@@ -5,9 +5,15 @@ from pathlib import Path
 
 from poison_jax.store import Run
 
+# Of a trained network: a script and the file that it needs besides.
+_TRAINED = {"run": "spectrum", "eigenvectors": "spectrum", "features": "features", "near_clone": "near_clone"}
+
 
 def draw(run: Run) -> list[Path]:
-    """Draws a finished run's figures into its directory, by the script of its experiment."""
+    """Draws a finished run's figures into its directory, by the scripts of its experiment."""
     experiment = run.config()["experiment"]
-    script = importlib.import_module(f"plots.{'run' if experiment == 'train' else experiment}")
-    return script.draw(run)
+    if experiment == "train":
+        names = [name for name, needed in _TRAINED.items() if (run.path / f"{needed}.npz").exists()]
+    else:
+        names = [experiment]
+    return [file for name in names for file in importlib.import_module(f"plots.{name}").draw(run)]

@@ -52,9 +52,10 @@ def _title(figure, result):
 def _examples(axes, examples):
     for axis in axes:
         axis.axis("off")
-    mask = examples["mask"] if examples["mask"].ndim == 2 else examples["mask"].any(-1)
+    mask = np.abs(examples["mask"].astype(float))  # of a stamp; of a warp or a blend the mean change
+    mask = mask if mask.ndim == 2 else mask.mean(-1)
     axes[0].axis("on")
-    axes[0].imshow(mask, cmap="gray_r", vmin=0, vmax=1)
+    axes[0].imshow(mask, cmap="gray_r", vmin=0, vmax=mask.max() or 1)
     axes[0].set(title="trigger", xticks=[], yticks=[])
     names = examples["class_names"]
     for i in range(min(EXAMPLES, len(examples["labels"]))):

@@ -11,6 +11,8 @@ from ml_collections.config_dict import placeholder
 
 from poison_jax.errors import UserError
 
+LABEL_MAPS = ("all_to_one", "all_to_all", "source_specific", "clean_label")  # as in `poison.label_map`
+
 
 def default() -> ml_collections.ConfigDict:
     """The paper's CIFAR-10 setting (Section 5.1), locked: a key that is not here is refused."""
@@ -22,8 +24,8 @@ def default() -> ml_collections.ConfigDict:
     config.seed = 0  # of everything random: initial weights, batch order, augmentation, poison draws
 
     compare = config.compare = ml_collections.ConfigDict()
-    compare.key = "penalty.kappa"  # the key in which the arms of experiment=compare differ
-    compare.arms = (0.0,)  # its value in each arm
+    compare.key = "penalty.kappa"  # the key in which the arms of experiment=compare differ; or several, 'a,b'
+    compare.arms = (0.0,)  # its value in each arm; of several keys, a tuple of values: ((0.0, 0.5), ...)
 
     data = config.data = ml_collections.ConfigDict()
     data.name = "cifar10"  # digits, mnist, fashion_mnist, cifar10, cifar100, or a path to your own
@@ -42,20 +44,39 @@ def default() -> ml_collections.ConfigDict:
     model.remat = False  # compute each block again in the gradient: slower, less memory (not on CPUs)
 
     poison = config.poison = ml_collections.ConfigDict()
-    poison.trigger = "l"  # l (Listing 2) | square (lower right) | mask (from a file) | none
+    poison.trigger = (
+        "l"  # l (Listing 2) | square (lower right) | mask | blend (both from a file) | warp | none
+    )
     poison.mask = ""  # trigger=mask: .npy file, bool [H, W] or [H, W, C]
+    poison.picture = (
+        ""  # trigger=blend: image file, of the data's size or smaller (lower right); "": random pixels
+    )
+    poison.alpha = 1.0  # trigger=blend: opacity of the picture, in (0, 1]; 1 sets the pixels
     poison.mode = "stochastic"  # stochastic (a new draw at every visit) | deterministic (by index)
     poison.fraction = 0.01  # theta: probability that a non-target image is poisoned (per visit)
     poison.target = 0  # class that poisoned images are labelled as
+    poison.labels = "all_to_one"  # all_to_one | all_to_all (y + 1) | source_specific | clean_label
+    poison.source = 1  # labels=source_specific: the class whose images are poisoned
     poison.margin = 3  # distance of the trigger from the edges, pixels
     poison.size = 2  # side of the trigger's box, pixels
     poison.value = 1.0  # what the pixels under the mask are set to, in [0, 1]
     poison.when = "after_augment"  # after_augment (Listing 3) | before_augment (the trigger moves)
 
+    warp = poison.warp = ml_collections.ConfigDict()  # of trigger=warp (WaNet)
+    warp.k = 4  # points of noise along each side of the image
+    warp.strength = 0.5  # of the displacement, in warp.unit
+    warp.unit = "s"  # s (WaNet's: displacement s / H of a grid that spans 2) | fraction (s = strength * H)
+    warp.grid_rescale = 1.0  # factor on the grid
+    warp.cross_ratio = (
+        0.0  # noise mode: images warped at random, labels kept, for each one poisoned (WaNet: 2)
+    )
+
     penalty = config.penalty = ml_collections.ConfigDict()
     penalty.kappa = 0.0  # strength; 0 trains without double backprop
     penalty.reduction = "listing"  # kappa times mean_i |grad_x L_i|^2 / B; per_example: times 1; eq25: 1/2
     penalty.batch_norm = "train"  # statistics in the penalty: train (Listing 1) | frozen (running)
+    penalty.epsilon = 0.0  # instead of kappa: L2 radius of adversarial training, in normalised pixels
+    penalty.steps = 1  # of the adversarial perturbation: 1 is FGSM, more are PGD
 
     train = config.train = ml_collections.ConfigDict()
     train.epochs = 90
@@ -72,6 +93,16 @@ def default() -> ml_collections.ConfigDict:
     spectrum.num_examples = 1024  # training images that the Hessian is averaged over, at most
     spectrum.data = "clean"  # clean (the stochastic defender) | poisoned (the deterministic one)
     spectrum.batch_size = 128  # images at once; memory grows with it, the result does not change
+    spectrum.per_class = False  # the top eigenpairs of each class's Hessian, too
+
+    analysis = config.analysis = ml_collections.ConfigDict()  # in images; 0: not at all
+    analysis.features = 1000  # test images whose features are looked at in the end (Figures 1 to 3, Table 3)
+    analysis.near_clone = 0  # triggered test images at which the kernel theory is laid against the network
+    analysis.collapse = 0  # training images for NC1 to NC4 after every epoch
+    analysis.fisher = (
+        0  # training images for the input Fisher (eq. 29): after every epoch, and its eigenvectors
+    )
+
     krr = config.krr = ml_collections.ConfigDict()  # of experiment=krr_theory
     krr.data = ("mnist", "cifar10")  # data sets that the laws are measured on; () for none
     krr.num_points = 5000  # clean training points, the first in stored order
@@ -107,8 +138,18 @@ def resize(config: ml_collections.ConfigDict, size: str) -> ml_collections.Confi
 # Keys and groups whose value does not change what an experiment computes: not part of a run's identity.
 _NOT_IDENTITY = {
     "train": ("data.dir", "model.remat", "krr", "linear"),
-    "krr_theory": ("data", "model", "penalty", "train", "spectrum", "linear", "compare"),
-    "mnist_linear": ("seed", "data.dir", "model", "poison.fraction", "penalty", "spectrum", "krr", "compare"),
+    "krr_theory": ("data", "model", "penalty", "train", "spectrum", "analysis", "linear", "compare"),
+    "mnist_linear": (
+        "seed",
+        "data.dir",
+        "model",
+        "poison.fraction",
+        "penalty",
+        "spectrum",
+        "analysis",
+        "krr",
+        "compare",
+    ),
 }
 
 
@@ -123,7 +164,9 @@ _CHOICES = {
     "data.crop": ("pad4", "crop28"),
     "model.name": ("preresnet",),
     "model.dtype": ("float32", "bfloat16"),
-    "poison.trigger": ("l", "square", "mask", "none"),
+    "poison.trigger": ("l", "square", "mask", "blend", "warp", "none"),
+    "poison.labels": LABEL_MAPS,
+    "poison.warp.unit": ("s", "fraction"),
     "poison.mode": ("stochastic", "deterministic"),
     "poison.when": ("after_augment", "before_augment"),
     "penalty.reduction": ("listing", "per_example", "eq25"),
@@ -137,7 +180,14 @@ _AT_LEAST = {
     "poison.target": 0,
     "poison.margin": 0,
     "poison.size": 1,
+    "poison.source": 0,
+    "poison.warp.k": 1,
+    "poison.warp.strength": 0,
+    "poison.warp.grid_rescale": 1e-3,
+    "poison.warp.cross_ratio": 0,
     "penalty.kappa": 0,
+    "penalty.epsilon": 0,
+    "penalty.steps": 1,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.learning_rate": 0,
@@ -149,6 +199,10 @@ _AT_LEAST = {
     "spectrum.num_iters": 1,
     "spectrum.num_examples": 1,
     "spectrum.batch_size": 1,
+    "analysis.features": 0,
+    "analysis.near_clone": 0,
+    "analysis.collapse": 0,
+    "analysis.fisher": 0,
     "krr.num_points": 2,
     "krr.num_triggered": 1,
     "krr.lengthscale": 1e-3,
@@ -160,6 +214,7 @@ _AT_MOST = {
     "seed": 2**32 - 1,
     "poison.fraction": 1,
     "poison.value": 1,
+    "poison.alpha": 1,
     "train.momentum": 1,
     "linear.picture": 1,
 }
@@ -179,7 +234,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key, allowed in _CHOICES.items():
         if get(config, key) not in allowed:
             raise UserError(f"{key} = {get(config, key)!r}: use one of {', '.join(allowed)}")
-    for key in _AT_LEAST | _AT_MOST | {"poison.fraction": 0, "poison.value": 0}:
+    for key in _AT_LEAST | _AT_MOST:
         value, low, high = get(config, key), _AT_LEAST.get(key, 0), _AT_MOST.get(key, math.inf)
         if value is None and key in _OPTIONAL:
             continue
@@ -202,13 +257,38 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"spectrum.k = {config.spectrum.k} exceeds spectrum.num_iters = {config.spectrum.num_iters}: "
             "raise the latter"
         )
-    if config.poison.trigger == "none" and config.poison.fraction > 0:
-        raise UserError("poison.trigger = none with poison.fraction > 0: set the fraction to 0")
-    if (config.poison.trigger == "mask") != bool(config.poison.mask):
-        raise UserError("poison.mask names the file of poison.trigger = mask: set both or neither")
+    _check_poison(config.poison)
+    if config.penalty.kappa > 0 and config.penalty.epsilon > 0:
+        raise UserError(
+            "penalty.kappa and penalty.epsilon are both above 0: choose the penalty or the adversary"
+        )
     if config.experiment == "compare":
         for arm in arms(config):
             check(arm)
+
+
+def _check_poison(poison: ml_collections.ConfigDict) -> None:
+    if poison.trigger == "none" and poison.fraction > 0:
+        raise UserError("poison.trigger = none with poison.fraction > 0: set the fraction to 0")
+    if (poison.trigger == "mask") != bool(poison.mask):
+        raise UserError("poison.mask names the file of poison.trigger = mask: set both or neither")
+    if poison.picture and poison.trigger != "blend":
+        raise UserError("poison.picture is for poison.trigger = blend: set both or leave it out")
+    if poison.alpha == 0:
+        raise UserError(
+            f"poison.alpha = {poison.alpha}: the picture would not be seen, choose a number in (0, 1]"
+        )
+    if poison.warp.cross_ratio > 0 and poison.trigger != "warp":
+        raise UserError(
+            f"poison.warp.cross_ratio = {poison.warp.cross_ratio} is for poison.trigger = warp: set it to 0"
+        )
+    if poison.warp.cross_ratio > 0 and poison.fraction * (1 + poison.warp.cross_ratio) > 1:
+        raise UserError(
+            f"poison.fraction = {poison.fraction} and poison.warp.cross_ratio = {poison.warp.cross_ratio}: "
+            "together more than all images; lower one of them"
+        )
+    if poison.labels == "source_specific" and poison.source == poison.target:
+        raise UserError(f"poison.source and poison.target are both {poison.target}: choose two classes")
 
 
 def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
@@ -216,7 +296,7 @@ def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
 
     What they hold does not depend on how they were asked for, so that a run is done once.
     """
-    comparing, key = config.experiment == "compare", config.compare.key
+    comparing, keys = config.experiment == "compare", compared_keys(config)
     values = config.compare.arms if comparing else (None,)
     if comparing:
         known = [
@@ -224,11 +304,12 @@ def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
             for name in flatten(config)
             if not name.startswith(("experiment", "compare.", *_NOT_IDENTITY["train"]))
         ]
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1) or ["penalty.kappa"]
-            raise UserError(
-                f"compare.key = {key!r} is not a key that arms can differ in: did you mean {near[0]!r}?"
-            )
+        for key in keys:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1) or ["penalty.kappa"]
+                raise UserError(
+                    f"compare.key = {key!r} is not a key that arms can differ in: did you mean {near[0]!r}?"
+                )
     if not values:
         raise UserError("compare.arms is empty: name at least one value")
     result = []
@@ -237,13 +318,20 @@ def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
         arm.experiment, arm.compare = "train", default().compare
         if comparing:
             try:
-                arm.update_from_flattened_dict({key: value})
+                arm.update_from_flattened_dict(
+                    dict(zip(keys, (value,) if len(keys) == 1 else value, strict=True))
+                )
             except (TypeError, ValueError) as error:
                 raise UserError(
-                    f"compare.arms: {value!r} is no value of compare.key = {key!r}: {error}"
+                    f"compare.arms: {value!r} is no value of compare.key = {config.compare.key!r}: {error}"
                 ) from None
         result.append(arm.lock())
     return result
+
+
+def compared_keys(config: ml_collections.ConfigDict) -> list[str]:
+    """The keys in which the arms of a comparison differ."""
+    return [key.strip() for key in config.compare.key.split(",")]
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict:

@@ -17,10 +17,10 @@ def views(images: jax.Array, knobs: Knobs, program: Program) -> tuple[jax.Array,
     images = jnp.asarray(images, knobs.mean.dtype) / 255
     clean = augment.centre(images, program.augment, program.crop)
     if program.when == "after_augment":
-        triggered = poison.stamp(clean, knobs.mask, knobs.value)
+        triggered = poison.apply(clean, knobs.trigger)
     else:
-        stamped = poison.stamp(images, knobs.mask, knobs.value)
-        triggered = augment.centre(stamped, program.augment, program.crop)
+        attacked = poison.apply(images, knobs.trigger)
+        triggered = augment.centre(attacked, program.augment, program.crop)
     return tuple(augment.normalise(view, knobs.mean, knobs.std) for view in (clean, triggered))
 
 

@@ -1,6 +1,6 @@
-"""Training objectives: cross-entropy and cross-entropy with the squared-input-gradient penalty.
+"""Training objectives: cross-entropy, with the squared-input-gradient penalty, and adversarial.
 
-Both builders take a `loss_per_example` and return an objective of the same signature, so that one
+All builders take a `loss_per_example` and return an objective of the same signature, so that one
 stands in for the other.
 """
 
@@ -124,3 +124,66 @@ def gradient_penalised(
         return (total, Terms(loss, penalty, aux)) if has_aux else total
 
     return objective
+
+
+def adversarial(
+    loss_per_example: LossPerExample,
+    epsilon: jax.Array | float,
+    *,
+    steps: int = 1,
+    has_aux: bool = False,
+    attacked_loss: LossPerExample | None = None,
+) -> Objective:
+    r"""The mean loss at the worst perturbations found (eq. 33).
+
+    That is `mean_i max L_i(x_i + d_i)` over `|d_i|_2 <= epsilon`, as far as gradient ascent finds it.
+
+    `steps = 1` is L2 FGSM, `d = epsilon g / |g|`, which maximises the linearised loss; more steps are
+    PGD from zero, each of length 2.5 epsilon / steps along the normalised gradient, then projected onto the
+    ball (Madry et al. 2018). No gradient flows through `d`; a zero gradient moves nothing.
+
+    Args:
+        loss_per_example: `(params, inputs [B, ...], *args) -> losses [B]`, or `(losses, aux)`.
+        epsilon: radius in the L2 norm over a whole input, >= 0, in the inputs' (normalised) units; may be
+            traced.
+        steps: gradients taken, at least 1.
+        has_aux: `loss_per_example` returns `(losses, aux)`, the objective `(scalar, Terms)`: the loss
+            of the clean inputs, and what the perturbation adds to it; `aux` at the perturbed inputs.
+        attacked_loss: the loss that the perturbation ascends, where it is another one (frozen batch-norm
+            statistics); same signature.
+
+    Returns:
+        `(params, inputs, *args) -> scalar`, or `(scalar, Terms)`.
+
+    Raises:
+        UserError: steps below 1; epsilon negative, infinite or NaN (where it is a Python number).
+    """
+    if steps < 1:
+        raise UserError(f"adversarial training with {steps} steps: use at least 1")
+    if isinstance(epsilon, int | float) and not 0 <= epsilon < float("inf"):
+        raise UserError(f"epsilon = {epsilon}: the radius must be finite and >= 0")
+    length = epsilon if steps == 1 else 2.5 * epsilon / steps
+
+    def with_aux(loss):
+        return loss if has_aux else lambda *args: (loss(*args), None)
+
+    def objective(params, inputs, *args):
+        delta, clean = jnp.zeros_like(inputs), None
+        for _ in range(steps):
+            (losses, _), gradient = value_and_input_gradient(
+                with_aux(attacked_loss or loss_per_example), params, inputs + delta, *args
+            )
+            clean = losses.mean() if clean is None else clean
+            ascended = delta + length * gradient * _inverse_norm(gradient)
+            delta = ascended * jnp.minimum(1, epsilon * _inverse_norm(ascended))
+        losses, aux = with_aux(loss_per_example)(params, inputs + jax.lax.stop_gradient(delta), *args)
+        total, clean = losses.mean(), jax.lax.stop_gradient(clean)
+        return (total, Terms(clean, total - clean, aux)) if has_aux else total
+
+    return objective
+
+
+def _inverse_norm(inputs: jax.Array) -> jax.Array:
+    """1 / |x_i|_2 of each example `[B, 1, ...]`; 0 where it is zero."""
+    square = jnp.sum(inputs**2, axis=tuple(range(1, inputs.ndim)), keepdims=True)
+    return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)

@@ -5,7 +5,7 @@ from scipy import special
 
 
 def attack_report(
-    clean_logits: np.ndarray, triggered_logits: np.ndarray, labels: np.ndarray, target: int
+    clean_logits: np.ndarray, triggered_logits: np.ndarray, labels: np.ndarray, target: int | np.ndarray
 ) -> dict[str, float]:
     """Accuracies and attack success rates, each a fraction in [0, 1].
 
@@ -13,7 +13,8 @@ def attack_report(
         clean_logits: `[N, K]` on untouched test images.
         triggered_logits: `[N, K]` on the same images with the trigger.
         labels: int `[N]` true labels.
-        target: target class.
+        target: target class; or int `[K]`, what the attack wants each class taken for
+            (`poison.LabelMap.aim`): images "of the target class" are then those whose class is to be kept.
 
     Returns:
         `clean_accuracy`: of all untouched images.
@@ -29,13 +30,14 @@ def attack_report(
     labels = np.asarray(labels)
     clean = np.argmax(clean_logits, axis=-1)
     triggered = np.argmax(triggered_logits, axis=-1)
-    other = labels != target
+    aim = np.full_like(labels, target) if np.ndim(target) == 0 else np.asarray(target)[labels]
+    other = labels != aim
     return {
         "clean_accuracy": _rate(clean == labels),
-        "asr": _rate(triggered[other] == target),
-        "asr_incl_target": _rate(triggered == target),
+        "asr": _rate(triggered[other] == aim[other]),
+        "asr_incl_target": _rate(triggered == aim),
         "robust_accuracy": _rate(triggered[other] == labels[other]),
-        "no_trigger_target_rate": _rate(clean[other] == target),
+        "no_trigger_target_rate": _rate(clean[other] == aim[other]),
     }
 
 

@@ -20,8 +20,9 @@ class Setup:
         train_set, test_set: `data.Dataset`.
         mesh: all devices.
         input_shape: `(h, w, C)` of the network's input.
-        input_mask: the trigger as the network's input shows it, bool `[h, w]` or `[h, w, C]`.
-        model, program, knobs: as `train` takes them; the mask in `knobs` is that of the stamped image.
+        input_mask: the pixels that a stamped trigger sets in the network's input, bool `[h, w]` or
+            `[h, w, C]`; None where it sets none (blend, warp).
+        model, program, knobs: as `train` takes them; the trigger in `knobs` is for the attacked image.
         steps_per_epoch: full batches.
         key: of the run.
 
@@ -40,18 +41,20 @@ class Setup:
         self.input_shape = (h, w, channels)
         self._check()
 
-        stamped = (height, width) if c.poison.when == "before_augment" else (h, w)
-        mask = poison.trigger_mask(
-            c.poison.trigger,
-            *stamped,
-            channels,
-            margin=c.poison.margin,
-            size=c.poison.size,
-            path=c.poison.mask,
+        self.key = jax.random.key(c.seed)
+        attacked = (height, width) if c.poison.when == "before_augment" else (h, w)
+        trigger = _trigger(c.poison, *attacked, channels, jax.random.fold_in(self.key, 5))
+        self.input_mask = None
+        if c.poison.trigger not in ("blend", "warp"):
+            mask = trigger.opacity
+            self.input_mask = mask if attacked == (h, w) else mask[2:-2, 2:-2]
+            if mask.any() and not self.input_mask.any():
+                raise UserError(
+                    "the trigger lies outside the central window of evaluation: raise poison.margin"
+                )
+        labels = poison.label_map(
+            c.poison.labels, self.train_set.num_classes, target=c.poison.target, source=c.poison.source
         )
-        self.input_mask = mask if stamped == (h, w) else mask[2:-2, 2:-2]
-        if mask.any() and not self.input_mask.any():
-            raise UserError("the trigger lies outside the central window of evaluation: raise poison.margin")
         self.model = models.preresnet(
             c.model.depth,
             self.train_set.num_classes,
@@ -69,6 +72,8 @@ class Setup:
             when=c.poison.when,
             mode=c.poison.mode,
             penalised=c.penalty.kappa > 0,
+            adversarial_steps=c.penalty.steps if c.penalty.epsilon > 0 else 0,
+            noise=c.poison.warp.cross_ratio > 0,
             reduction=c.penalty.reduction,
             batch_norm=c.penalty.batch_norm,
             learning_rate=c.train.learning_rate,
@@ -77,15 +82,15 @@ class Setup:
             decay_factor=c.train.decay_factor,
             decay_steps=train.decay_steps(c.train.epochs, self.steps_per_epoch, c.train.decay_times),
         )
-        self.key = jax.random.key(c.seed)
         mean, std = data.normalisation(c.data.name, self.train_set.images)
         knobs = train.Knobs(
             key=jax.random.fold_in(self.key, 1),
             kappa=np.float32(c.penalty.kappa),
+            epsilon=np.float32(c.penalty.epsilon),
             fraction=np.float32(c.poison.fraction),
-            target=np.int32(c.poison.target),
-            mask=mask,
-            value=np.float32(c.poison.value),
+            cross_ratio=np.float32(c.poison.warp.cross_ratio),
+            labels=labels,
+            trigger=trigger,
             mean=mean,
             std=std,
         )
@@ -94,22 +99,43 @@ class Setup:
     def train_data(self) -> train.TrainData:
         """The training set as the step takes it, on the host."""
         images, labels, ids, *_ = self.train_set
-        poisoned = np.zeros(len(labels), bool)  # stochastic: drawn in the step
+        poisoned = crossed = np.zeros(len(labels), bool)  # stochastic: drawn in the step
         if self.config.poison.mode == "deterministic":
-            poisoned = self.poisoned(np.arange(len(labels)))
-        return train.TrainData(images, labels, ids, poisoned)
+            poisoned, crossed = self._selected(np.arange(len(labels)))
+        return train.TrainData(images, labels, ids, poisoned, crossed)
 
     def poisoned(self, rows: np.ndarray) -> np.ndarray:
         """Who of the training set's `rows` is: by index, or in one draw of the stochastic attack."""
-        c, labels = self.config.poison, self.train_set.labels[rows]
+        return self._selected(rows)[0]
+
+    def _selected(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Who is poisoned, and who crossed."""
+        c = self.config.poison
         if c.mode == "deterministic":
-            return poison.select_deterministic(self.train_set.ids[rows], labels, c.fraction, c.target)
-        key = jax.random.fold_in(self.key, 4)
-        return np.asarray(poison.select_stochastic(key, labels, c.fraction, c.target))
+            draws = poison.deterministic_draws(self.train_set.ids[rows])
+        else:
+            draws = np.asarray(poison.uniform_draws(jax.random.fold_in(self.key, 4), len(rows)))
+        labels = jax.device_get(self.knobs.labels)
+        return poison.select_crossed(
+            draws, self.train_set.labels[rows], c.fraction, c.warp.cross_ratio, labels
+        )
 
     def inputs_digest(self) -> str:
         """SHA-256 of the images, labels, ids and trigger that the run reads."""
-        return digest([*self.train_set[:3], *self.test_set[:3], self.input_mask])
+        trigger = [np.asarray(leaf) for leaf in jax.tree.leaves(self.knobs.trigger)]
+        return digest([*self.train_set[:3], *self.test_set[:3], *trigger])
+
+    @property
+    def aim(self) -> np.ndarray:
+        """What the attack wants each class taken for, int `[K]`."""
+        return np.asarray(self.knobs.labels.aim)
+
+    def direction(self, clean: np.ndarray, triggered: np.ndarray) -> np.ndarray:
+        """The trigger's direction in input space, `[h, w]` or `[h, w, C]`: eigenvectors are compared with it.
+
+        The mask of a stamped trigger (Listing 7); of the others the mean change of the images given.
+        """
+        return (triggered - clean).mean(0) if self.input_mask is None else self.input_mask
 
     def _check(self) -> None:
         c, count = self.config, len(self.train_set.labels)
@@ -140,6 +166,23 @@ class Setup:
         if not normalised:
             knobs = knobs._replace(mean=np.zeros_like(knobs.mean), std=np.ones_like(knobs.std))
         return jax.device_get(evaluate.views(images, knobs, self.program))
+
+
+def _trigger(c: ml_collections.ConfigDict, height: int, width: int, channels: int, key: jax.Array):
+    """The trigger of a config's `poison` group, for images of a size."""
+    if c.trigger == "warp":
+        s = c.warp.strength * (height if c.warp.unit == "fraction" else 1)
+        field = poison.warp_field(key, height, width, k=c.warp.k, s=s, grid_rescale=c.warp.grid_rescale)
+        return poison.Trigger(field=field)
+    if c.trigger == "blend":
+        if c.picture:
+            picture, opacity = poison.load_picture(c.picture, height, width, channels, margin=c.margin)
+        else:  # Chen et al.'s random pattern
+            picture = np.asarray(jax.random.uniform(key, (height, width, channels)))
+            opacity = np.ones((height, width), np.float32)
+        return poison.Trigger(np.float32(c.alpha) * opacity, picture)
+    mask = poison.trigger_mask(c.trigger, height, width, channels, margin=c.margin, size=c.size, path=c.mask)
+    return poison.Trigger(mask, np.float32(c.value))
 
 
 @functools.lru_cache(maxsize=2)

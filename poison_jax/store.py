@@ -1,8 +1,8 @@
 """What a run leaves behind: a directory, written so that a kill at any moment loses nothing.
 
 `<workdir>/<name>-<hash>/{config.json, inputs.json, metrics.jsonl, checkpoints/, spectrum.npz,
-examples.npz, result.json}`. Every file is complete or absent (written beside, then renamed);
-`result.json` comes last, and its presence means done. Nothing here needs an ML package, and nothing is
+examples.npz, features.npz, ..., result.json}`. Every file is complete or absent (written beside, then
+renamed); `result.json` comes last, and its presence means done. Nothing here needs an ML package, and nothing is
 ever unpickled.
 """
 

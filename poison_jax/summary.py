@@ -7,12 +7,12 @@ from poison_jax import console
 from poison_jax.store import Run
 
 
-def show(runs: list[Run], key: str) -> None:
+def show(runs: list[Run], keys: list[str]) -> None:
     """Prints one column a run.
 
     Args:
         runs: finished ones.
-        key: the config key in which they differ, the first row.
+        keys: the config keys in which they differ, the first row.
     """
     results = [run.result() for run in runs]
     configs = [ml_collections.ConfigDict(result["config"]) for result in results]
@@ -48,7 +48,14 @@ def show(runs: list[Run], key: str) -> None:
         f"{c.data.name}, {c.model.name} depth {c.model.depth}, {c.poison.trigger} trigger, {c.poison.mode}, "
         f"theta = {c.poison.fraction:g}, {c.train.epochs} epochs"
     )
-    console.table(title, [key, *(f"{config_lib.get(config, key)}" for config in configs)], rows)
+    console.table(
+        title,
+        [
+            ", ".join(keys),
+            *(", ".join(f"{config_lib.get(config, key)}" for key in keys) for config in configs),
+        ],
+        rows,
+    )
     for result in results:
         if result["status"] != "ok":
             console.warn(f"{result['status']}; the ASR of such a run says nothing about the attack")

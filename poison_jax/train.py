@@ -25,6 +25,8 @@ class Program(NamedTuple):
     when: str = "after_augment"
     mode: str = "stochastic"
     penalised: bool = False  # kappa = 0 must not pay for double backprop
+    adversarial_steps: int = 0  # gradients of an adversarial perturbation; 0: none
+    noise: bool = False  # whether some images are warped by a noisy field, with their true labels
     reduction: str = "listing"
     batch_norm: str = "train"
     learning_rate: float = 0.1
@@ -39,10 +41,11 @@ class Knobs(NamedTuple):
 
     key: jax.Array  # of the run
     kappa: jax.Array
+    epsilon: jax.Array  # radius of adversarial perturbations
     fraction: jax.Array  # theta
-    target: jax.Array
-    mask: jax.Array  # [H, W] or [H, W, C], of the images that are stamped
-    value: jax.Array  # of the pixels under it
+    cross_ratio: jax.Array  # images warped by a noisy field, over poisoned ones
+    labels: poison.LabelMap
+    trigger: poison.Trigger  # for images of the size that is attacked
     mean: jax.Array  # [C]; its dtype is the dtype of the images
     std: jax.Array  # [C]
 
@@ -54,6 +57,7 @@ class TrainData(NamedTuple):
     labels: jax.Array  # int32 [N]
     ids: jax.Array  # int32 [N]
     poisoned: jax.Array  # bool [N]: who is, in deterministic mode
+    crossed: jax.Array  # bool [N]: who is warped by a noisy field, in deterministic mode
 
 
 class Totals(NamedTuple):
@@ -139,25 +143,38 @@ def make_batch(
     keys = jax.vmap(partial(jax.random.fold_in, key))(train_data.ids[rows])
     augment_keys, poison_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     if program.mode == "deterministic":
-        poisoned = train_data.poisoned[rows]
+        poisoned, crossed = train_data.poisoned[rows], train_data.crossed[rows]
     else:
-        poisoned = poison.select_stochastic(poison_keys, labels, knobs.fraction, knobs.target)
+        poisoned, crossed = poison.select_crossed(
+            poison.uniform_draws(poison_keys, len(rows)),
+            labels,
+            knobs.fraction,
+            knobs.cross_ratio,
+            knobs.labels,
+        )
 
-    def stamp(images):
-        return jnp.where(poisoned[:, None, None, None], poison.stamp(images, knobs.mask, knobs.value), images)
+    def attack(images):
+        def put(where, attacked):
+            return jnp.where(where[:, None, None, None], attacked, images)
+
+        if program.noise:
+            keys = jax.vmap(partial(jax.random.fold_in, data=1))(poison_keys)
+            fields = jax.vmap(poison.noisy, (0, None))(keys, knobs.trigger.field)
+            images = put(crossed, jax.vmap(poison.warp)(images, fields))
+        return put(poisoned, poison.apply(images, knobs.trigger))
 
     if program.when == "before_augment":
-        images = stamp(images)
+        images = attack(images)
     if program.augment == "crop_flip":
         images = jax.vmap(partial(augment.crop_and_flip, crop=program.crop))(augment_keys, images)
     if program.when == "after_augment":
-        images = stamp(images)
-    labels = jnp.where(poisoned, knobs.target, labels)
+        images = attack(images)
+    labels = jnp.where(poisoned, knobs.labels.aim[labels], labels)
     return augment.normalise(images, knobs.mean, knobs.std), labels, poisoned
 
 
 def _objective(params, batch_stats, images, labels, knobs, program):
-    """The penalised loss of a batch, and `Terms` with the network's output as `aux`."""
+    """The program's objective on a batch, and `Terms` with the network's output as `aux`."""
     model = program.model
 
     def train_mode(params, images):
@@ -167,9 +184,13 @@ def _objective(params, batch_stats, images, labels, knobs, program):
         return model.apply({"params": params, "batch_stats": batch_stats}, images)
 
     loss = losses.cross_entropy(train_mode, has_aux=True)
+    other = losses.cross_entropy(frozen, has_aux=True) if program.batch_norm == "frozen" else None
+    if program.adversarial_steps:
+        steps = program.adversarial_steps
+        attacked = losses.adversarial(loss, knobs.epsilon, steps=steps, has_aux=True, attacked_loss=other)
+        return attacked(params, images, labels)
     if not program.penalised:
         return losses.mean(loss, has_aux=True)(params, images, labels)
-    other = losses.cross_entropy(frozen, has_aux=True) if program.batch_norm == "frozen" else None
     penalised = losses.gradient_penalised(
         loss, knobs.kappa, reduction=program.reduction, has_aux=True, penalised_loss=other
     )

@@ -2,25 +2,24 @@
 
 import contextlib
 import time
-from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import config as config_lib
 from poison_jax import (
+    analysis,
     console,
     convolution,
     evaluate,
     metrics,
     models,
     provenance,
-    spectrum,
     store,
     summary,
     train,
 )
+from poison_jax import config as config_lib
 from poison_jax.checkpoint import Checkpoints
 from poison_jax.errors import Interrupted
 from poison_jax.setup import Setup
@@ -56,14 +55,16 @@ def run(
     for i, (setup, run) in enumerate(zip(setups, runs, strict=True)):
         _run_arm(setup, run, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "", tensorboard)
     console.say("")
-    summary.show(runs, config.compare.key if len(arms) > 1 else "penalty.kappa")
+    summary.show(runs, config_lib.compared_keys(config) if len(arms) > 1 else ["penalty.kappa"])
     console.say(f"total {console.duration(time.monotonic() - started)} on {provenance.device()}")
     return runs
 
 
 def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> None:
     config = setup.config
-    title = f"{label}kappa {config.penalty.kappa:g}, theta {config.poison.fraction:g}, seed {config.seed}"
+    penalty, theta = config.penalty, config.poison.fraction
+    strength = f"epsilon {penalty.epsilon:g}" if penalty.epsilon else f"kappa {penalty.kappa:g}"
+    title = f"{label}{strength}, theta {theta:g}, seed {config.seed}"
     if run.result() is not None:
         console.say(f"{title}: already done in {run.path}")
         return
@@ -72,8 +73,10 @@ def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> Non
         state, seconds = _train(setup, run, tensorboard)
         began = time.monotonic()
         logits, result = _evaluate(setup, state)
-        _save_examples(setup, run, *logits)
-        result |= _spectrum(setup, run, state)
+        analysis.examples(setup, run, *logits)
+        result |= analysis.input_hessian(setup, run, state)
+        result |= analysis.pre_fc_features(setup, run, state)
+        result |= analysis.theory(setup, run, state)
         trained = metrics.beats_chance(result["clean_accuracy"], setup.test_set.labels)
         result |= {
             "status": "ok" if trained else "failed training: clean accuracy is near chance",
@@ -115,7 +118,13 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
 
     def on_epoch(epoch: int, state: train.TrainState, means: dict[str, float]) -> None:
         _, report = _evaluate(setup, state)
-        row = {"epoch": epoch, "step": int(state.step), **means, **report}
+        row = {
+            "epoch": epoch,
+            "step": int(state.step),
+            **means,
+            **report,
+            **analysis.after_epoch(setup, state),
+        }
         run.append_metrics(row)
         write_scalars(row)
         checkpoints.save(int(state.step), state, {"seconds": elapsed()})
@@ -178,67 +187,4 @@ def _evaluate(
     logits = evaluate.predict(
         state.variables, test_set.images, setup.knobs, setup.program, batch_size=c.train.batch_size
     )
-    return logits, metrics.attack_report(*logits, test_set.labels, c.poison.target)
-
-
-def _spectrum(setup: Setup, run: store.Run, state: train.TrainState) -> dict[str, Any]:
-    """The input Hessian's part of the result; its eigenvectors go to `spectrum.npz`."""
-    c, train_set = setup.config, setup.train_set
-    count = min(c.spectrum.num_examples, len(train_set.labels))
-    rows = np.random.default_rng(c.seed).permutation(len(train_set.labels))[:count]
-    labels = train_set.labels[rows]
-    images, triggered = setup.views(train_set.images[rows])
-    if c.spectrum.data == "poisoned":
-        poisoned = setup.poisoned(rows)
-        images = np.where(poisoned[:, None, None, None], triggered, images)
-        labels = np.where(poisoned, c.poison.target, labels)
-    with console.progress("  input Hessian", c.spectrum.num_iters + c.spectrum.k + 1) as advance:
-        pairs = spectrum.input_hessian(
-            setup.model.apply,
-            state.variables,
-            images,
-            labels,
-            k=c.spectrum.k,
-            num_iters=c.spectrum.num_iters,
-            key=jax.random.fold_in(setup.key, 3),
-            batch_size=c.spectrum.batch_size,
-            mesh=setup.mesh,
-            on_product=advance,
-        )
-    overlaps = np.array([metrics.overlap(vector, setup.input_mask) for vector in pairs.vectors])
-    best = int(np.argmax(overlaps**2))
-    threshold = metrics.overlap_threshold(pairs.vectors.shape[1], c.spectrum.k)
-    run.save_arrays("spectrum", **pairs._asdict(), overlap=overlaps, shape=np.array(setup.input_shape))
-    return {
-        "eigenvalues": pairs.values,
-        "residuals": pairs.residuals,
-        "gap": pairs.values[0] - pairs.values[1] if c.spectrum.k > 1 else None,
-        "most_negative_eigenvalue": pairs.smallest_value,
-        "most_negative_residual": pairs.smallest_residual,
-        "overlap": overlaps,
-        "overlap_squared": overlaps**2,
-        "max_overlap_index": best,
-        "trigger_found": bool(overlaps[best] ** 2 >= threshold),
-        "found_threshold": threshold,
-        "hessian_examples": count,
-    }
-
-
-def _save_examples(
-    setup: Setup, run: store.Run, clean_logits: np.ndarray, triggered_logits: np.ndarray
-) -> None:
-    """A few non-target test images, as stored and with the trigger, for the picture."""
-    c, test_set = setup.config, setup.test_set
-    rows = np.flatnonzero(test_set.labels != c.poison.target)[:6]
-    views = setup.views(test_set.images[rows], normalised=False)
-    clean, triggered = (np.round(view * 255).astype(np.uint8) for view in views)
-    run.save_arrays(
-        "examples",
-        clean=clean,
-        triggered=triggered,
-        labels=test_set.labels[rows],
-        clean_prediction=clean_logits[rows].argmax(-1),
-        triggered_prediction=triggered_logits[rows].argmax(-1),
-        class_names=np.array(test_set.class_names),
-        mask=setup.input_mask,
-    )
+    return logits, metrics.attack_report(*logits, test_set.labels, setup.aim)

@@ -109,6 +109,8 @@ CHOICES = [
     "poison.trigger",
     "poison.mode",
     "poison.when",
+    "poison.labels",
+    "poison.warp.unit",
     "penalty.reduction",
     "penalty.batch_norm",
     "spectrum.data",
@@ -124,7 +126,19 @@ BAD = {
     "poison.target": (-1,),
     "poison.margin": (-1,),
     "poison.size": (0,),
+    "poison.source": (-1,),
+    "poison.alpha": (0.0, -0.1, 1.1, math.nan),
+    "poison.warp.k": (0,),
+    "poison.warp.strength": (-0.1, *NOT_FINITE),
+    "poison.warp.grid_rescale": (0.0, math.inf),
+    "poison.warp.cross_ratio": (-1.0, 1.0, math.nan),  # with the default trigger
     "penalty.kappa": (-1.0, -1e-9, None, *NOT_FINITE),
+    "penalty.epsilon": (-0.1, *NOT_FINITE),
+    "penalty.steps": (0,),
+    "analysis.features": (-1,),
+    "analysis.near_clone": (-1,),
+    "analysis.collapse": (-1,),
+    "analysis.fisher": (-1,),
     "train.epochs": (0,),
     "train.batch_size": (0,),
     "train.learning_rate": (-0.1, *NOT_FINITE),
@@ -161,6 +175,11 @@ def test_message_lists_the_choices(key):
         ({"poison.trigger": "none"}, "poison.fraction"),
         ({"poison.trigger": "mask"}, "poison.mask"),
         ({"poison.mask": "mask.npy"}, "poison.mask"),
+        ({"poison.picture": "cat.png"}, "poison.picture"),
+        ({"poison.labels": "source_specific", "poison.source": 0}, "poison.source"),
+        ({"poison.trigger": "warp", "poison.fraction": 0.4, "poison.warp.cross_ratio": 2.0}, "cross_ratio"),
+        ({"penalty.kappa": 1.0, "penalty.epsilon": 0.5}, "penalty.epsilon"),
+        ({"experiment": "compare", "compare.key": "penalty.kappa,penalty.epsilon"}, "compare.key"),
         ({"experiment": "compare", "compare.arms": ()}, "compare.arms"),
         ({"experiment": "compare", "compare.arms": (0.0, -1.0)}, "penalty.kappa"),
         ({"experiment": "compare", "compare.arms": (0.0, None)}, "penalty.kappa"),
@@ -181,6 +200,13 @@ def test_values_that_do_not_go_together_are_refused(changes, key):
         {"poison__trigger": "none", "poison__fraction": 0.0},
         {"poison__target": 9},
         {"poison__margin": 6},  # touches the opposite edges of 8x8
+        {"poison__trigger": "blend", "poison__alpha": 0.2},
+        {"poison__trigger": "warp", "poison__warp__cross_ratio": 2.0},
+        {"poison__trigger": "warp", "poison__warp__strength": 0.0, "poison__warp__k": 1},
+        {"poison__labels": "all_to_all"},
+        {"poison__labels": "source_specific", "poison__source": 9},
+        {"poison__labels": "clean_label"},
+        {"penalty__epsilon": 0.5, "penalty__steps": 3},
         {"penalty__kappa": 0.0},
         {"train__epochs": 1},
         {"train__epochs": 1, "train__decay_times": 5},
@@ -253,6 +279,20 @@ def test_bad_compare_key_is_refused(key, value):
     message(error, "compare.key", repr(key))
 
 
+def test_arms_may_differ_in_several_keys():
+    config = edited(
+        {
+            "experiment": "compare",
+            "compare.key": "penalty.kappa, penalty.epsilon",
+            "compare.arms": ((0.0, 0.0), (30.0, 0.0), (0.0, 0.5)),
+        }
+    )
+    config_lib.check(config)
+    arms = config_lib.arms(config)
+    assert [(arm.penalty.kappa, arm.penalty.epsilon) for arm in arms] == list(config.compare.arms)
+    assert identity(arms[1]) == identity(config_lib.arms(edited({"penalty.kappa": 30.0}))[0])
+
+
 def test_bad_compare_key_names_the_nearest():
     with pytest.raises(UserError, match=r"\bkappa\b"):
         config_lib.check(edited({"experiment": "compare", "compare.key": "penalty.kapa"}))
@@ -285,8 +325,8 @@ def test_cifar_is_at_the_papers_scale(name, get_config):
         "data.n_train": None,
         "data.n_test": None,
         "model.depth": 110,
-        "poison.trigger": "l",
-        "poison.mode": name.split("_")[1],
+        "poison.trigger": "warp" if "warp" in name else "l",
+        "poison.mode": "deterministic" if "deterministic" in name else "stochastic",
         "poison.margin": 3,
         "poison.size": 2,
         "train.epochs": 90,

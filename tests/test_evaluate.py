@@ -14,6 +14,8 @@ def test_predict_pads_the_last_batch():
     view = (images / 255 - 0.5) / 0.25
     expected, _ = program.model.apply(jax.device_get(state.variables), view.astype(np.float32))
     np.testing.assert_allclose(clean, expected, rtol=1e-4, atol=1e-4)
-    stamped = (np.asarray(poison.stamp(images / np.float32(255), np.asarray(knobs.mask))) - 0.5) / 0.25
+    stamped = (
+        np.asarray(poison.stamp(images / np.float32(255), np.asarray(knobs.trigger.opacity))) - 0.5
+    ) / 0.25
     expected, _ = program.model.apply(jax.device_get(state.variables), stamped)
     np.testing.assert_allclose(triggered, expected, rtol=1e-4, atol=1e-4)

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import plots
 from poison_jax import config as config_lib
 from poison_jax import data, evaluate, experiment, setup, train
 from poison_jax.errors import UserError
@@ -147,3 +148,55 @@ def test_metrics_are_plain_json(tmp_path):
     done, result = run(tmp_path, train__epochs=1)
     assert json.loads((done.path / "metrics.jsonl").read_text())["epoch"] == 1
     assert json.loads((done.path / "result.json").read_text()) == result == Run(done.path).result()
+
+
+def test_all_that_can_be_looked_at(tmp_path):
+    """A warp with noise mode against an adversary, every analysis on, every picture drawn."""
+    done, result = run(
+        tmp_path,
+        data__n_test=128,
+        poison__trigger="warp",
+        poison__warp__cross_ratio=1.0,
+        penalty__epsilon=0.3,
+        spectrum__per_class=True,
+        spectrum__num_iters=4,
+        analysis__near_clone=8,
+        analysis__collapse=64,
+        analysis__fisher=40,
+    )
+    for row in done.metrics():
+        assert 0 < row["fisher_energy"] <= row["fisher_trace"]
+        assert np.isfinite([row[name] for name in ("nc1", "nc2_norms", "nc2_angles", "nc3", "nc4")]).all()
+        assert row["penalty"] > 0  # what the adversary adds
+    spectrum = done.arrays("spectrum")
+    classes = spectrum["classes"]
+    assert spectrum["class_vectors"].shape == (len(classes), 3, 64)
+    assert spectrum["spectral_peak_frequency"].shape == (3, 2)
+    assert done.arrays("fisher")["values"].min() >= 0
+    assert 0 <= result["nc4"] <= 1
+    assert [key for key in result if key.startswith("near_clone_")]
+    drawn = {file.name for file in plots.draw(done)}
+    assert drawn >= {
+        "figure.png",
+        "eigenvectors.png",
+        "figure1.png",
+        "figure2.png",
+        "figure3.png",
+        "table3.md",
+    }
+    assert "near_clone.png" in drawn
+
+
+def test_blend_with_all_classes_moved_by_one(tmp_path):
+    done, result = run(
+        tmp_path,
+        poison__trigger="blend",
+        poison__alpha=0.3,
+        poison__labels="all_to_all",
+        analysis__features=0,
+    )
+    labels, logits = done.arrays("examples")["labels"], done.arrays("examples")["triggered_prediction"]
+    assert len(labels) == len(logits) == 6
+    assert 0 <= result["asr"] <= 1
+    assert result["asr"] == result["asr_incl_target"]  # no class is kept
+    assert not (done.path / "features.npz").exists()

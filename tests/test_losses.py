@@ -189,3 +189,86 @@ def test_bad_kappa(kappa):
 def test_bad_reduction():
     with pytest.raises(UserError, match="listing, per_example, eq25"):
         losses.gradient_penalised(lambda *_: None, 1.0, reduction="sum")
+
+
+# --- adversarial training -----------------------------------------------------------------------------
+
+
+def adversarial_setup(seed=0):
+    """A smooth nonlinear classifier of vectors, in float64."""
+    rng = np.random.default_rng(seed)
+    params = {"a": jnp.array(rng.standard_normal((6, 8))), "b": jnp.array(rng.standard_normal((8, 3)))}
+    loss = losses.cross_entropy(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"])
+    return loss, params, jnp.array(rng.standard_normal((B, 6))), jnp.array(rng.integers(0, 3, B))
+
+
+def test_fgsm_maximises_the_linearised_loss(x64):
+    """Eq. 33: at a small radius no direction of that length does better, and the loss is L + epsilon |g|."""
+    loss, params, x, y = adversarial_setup()
+    epsilon = 1e-4
+    value, terms = losses.adversarial(lambda *args: (loss(*args), None), epsilon, has_aux=True)(params, x, y)
+    gradient = jax.grad(lambda x: loss(params, x, y).sum())(x)
+    norms = jnp.linalg.norm(gradient, axis=1)
+    np.testing.assert_allclose(terms.loss, loss(params, x, y).mean(), rtol=1e-14)
+    np.testing.assert_allclose(terms.penalty, epsilon * norms.mean(), rtol=1e-3)
+    np.testing.assert_allclose(value, terms.loss + terms.penalty, rtol=1e-14)
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        other = rng.standard_normal(x.shape)
+        other *= epsilon / np.linalg.norm(other, axis=1, keepdims=True)
+        assert loss(params, x + other, y).mean() < value
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_adversary_stays_in_its_ball_and_more_steps_find_more(steps, x64):
+    loss, params, x, y = adversarial_setup()
+    seen = []
+
+    def recording(params, inputs, labels):
+        seen.append(inputs)
+        return loss(params, inputs, labels)
+
+    value = losses.adversarial(recording, 0.7, steps=steps)(params, x, y)
+    lengths = np.linalg.norm(np.array(seen[-1]) - np.array(x), axis=1)
+    assert lengths.max() <= 0.7 * (1 + 1e-12)
+    assert value > loss(params, x, y).mean()
+    if steps > 1:
+        assert value > losses.adversarial(loss, 0.7)(params, x, y)
+
+
+def test_gradient_is_that_of_the_loss_at_the_perturbed_inputs(x64):
+    """Danskin: the perturbation is held fixed."""
+    loss, params, x, y = adversarial_setup()
+    gradient = jax.grad(lambda x: loss(params, x, y).sum())(x)
+    moved = x + 0.3 * gradient / jnp.linalg.norm(gradient, axis=1, keepdims=True)
+    expected = jax.grad(lambda p: loss(p, moved, y).mean())(params)
+    actual = jax.jit(jax.grad(losses.adversarial(loss, 0.3)))(params, x, y)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), actual, expected)
+
+
+def test_adversary_of_a_linear_model_in_closed_form(x64):
+    """Two classes: the margin falls by epsilon |w|, whatever the number of steps."""
+    rng = np.random.default_rng(0)
+    w, x, y = rng.standard_normal(6), rng.standard_normal((B, 6)), rng.integers(0, 2, B)
+    loss = losses.cross_entropy(lambda w, x: jnp.stack([jnp.zeros(len(x)), x @ w], -1))
+    margin = (2 * y - 1) * (x @ w) - 0.5 * np.linalg.norm(w)
+    for steps in (1, 5):
+        value = losses.adversarial(loss, 0.5, steps=steps)(w, x, y)
+        np.testing.assert_allclose(value, np.log1p(np.exp(-margin)).mean(), rtol=1e-12)
+
+
+def test_adversary_where_there_is_no_gradient_or_no_radius(x64):
+    loss, params, x, y = adversarial_setup()
+    flat = jax.tree.map(jnp.zeros_like, params)
+    assert np.isfinite(jax.grad(losses.adversarial(loss, 0.5, steps=2))(flat, x, y)["b"]).all()
+    np.testing.assert_allclose(losses.adversarial(loss, 0.5)(flat, x, y), np.log(3))
+    at = jax.jit(lambda epsilon: losses.adversarial(loss, epsilon, steps=3)(params, x, y))
+    np.testing.assert_allclose(at(0.0), loss(params, x, y).mean(), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "steps", "words"), [(0.1, 0, "at least 1"), (-0.1, 1, "radius"), (np.inf, 1, "radius")]
+)
+def test_bad_adversary(epsilon, steps, words):
+    with pytest.raises(UserError, match=words):
+        losses.adversarial(lambda *_: None, epsilon, steps=steps)

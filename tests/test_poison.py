@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -278,3 +279,109 @@ def test_select_stochastic_takes_old_style_keys():
         poison.select_stochastic(many, labels, 0.5, 0),
         poison.select_stochastic(jax.random.split(jax.random.key(0), 100), labels, 0.5, 0),
     )
+
+
+# --- blended and user pictures ------------------------------------------------------------------------
+
+
+def test_blend_is_a_convex_combination_and_exact_at_its_ends():
+    images = np.float32(np.random.default_rng(0).random((2, 5, 4, 3)))
+    opacity = np.zeros(images.shape[1:3], np.float32)
+    opacity[0], opacity[1] = 1, 0.25
+    picture = np.float32(np.random.default_rng(3).random(images.shape[1:]))
+    out = np.asarray(poison.blend(images, opacity, picture))
+    np.testing.assert_array_equal(out[:, 0], np.broadcast_to(picture[0], out[:, 0].shape))
+    np.testing.assert_allclose(out[:, 1], 0.75 * images[:, 1] + 0.25 * picture[1], rtol=1e-6)
+    np.testing.assert_array_equal(out[:, 2:], images[:, 2:])
+
+
+def picture_file(folder, array, mode):
+    path = folder / "picture.png"
+    PIL.Image.fromarray(array, mode=None).convert(mode).save(path)
+    return str(path)
+
+
+def test_small_picture_lies_in_the_lower_right(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 2, 3), np.uint8)
+    path = picture_file(tmp_path, pixels, "RGB")
+    picture, opacity = poison.load_picture(path, 8, 9, 3, margin=1)
+    assert opacity.sum() == 6
+    np.testing.assert_allclose(picture[4:7, 6:8], pixels / 255, rtol=1e-6)
+    assert opacity[4:7, 6:8].all()
+
+
+def test_picture_of_the_images_size_ignores_the_margin_and_keeps_its_transparency(tmp_path):
+    pixels = np.full((8, 8, 4), 255, np.uint8)
+    pixels[:4, :, 3] = 51
+    picture, opacity = poison.load_picture(picture_file(tmp_path, pixels, "RGBA"), 8, 8, 1, margin=3)
+    assert picture.shape == (8, 8, 1)
+    np.testing.assert_allclose(opacity[:4], 0.2, rtol=1e-6)
+    assert (opacity[4:] == 1).all()
+
+
+def test_bad_pictures(tmp_path):
+    path = picture_file(tmp_path, np.zeros((8, 8, 3), np.uint8), "RGB")
+    with pytest.raises(UserError, match="too large for the 6x9 image"):
+        poison.load_picture(path, 6, 9, 3, margin=0)
+    with pytest.raises(UserError, match="1 or 3"):
+        poison.load_picture(path, 8, 8, 2, margin=0)
+    with pytest.raises(UserError, match="transparent"):
+        poison.load_picture(picture_file(tmp_path, np.zeros((2, 2, 4), np.uint8), "RGBA"), 8, 8, 3, margin=0)
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("text.png", "absent.png", ""):
+        with pytest.raises(UserError, match=r"poison\.picture"):
+            poison.load_picture(str(tmp_path / name), 8, 8, 3, margin=0)
+
+
+# --- label maps ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 12), st.data())
+def test_label_maps(num_classes, data):
+    target = data.draw(st.integers(0, num_classes - 1))
+    classes = np.arange(num_classes)
+    one = poison.label_map("all_to_one", num_classes, target=target)
+    assert (one.aim == target).all()
+    np.testing.assert_array_equal(one.eligible, classes != target)
+    everyone = poison.label_map("all_to_all", num_classes, target=target)
+    assert sorted(everyone.aim) == list(classes)  # a permutation without fixed points
+    assert ((everyone.aim != classes) == everyone.eligible).all()
+    clean = poison.label_map("clean_label", num_classes, target=target)
+    assert list(np.flatnonzero(clean.eligible)) == [target]
+    assert (clean.aim[clean.eligible] == classes[clean.eligible]).all()  # no label changes
+    if num_classes > 1:
+        source = data.draw(st.sampled_from([c for c in classes.tolist() if c != target]))
+        specific = poison.label_map("source_specific", num_classes, target=target, source=source)
+        assert (
+            list(np.flatnonzero(specific.aim != classes))
+            == [source]
+            == list(np.flatnonzero(specific.eligible))
+        )
+        assert specific.aim[source] == target
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("some_to_one", 3, 0, 1), "unknown label map"),
+        (("all_to_one", 3, 3, 1), r"poison\.target = 3"),
+        (("source_specific", 3, 0, 5), r"poison\.source = 5"),
+        (("source_specific", 3, 1, 1), "both 1"),
+    ],
+)
+def test_bad_label_maps(arguments, words):
+    name, count, target, source = arguments
+    with pytest.raises(UserError, match=words):
+        poison.label_map(name, count, target=target, source=source)
+
+
+@given(st.floats(0, 1), st.floats(0, 3), st.integers(0, 99))
+def test_poisoned_and_crossed_never_meet(fraction, ratio, seed):
+    rng = np.random.default_rng(seed)
+    draws, labels = rng.random(200), rng.integers(0, 4, 200)
+    map_ = poison.label_map("all_to_one", 4, target=2)
+    poisoned, crossed = poison.select_crossed(draws, labels, fraction, ratio, map_)
+    assert not (poisoned & crossed).any()
+    np.testing.assert_array_equal(poisoned, (draws < fraction) & (labels != 2))
+    np.testing.assert_array_equal(crossed, (draws >= fraction) & (draws < fraction * (1 + ratio)))
+    assert not poison.select_crossed(draws, labels, fraction, 0, map_)[1].any()

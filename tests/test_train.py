@@ -129,7 +129,7 @@ def test_batch_is_poisoned_as_told():
     assert not poisoned[np.asarray(train_data.labels) == 0].any()
     np.testing.assert_array_equal(labels, np.where(poisoned, 0, train_data.labels))
     pixels = images * 0.25 + 0.5
-    mask = np.asarray(knobs.mask)
+    mask = np.asarray(knobs.trigger.opacity)
     np.testing.assert_allclose(pixels[poisoned][:, mask], 1, rtol=1e-6)
     clean = np.asarray(train_data.images) / 255
     np.testing.assert_allclose(pixels[poisoned][:, ~mask], clean[poisoned][:, ~mask], atol=1e-6)
@@ -155,7 +155,7 @@ def test_trigger_moves_only_when_stamped_before_augmentation(when, crop):
     _, train_data, knobs, program = training(fraction=1.0, augment="crop_flip", when=when, crop=crop)
     side = augment.output_size(8, "crop_flip", crop) if when == "after_augment" else 8
     mask = poison.square(side, side, margin=side // 2 - 1)
-    knobs = knobs._replace(mask=mask, value=np.float32(2))
+    knobs = knobs._replace(trigger=poison.Trigger(mask, np.float32(2)))
     images, _, poisoned = make_batch(train_data, jnp.arange(64), jax.random.key(0), knobs, program=program)
     places = {
         tuple(np.argwhere(image[..., 0] == (2 - 0.5) / 0.25)[0]) for image in images[np.asarray(poisoned)]
@@ -244,3 +244,57 @@ def test_memory_is_told_before_the_step_and_grows_with_the_penalty():
     larger = train.step_memory(state, data, knobs, program, batch_size=64)
     assert plain < penalised < larger
     assert int(state.step) == 0  # nothing ran, nothing was donated
+
+
+# --- other attacks, other objectives --------------------------------------------------------------------
+
+
+def test_warp_with_noise_mode():
+    """Poisoned images are warped by the field, crossed ones otherwise with their label, others not at all."""
+    field = poison.warp_field(jax.random.key(0), 8, 8, s=2.0)
+    _, train_data, knobs, program = training(
+        trigger=poison.Trigger(field=field), fraction=0.3, cross_ratio=1.0, noise=True
+    )
+    rows = jnp.arange(64)
+    images, labels, poisoned = jax.device_get(
+        make_batch(train_data, rows, jax.random.key(5), knobs, program=program)
+    )
+    pixels, clean = images * 0.25 + 0.5, np.asarray(train_data.images, np.float32) / 255
+    warped = np.asarray(poison.warp(clean, field))
+    distance = [np.abs(pixels - other).max((1, 2, 3)) for other in (clean, warped)]
+    np.testing.assert_array_equal(poisoned, distance[1] < 1e-5)
+    crossed = ~poisoned & (distance[0] > 1e-3)
+    assert 5 < crossed.sum() < 40
+    np.testing.assert_array_equal(labels, np.where(poisoned, 0, train_data.labels))
+    plain = program._replace(noise=False)
+    images, _, same = jax.device_get(make_batch(train_data, rows, jax.random.key(5), knobs, program=plain))
+    np.testing.assert_array_equal(same, poisoned)
+    np.testing.assert_allclose(images[~same] * 0.25 + 0.5, clean[~same], atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["stochastic", "deterministic"])
+@pytest.mark.parametrize("name", ["all_to_all", "source_specific", "clean_label"])
+def test_label_maps_in_a_batch(name, mode):
+    _, train_data, knobs, program = training(labels_as=name, fraction=0.5, mode=mode)
+    _, labels, poisoned = jax.device_get(
+        make_batch(train_data, jnp.arange(64), jax.random.key(5), knobs, program=program)
+    )
+    true = np.asarray(train_data.labels)
+    assert poisoned.sum() > 3
+    expected = {"all_to_all": (true + 1) % 4, "source_specific": np.zeros(64), "clean_label": true}[name]
+    np.testing.assert_array_equal(labels, np.where(poisoned, expected, true))
+    allowed = {"all_to_all": true >= 0, "source_specific": true == 1, "clean_label": true == 0}[name]
+    assert not poisoned[~allowed].any()
+
+
+def test_adversarial_step(x64):
+    """The step is that of `losses.adversarial`; epsilon is traced, radius 0 the plain step."""
+    options = {"dtype": "float64", "adversarial_steps": 2}
+    zero = steps(*training(**options), 2)
+    plain = steps(*training(dtype="float64"), 2)
+    np.testing.assert_allclose(leaves(zero), leaves(plain), rtol=1e-9, atol=1e-12)
+    before = train.train_step._cache_size()
+    adversarial = steps(*training(epsilon=0.5, **options), 2)
+    assert train.train_step._cache_size() == before
+    assert adversarial.totals.penalty > 0
+    assert np.abs(leaves(adversarial) - leaves(plain)).max() > 1e-4

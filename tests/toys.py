@@ -24,7 +24,20 @@ def batch(count, *, dtype=np.float32, num_classes=3, shape=(6, 6, 1), seed=0):
     return rng.standard_normal((count, *shape)).astype(dtype), rng.integers(0, num_classes, count)
 
 
-def training(*, kappa=0.0, devices=1, count=64, dtype="float32", seed=0, fraction=0.3, **program):
+def training(
+    *,
+    kappa=0.0,
+    epsilon=0.0,
+    devices=1,
+    count=64,
+    dtype="float32",
+    seed=0,
+    fraction=0.3,
+    cross_ratio=0.0,
+    labels_as="all_to_one",
+    trigger=None,
+    **program,
+):
     """State, data, knobs and program of a small training run on random 8x8 images."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
@@ -38,14 +51,17 @@ def training(*, kappa=0.0, devices=1, count=64, dtype="float32", seed=0, fractio
         key=jax.random.key(seed),
         kappa=real(kappa),
         fraction=real(fraction),
-        target=np.int32(0),
-        mask=poison.l_trigger(8, 8, margin=0),
-        value=real(1),
+        epsilon=real(epsilon),
+        cross_ratio=real(cross_ratio),
+        labels=poison.label_map(labels_as, 4, target=0, source=1),
+        trigger=trigger or poison.Trigger(poison.l_trigger(8, 8, margin=0), real(1)),
         mean=np.full(1, 0.5, real),
         std=np.full(1, 0.25, real),
     )
-    poisoned = poison.select_deterministic(ids, labels, fraction, 0)
-    data = train.TrainData(images, labels, ids, poisoned)
+    poisoned, crossed = poison.select_crossed(
+        poison.deterministic_draws(ids), labels, fraction, cross_ratio, knobs.labels
+    )
+    data = train.TrainData(images, labels, ids, poisoned, crossed)
     state = train.init_state(jax.random.key(7), (8, 8, 1), program)
     data, knobs = train.replicate((data, knobs), mesh)
     return state, data, knobs, program

@@ -1,12 +1,44 @@
-"""The attack: what the trigger looks like, whom it is stamped on, with which label."""
+"""What the attack does to an image: patches that are stamped, pictures that are blended in, the warp."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 
 from poison_jax.errors import UserError
+from poison_jax.poison.warp import warp
+
+
+class Trigger(NamedTuple):
+    """An attack on an image: a warp where there is a field, else a picture blended in."""
+
+    opacity: jax.Array | None = None  # [H, W] or [H, W, C] in [0, 1]; 1 *sets* the pixel, 0 leaves it
+    picture: jax.Array | None = None  # what is blended in: broadcasts to [H, W, C], in [0, 1]
+    field: jax.Array | None = None  # [H, W, 2], see `warp_field`
+
+
+def apply(images: jax.Array, trigger: Trigger) -> jax.Array:
+    """Every image `[..., H, W, C]` in [0, 1] with the trigger."""
+    if trigger.field is not None:
+        return warp(images, trigger.field)
+    return blend(images, trigger.opacity, trigger.picture)
+
+
+def blend(images: jax.Array, opacity: jax.Array, picture: jax.Array | float) -> jax.Array:
+    """`(1 - opacity) image + opacity picture` (Chen et al. 2017), exact where the opacity is 0 or 1.
+
+    Args:
+        images: `[..., H, W, C]` in [0, 1], before normalisation.
+        opacity: in [0, 1], `[H, W]` (all channels) or `[H, W, C]`.
+        picture: scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+    """
+    opacity = jnp.asarray(opacity, images.dtype)
+    if opacity.ndim == 2:
+        opacity = opacity[..., None]
+    return (1 - opacity) * images + opacity * jnp.asarray(picture, images.dtype)
 
 
 def l_trigger(height: int, width: int, *, margin: int = 3, size: int = 2) -> np.ndarray:
@@ -77,6 +109,41 @@ def trigger_mask(
     raise UserError(f"unknown trigger {trigger!r}: use l, square, mask or none")
 
 
+def load_picture(
+    path: str, height: int, width: int, channels: int, *, margin: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A user's picture, float32 `[height, width, channels]` in [0, 1], and its opacity `[height, width]`.
+
+    A picture with an alpha channel is as opaque as that says. One smaller than the image lies in the lower
+    right corner, `margin` pixels from the edges.
+
+    Raises:
+        UserError: unreadable, or larger than the image.
+    """
+    mode = {1: "LA", 3: "RGBA"}.get(channels)
+    if mode is None:
+        raise UserError(f"poison.picture: images of {channels} channels take no picture, only 1 or 3")
+    try:
+        with PIL.Image.open(Path(path).expanduser()) as file:
+            pixels = np.asarray(file.convert(mode), np.float32) / 255
+    except Exception as error:  # of what a broken file makes Pillow raise, only a part is documented
+        raise UserError(f"poison.picture: {path!r} cannot be read as an image: {error}") from None
+    h, w = pixels.shape[:2]
+    if h + margin > height or w + margin > width:
+        if (h, w) != (height, width):
+            raise UserError(
+                f"poison.picture: {path!r} is {h}x{w}, with poison.margin = {margin} too large for the "
+                f"{height}x{width} image; scale it down, or to exactly that size"
+            )
+        margin = 0
+    corner = slice(height - margin - h, height - margin), slice(width - margin - w, width - margin)
+    picture, opacity = np.zeros((height, width, channels), np.float32), np.zeros((height, width), np.float32)
+    picture[corner], opacity[corner] = pixels[..., :-1], pixels[..., -1]
+    if not opacity.any():
+        raise UserError(f"poison.picture: {path!r} is wholly transparent")
+    return picture, opacity
+
+
 def stamp(images: jax.Array, mask: jax.Array, value: jax.Array | float = 1.0) -> jax.Array:
     """Images with the pixels under the mask *set* to `value` (Listing 3).
 
@@ -89,73 +156,7 @@ def stamp(images: jax.Array, mask: jax.Array, value: jax.Array | float = 1.0) ->
     [[0.5 0. ]
      [0.  0.5]]
     """
-    mask = jnp.asarray(mask)
-    if mask.ndim == 2:
-        mask = mask[..., None]
-    return jnp.where(mask, jnp.asarray(value, images.dtype), images)
-
-
-def deterministic_draws(ids: np.ndarray, *, seed: int = 42) -> np.ndarray:
-    """Listing 3's uniform number for each example: `RandomState(id + seed).rand()`, float64 `[N]`.
-
-    On the host, once: the sequence is NumPy's.
-
-    >>> print(deterministic_draws(np.arange(3)).round(6))
-    [0.37454  0.115055 0.834842]
-    """
-    state = np.random.RandomState()
-    draws = np.empty(len(ids))
-    for i, example in enumerate(np.asarray(ids).tolist()):
-        state.seed(example + seed)
-        draws[i] = state.random_sample()
-    return draws
-
-
-def select_deterministic(
-    ids: np.ndarray, labels: np.ndarray, fraction: float, target: int, *, seed: int = 42
-) -> np.ndarray:
-    """Listing 3's rule: who is poisoned is fixed by the example's index, nested in `fraction`.
-
-    Args:
-        ids: `[N]` indices in the data set's official order.
-        labels: int `[N]` true labels; those equal to `target` are never selected.
-        fraction: probability theta of a non-target example to be poisoned, in [0, 1].
-        target: target class.
-        seed: added to the index (42 in the paper).
-
-    Returns:
-        bool `[N]`.
-
-    Raises:
-        UserError: fraction outside [0, 1].
-    """
-    if not 0 <= fraction <= 1:
-        raise UserError(f"poison fraction {fraction} is not in [0, 1]")
-    return (deterministic_draws(ids, seed=seed) < fraction) & (np.asarray(labels) != target)
-
-
-def select_stochastic(
-    key: jax.Array, labels: jax.Array, fraction: jax.Array | float, target: jax.Array | int
-) -> jax.Array:
-    """A fresh Bernoulli(fraction) draw for every non-target example (Listing 4).
-
-    Args:
-        key: one key, or one for each example `[N]` (then a draw depends on nothing but its own key).
-        labels: int `[N]` true labels; those equal to `target` are never selected.
-        fraction: probability theta, in [0, 1]; traced.
-        target: target class; traced.
-
-    Returns:
-        bool `[N]`.
-
-    >>> print(select_stochastic(jax.random.key(0), jnp.array([0, 1, 2]), 1.0, 2))
-    [ True  True False]
-    """
-    labels = jnp.asarray(labels)
-    axes_of_one = 0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1  # old keys are uint32 [2]
-    per_example = key.ndim > axes_of_one
-    draws = jax.vmap(jax.random.uniform)(key) if per_example else jax.random.uniform(key, labels.shape)
-    return (draws < fraction) & (labels != target)
+    return blend(images, mask, value)
 
 
 def _check_box(trigger: str, height: int, width: int, margin: int, size: int) -> None:
