@@ -1,0 +1,204 @@
+"""The input Fisher against dense oracles, the training penalty, Bartlett's identity and statsmodels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from toys import batch, network
+
+from poison_jax import fisher, losses, spectrum, train
+from poison_jax.errors import UserError
+
+KEY = jax.random.key(3)
+
+
+def dense(apply_fn, variables, images, labels):
+    """Gradients `[N, d]` one example at a time, and F."""
+
+    def loss(image, label):
+        out = apply_fn(variables, image[None])
+        logits = out[0] if isinstance(out, tuple) else out
+        return -jax.nn.log_softmax(logits[0])[label]
+
+    gradients = jax.jit(jax.vmap(jax.grad(loss)))(images, jnp.asarray(labels))
+    gradients = np.asarray(gradients).reshape(len(images), -1)
+    return gradients, gradients.T @ gradients / len(images)
+
+
+def two_layers(variables, images):
+    hidden = jnp.tanh(images.reshape(len(images), -1) @ variables["in"] + variables["shift"])
+    return hidden @ variables["out"] + variables["bias"]
+
+
+def weights(dtype=np.float64):
+    rng = np.random.default_rng(0)
+    shapes = {"in": (36, 20), "shift": 20, "out": (20, 3), "bias": 3}
+    return {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_a_network_against_the_dense_fisher(batch_size, x64):
+    """Batch norm at running statistics; eleven images: batches of 4 leave a ragged one; 64 exceeds them."""
+    model, variables = network(dtype="float64")
+    images, labels = batch(11, dtype=np.float64)
+    gradients, F = dense(model.apply, variables, images, labels)
+    scale = np.abs(F).max()
+    found = fisher.input_gradients(model.apply, variables, images, labels, batch_size=batch_size)
+    assert found.shape == (11, 36)
+    np.testing.assert_allclose(found, gradients, atol=1e-12 * np.abs(gradients).max())
+    options = {"k": 36, "num_iters": 36, "key": KEY, "batch_size": batch_size}
+    pairs = fisher.input_fisher(model.apply, variables, images, labels, **options)
+    np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(F)[::-1], atol=1e-10 * scale)
+    np.testing.assert_allclose(pairs.vectors @ F, pairs.vectors * pairs.values[:, None], atol=1e-9 * scale)
+    assert np.abs(pairs.values[11:]).max() < 1e-10 * scale < pairs.values[0]  # its rank is at most 11
+
+
+def test_float32_agrees_with_the_dense_fisher_in_float64(x64):
+    images, labels = batch(40, dtype=np.float64)
+    _, F = dense(two_layers, weights(), images, labels)
+    single = jax.tree.map(np.float32, weights())
+    options = {"k": 3, "num_iters": 20, "key": KEY, "batch_size": 16}
+    pairs = fisher.input_fisher(two_layers, single, images.astype(np.float32), labels, **options)
+    eps = np.finfo(np.float32).eps
+    values, vectors = np.linalg.eigh(F)
+    assert pairs.values.dtype == pairs.vectors.dtype == np.float32
+    np.testing.assert_allclose(pairs.values, values[::-1][:3], rtol=100 * eps)
+    assert pairs.residuals.max() < 100 * eps * values[-1]
+    np.testing.assert_allclose(np.abs(pairs.vectors[0] @ vectors[:, -1]), 1, rtol=100 * eps)
+
+
+def test_bartletts_identity(x64):
+    """Averaged over labels drawn from the network's own p(y|x), Fisher and Hessian are the same matrix."""
+    variables, p = weights(), np.array([0.5, 0.25, 0.25])
+    variables["bias"] = np.log(p) - np.tanh(variables["shift"]) @ variables["out"]
+    images, labels = np.zeros((4, 6, 6, 1)), np.array([0, 0, 1, 2])
+    options = {"k": 4, "num_iters": 12, "key": KEY, "batch_size": 4}
+    of_fisher = fisher.input_fisher(two_layers, variables, images, labels, **options)
+    of_hessian = spectrum.input_hessian(two_layers, variables, images, labels, **options)
+    np.testing.assert_allclose(of_fisher.values, of_hessian.values, atol=1e-12 * of_hessian.values[0])
+    np.testing.assert_allclose(of_fisher.vectors[:2], of_hessian.vectors[:2], atol=1e-10)
+    assert of_hessian.values[1] > 0.01 * of_hessian.values[0]
+
+
+@pytest.mark.parametrize(("reduction", "factor"), [("per_example", 1), ("eq25", 1 / 2), ("listing", 1 / 13)])
+def test_the_penalty_is_kappa_times_the_trace(reduction, factor, x64):
+    """Eq. 34, for a network whose examples do not see each other, as with frozen statistics."""
+    images, labels = batch(13, dtype=np.float64)
+    loss = losses.cross_entropy(two_layers, has_aux=True)
+    objective = losses.gradient_penalised(loss, 3.0, reduction=reduction, has_aux=True)
+    _, terms = objective(weights(), jnp.asarray(images), labels)
+    gradients = fisher.input_gradients(two_layers, weights(), images, labels, batch_size=5)
+    np.testing.assert_allclose(terms.penalty, 3 * factor * fisher.trace(gradients), rtol=1e-12)
+
+
+def test_energies_are_quadratic_forms(x64):
+    images, labels = batch(9, dtype=np.float64)
+    gradients, F = dense(two_layers, weights(), images, labels)
+    directions = np.random.default_rng(1).standard_normal((4, 36))
+    directions[2] = 0
+    found = fisher.energies(jnp.asarray(gradients), directions)
+    rest = directions[[0, 1, 3]]
+    expected = np.einsum("mi,ij,mj->m", rest, F, rest) / np.sum(rest**2, axis=1)
+    np.testing.assert_allclose(found[[0, 1, 3]], expected, rtol=1e-12)
+    assert np.isnan(found[2])
+    np.testing.assert_allclose(fisher.energies(gradients, 5 * directions), found, rtol=1e-12)
+    axes = fisher.energies(gradients, np.eye(36))
+    np.testing.assert_allclose([axes.sum(), np.trace(F)], fisher.trace(gradients), rtol=1e-12)
+    pairs = fisher.input_fisher(
+        two_layers, weights(), images, labels, k=2, num_iters=36, key=KEY, batch_size=9
+    )
+    np.testing.assert_allclose(fisher.energies(gradients, pairs.vectors), pairs.values, rtol=1e-10)
+
+
+def test_a_mesh_changes_nothing(x64):
+    images, labels = batch(19, dtype=np.float64)
+    mesh = train.make_mesh()
+    assert mesh.size == 8
+    spread = train.replicate(weights(), mesh)
+    options = {"k": 4, "num_iters": 12, "key": KEY, "batch_size": 8}
+    alone = fisher.input_fisher(two_layers, weights(), images, labels, **options)
+    together = fisher.input_fisher(two_layers, spread, images, labels, mesh=mesh, **options)
+    np.testing.assert_allclose(alone.values, together.values, rtol=1e-12)
+    np.testing.assert_allclose(alone.vectors, together.vectors, atol=1e-9)
+
+
+def flat(variables, images):
+    return jnp.zeros((len(images), 3)) + 0 * images.sum()
+
+
+def test_a_network_without_gradients():
+    images, labels = batch(5)
+    gradients = fisher.input_gradients(flat, {}, images, labels, batch_size=2)
+    assert fisher.trace(gradients) == 0
+    np.testing.assert_array_equal(fisher.energies(gradients, np.eye(36)[:2]), 0)
+    pairs = fisher.input_fisher(flat, {}, images, labels, k=3, num_iters=6, key=KEY, batch_size=2)
+    np.testing.assert_array_equal(pairs.values, 0)
+    np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(3), atol=1e-6)
+
+
+def test_compiles_once_for_many_networks_and_image_counts():
+    before = fisher._batch_gradients._cache_size()
+    for count, scale in ((8, 1.0), (7, 1.1), (13, 1.2)):
+        scaled = jax.tree.map(lambda leaf, s=scale: np.float32(s * leaf), weights())
+        fisher.input_gradients(two_layers, scaled, *batch(count), batch_size=4)
+    assert fisher._batch_gradients._cache_size() == before + 1
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_decay_against_statsmodels(seed):
+    rng = np.random.default_rng(seed)
+    times = np.sort(rng.uniform(0, 4, 9))
+    energies = 2.5 * np.exp(-0.7 * times + 0.1 * rng.standard_normal(9))
+    fit = sm.OLS(np.log(energies), sm.add_constant(times)).fit()
+    low, high = -fit.conf_int(0.05)[1][::-1]
+    np.testing.assert_allclose(fisher.decay(times, energies), (-fit.params[1], low, high), rtol=1e-10)
+
+
+def test_decay_of_an_exponential_is_exact():
+    times = np.linspace(0, 2, 30)
+    np.testing.assert_allclose(fisher.decay(times, 5 * np.exp(-1.3 * times)), 1.3, rtol=1e-9)
+    np.testing.assert_allclose(fisher.decay(times, np.exp(0.4 * times)), -0.4, rtol=1e-9)
+    np.testing.assert_allclose(fisher.decay(times, np.full(30, 3.0)), 0, atol=1e-12)
+
+
+def test_decay_of_two_points_has_no_interval():
+    rate, low, high = fisher.decay([1, 3], [np.e**4, 1])
+    np.testing.assert_allclose(rate, 2)
+    assert (low, high) == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_no_rate_where_an_energy_has_no_logarithm(bad):
+    assert np.isnan(fisher.decay([0, 1, 2, 3], [1, 0.5, bad, 0.1])).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: fisher.decay([0, 1], [1, 2, 3]), "not n of each"),
+        (lambda: fisher.decay([1, 1, 1], [1, 2, 3]), "two different"),
+        (lambda: fisher.decay([1], [1]), "two different"),
+        (lambda: fisher.decay([0, np.nan], [1, 2]), "finite times"),
+        (lambda: fisher.energies(np.ones((3, 4)), np.ones((2, 5))), "do not fit"),
+        (lambda: fisher.energies(np.ones((3, 4)), np.ones(4)), "do not fit"),
+        (lambda: run(labels=np.zeros(3, int)), "N labels"),
+        (lambda: run(images=np.zeros((8, 6, 6, 1), np.uint8)), "uint8: scale and normalise"),
+        (lambda: run(images=np.full((8, 6, 6, 1), np.nan, np.float32)), "not finite"),
+        (lambda: run(mesh=train.make_mesh(), batch_size=12), "multiple of the mesh"),
+        (lambda: run(k=6), "raise num_iters"),
+        (lambda: run(num_iters=37), "exceeds the dimension 36"),
+    ],
+)
+def test_bad_input(call, says):
+    with pytest.raises(UserError, match=says):
+        call()
+
+
+def run(**changes):
+    images, labels = batch(8)
+    arguments = {"images": images, "labels": labels, "k": 2, "num_iters": 5, "batch_size": 8} | changes
+    variables = jax.tree.map(np.float32, weights())
+    return fisher.input_fisher(
+        two_layers, variables, arguments.pop("images"), arguments.pop("labels"), key=KEY, **arguments
+    )
