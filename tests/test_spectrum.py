@@ -1,4 +1,4 @@
-"""The input Hessian of a network against the dense one."""
+"""The input Hessian of a network against the dense one; the waves in an image."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import batch, network
 
-from poison_jax import spectrum, train
+from poison_jax import lanczos, spectrum, train
 from poison_jax.errors import UserError
 from poison_jax.losses import cross_entropy
 from poison_jax.spectrum import input_hessian
@@ -172,3 +172,138 @@ def test_bad_input(change, says):
         input_hessian(
             model.apply, variables, arguments.pop("images"), arguments.pop("labels"), key=KEY, **arguments
         )
+
+
+SMALL = (3, 3, 1)
+
+
+def toy_weights(dtype=np.float64):
+    rng = np.random.default_rng(0)
+    return {
+        "in": rng.standard_normal((9, 20)).astype(dtype),
+        "out": rng.standard_normal((20, 3)).astype(dtype),
+    }
+
+
+@pytest.mark.parametrize("python_loop", [True, False])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_hessian_is_the_mean_of_the_classes_weighted_by_size(python_loop, devices, x64):
+    """All their eigenpairs, put together again; 19 images in classes of unequal sizes, one without images."""
+    images, _ = batch(19, dtype=np.float64, shape=SMALL)
+    labels = np.repeat([0, 2, 1], [3, 11, 5])
+    mesh = train.make_mesh() if devices > 1 else None
+    variables = toy_weights() if mesh is None else train.replicate(toy_weights(), mesh)
+    options = {"key": KEY, "batch_size": 8, "mesh": mesh, "python_loop": python_loop}
+    pairs = spectrum.per_class(two_layers, variables, images, labels, 4, k=9, num_iters=9, **options)
+    hessians = np.einsum("kai,ka,kaj->kij", pairs.vectors, pairs.values, pairs.vectors)
+    H = np.asarray(dense(two_layers, toy_weights(), images, labels))
+    np.testing.assert_allclose(np.einsum("k,kij->ij", [3, 5, 11], hessians[:3]) / 19, H, atol=1e-9)
+    assert pairs.values.shape == pairs.residuals.shape == (4, 9)
+    assert pairs.smallest_value.shape == pairs.smallest_residual.shape == (4,)
+    assert all(np.isnan(part[3]).all() for part in pairs)
+    own = labels == 1
+    alone = input_hessian(two_layers, variables, images[own], labels[own], k=3, num_iters=9, **options)
+    np.testing.assert_allclose(pairs.values[1][:3], alone.values, rtol=1e-9)
+
+
+@pytest.mark.parametrize("python_loop", [True, False])
+def test_one_compilation_serves_all_classes(python_loop):
+    def apply(variables, images):
+        return two_layers(variables, images)
+
+    images, _ = batch(40, shape=SMALL)
+    labels = np.repeat([0, 1, 2], [3, 10, 27])
+    functions = spectrum._linearise, spectrum._apply, lanczos._tridiagonalise
+    before = [function._cache_size() for function in functions]
+    products = []
+    pairs = spectrum.per_class(
+        apply,
+        toy_weights(np.float32),
+        images,
+        labels,
+        3,
+        k=2,
+        num_iters=5,
+        key=KEY,
+        batch_size=4,
+        python_loop=python_loop,
+        on_product=lambda: products.append(1),
+    )
+    assert np.isfinite(pairs.values).all()
+    after = [function._cache_size() for function in functions]
+    assert tuple(np.subtract(after, before)) == ((1, 1, 0) if python_loop else (0, 0, 1))
+    assert len(products) == (3 * (5 + 2 + 1) if python_loop else 0)
+
+
+def test_labels_that_are_no_classes():
+    images, labels = batch(8, shape=SMALL)
+    for wrong in (labels + 3, labels - 3):
+        with pytest.raises(UserError, match="are not of 3 classes"):
+            spectrum.per_class(
+                two_layers, toy_weights(), images, wrong, 3, k=1, num_iters=2, key=KEY, batch_size=8
+            )
+
+
+def wave(down, along, height=32, width=32):
+    rows, columns = np.mgrid[:height, :width]
+    return np.cos(2 * np.pi * (down * rows / height + along * columns / width) + 0.3)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "shape"),
+    [((3, 5), (32, 32)), ((-3, 5), (32, 32)), ((6, 0), (32, 32)), ((0, 7), (20, 32)), ((-9, 2), (21, 15))],
+)
+def test_the_peak_of_a_grating(frequency, shape):
+    for image in (wave(*frequency, *shape), 5 - wave(-frequency[0], -frequency[1], *shape)):
+        peak = spectrum.spectral_peak(image)
+        assert tuple(peak.frequency) == frequency
+        np.testing.assert_allclose(peak.share, 1)
+        assert peak.prominence > 1e15
+
+
+def test_the_finest_wave_there_is():
+    """Its own mirror image: counted once."""
+    checkers = (-1.0) ** np.add.outer(np.arange(8), np.arange(8))
+    peak = spectrum.spectral_peak(checkers)
+    assert tuple(peak.frequency) == (4, 4)
+    assert peak.share == 1
+
+
+def test_the_peak_of_a_grid_in_noise():
+    """Two gratings, of which the stronger is named; its share is that of its power."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal((32, 32))
+    peak = spectrum.spectral_peak(wave(0, 4) + 0.5 * wave(4, 0) + noise)
+    assert tuple(peak.frequency) == (0, 4)
+    np.testing.assert_allclose(peak.share, 0.5 / (0.5 + 0.125 + 0.01), rtol=0.02)
+    assert peak.prominence > 1000
+
+
+def test_channels_of_opposite_sign_do_not_hide_a_wave():
+    grid = wave(2, 6)
+    peak = spectrum.spectral_peak(np.stack([grid, -0.5 * grid, -0.5 * grid], axis=-1))
+    assert tuple(peak.frequency) == (2, 6)
+    np.testing.assert_allclose(peak.share, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "mean", "rare"), [((32, 32), (np.log(512) + 0.5772) / np.log(2), 23), ((32, 32, 3), 4.0, 6.6)]
+)
+def test_the_prominence_of_white_noise(shape, mean, rare):
+    """What the docstring says of it."""
+    rng = np.random.default_rng(0)
+    found = np.array([spectrum.spectral_peak(rng.standard_normal(shape)).prominence for _ in range(400)])
+    np.testing.assert_allclose(found.mean(), mean, rtol=0.07)
+    assert 0.001 <= np.mean(found > rare) <= 0.025
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 5, 3), (1, 1)])
+def test_a_constant_image_has_no_peak(shape):
+    peak = spectrum.spectral_peak(np.full(shape, 0.1))
+    assert tuple(peak.frequency) == (0, 0)
+    assert (peak.share, peak.prominence) == (0, 0)
+
+
+@pytest.mark.parametrize("image", [np.zeros(4), np.zeros((0, 3)), np.full((4, 4), np.nan)])
+def test_what_is_no_image_has_no_peak(image):
+    with pytest.raises(UserError, match="an image of shape"):
+        spectrum.spectral_peak(image)
