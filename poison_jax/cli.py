@@ -4,6 +4,7 @@
 """
 
 import ast
+import contextlib
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from poison_jax import allocator, cache
+from poison_jax import config as config_lib
 from poison_jax.errors import Interrupted, UserError
 
 
@@ -46,7 +48,8 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
             if not hasattr(config.value, "experiment"):
                 raise UserError("the config file needs a get_config() that edits poison_jax.config.default()")
             overridden = config_flags.get_override_values(flags.FLAGS["config"])
-            if config.value.experiment == "compare" and config.value.compare.key in overridden:
+            compared = config_lib.compared_keys(config.value)
+            if config.value.experiment == "compare" and any(key in overridden for key in compared):
                 config.value.experiment = "train"  # --config.penalty.kappa=100 means that one
             return rest
         except Exception as error:  # a config file is a program: it may raise anything
@@ -54,23 +57,30 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
             _fail(about + _one_line(error))
 
     def call(_) -> None:
-        logging.set_verbosity(logging.ERROR)  # of the libraries
-        allocator.keep_memory()
-        cache.keep_compilations()
-        try:
+        with ready():
             main(config.value, workdir.value, tensorboard=tensorboard.value)
-        except Interrupted as error:
-            print(error, file=sys.stderr)
-            sys.exit(143)
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on with what is not done", file=sys.stderr)
-            sys.exit(130)
-        except UserError as error:
-            _fail(str(error))
-        except OSError as error:
-            _fail(f"{_one_line(error)}: free some space, or choose another --workdir")
 
     app.run(call, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def ready() -> Iterator[None]:
+    """Within it memory and compilations are kept, and a foreseeable failure is one line and a status."""
+    logging.set_verbosity(logging.ERROR)  # of the libraries
+    allocator.keep_memory()
+    cache.keep_compilations()
+    try:
+        yield
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(143)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with what is not done", file=sys.stderr)
+        sys.exit(130)
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{_one_line(error)}: free some space, or choose another --workdir")
 
 
 _QUOTED = "Traceback (most recent call last)"

@@ -329,6 +329,21 @@ def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
     return result
 
 
+def from_json(stored: dict, where: str) -> ml_collections.ConfigDict:
+    """The config that a run's `config.json` holds; keys that it lacks, being older, have their defaults.
+
+    Raises:
+        UserError: it holds a key that this version does not know, or a value of another type.
+    """
+    config = default()
+    for key, value in flatten(ml_collections.ConfigDict(stored)).items():
+        try:
+            config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{where}: config key {key!r} is not of this version: {error}") from None
+    return config
+
+
 def compared_keys(config: ml_collections.ConfigDict) -> list[str]:
     """The keys in which the arms of a comparison differ."""
     return [key.strip() for key in config.compare.key.split(",")]

@@ -1,14 +1,16 @@
 """A config made concrete: data, network, trigger and program, checked against each other."""
 
 import functools
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, data, evaluate, models, poison, train
+from poison_jax import augment, console, data, evaluate, models, poison, store, train
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
+from poison_jax.checkpoint import Checkpoints
 from poison_jax.errors import UserError
 
 
@@ -166,6 +168,31 @@ class Setup:
         if not normalised:
             knobs = knobs._replace(mean=np.zeros_like(knobs.mean), std=np.ones_like(knobs.std))
         return jax.device_get(evaluate.views(images, knobs, self.program))
+
+
+def restore(run: store.Run, **changes: Any) -> tuple[Setup, train.TrainState]:
+    """The setup of a run that was made before, and the network of its newest whole checkpoint.
+
+    Args:
+        run: of experiment=train.
+        changes: dotted config keys that do not change the network (`**{"analysis.features": 100}`).
+
+    Raises:
+        UserError: no trained network is there, or its data are not.
+    """
+    if not run.checkpoints.is_dir():
+        raise UserError(f"{run.path} holds no checkpoints of a trained network")
+    config = config_lib.from_json(run.config(), str(run.path))
+    config.update_from_flattened_dict(changes)
+    config_lib.check(config)
+    setup = Setup(config)
+    fresh = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
+    checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
+    restored = checkpoints.restore(fresh)
+    checkpoints.close()
+    if restored is None:
+        raise UserError(f"{run.checkpoints} holds no whole checkpoint")
+    return setup, restored[0]
 
 
 def _trigger(c: ml_collections.ConfigDict, height: int, width: int, channels: int, key: jax.Array):

@@ -2,8 +2,8 @@
 
 `<workdir>/<name>-<hash>/{config.json, inputs.json, metrics.jsonl, checkpoints/, spectrum.npz,
 examples.npz, features.npz, ..., result.json}`. Every file is complete or absent (written beside, then
-renamed); `result.json` comes last, and its presence means done. Nothing here needs an ML package, and nothing is
-ever unpickled.
+renamed); `result.json` comes last, and its presence means done. Nothing here needs an ML package, and
+nothing is ever unpickled.
 """
 
 import contextlib

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import plots
+from poison_jax import analyse, data, evaluate, experiment, setup, train
 from poison_jax import config as config_lib
-from poison_jax import data, evaluate, experiment, setup, train
 from poison_jax.errors import UserError
 from poison_jax.store import Run
 
@@ -175,6 +175,12 @@ def test_all_that_can_be_looked_at(tmp_path):
     assert done.arrays("fisher")["values"].min() >= 0
     assert 0 <= result["nc4"] <= 1
     assert [key for key in result if key.startswith("near_clone_")]
+    before = done.arrays("features")
+    (done.path / "features.npz").unlink()
+    analyse.main([str(done.path), "--features=128", "--near_clone=0"])  # again, from the checkpoint
+    after = done.arrays("features")
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array, err_msg=name)
     drawn = {file.name for file in plots.draw(done)}
     assert drawn >= {
         "figure.png",
@@ -185,6 +191,22 @@ def test_all_that_can_be_looked_at(tmp_path):
         "table3.md",
     }
     assert "near_clone.png" in drawn
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [(None, "no checkpoints"), ({"nosuch": 1}, "'nosuch' is not of this version"), ({"seed": "x"}, "'seed'")],
+)
+def test_analysing_what_is_no_run(tmp_path, stored, words, capsys):
+    if stored is not None:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(SystemExit) as stopped:
+        analyse.main([str(tmp_path)])
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert len(err.splitlines()) == 1
 
 
 def test_blend_with_all_classes_moved_by_one(tmp_path):

@@ -46,6 +46,7 @@ FLOORS = {
     "linear_experiment": 7,
     "experiment": 8,
     "cli": 9,
+    "analyse": 10,
 }
 ML_PACKAGES = {"jax", "jaxlib", "flax", "optax", "orbax", "matfree", "sklearn", "tensorflow_datasets"}
 
