@@ -7,7 +7,7 @@ import pytest
 import statsmodels.api as sm
 from scipy.spatial.distance import cdist, pdist
 
-from poison_jax import krr, models
+from poison_jax import krr, models, train
 from poison_jax.errors import UserError
 from poison_jax.models import Features
 from poison_jax.near_clone import NEAR, Slope, log_slope, measure
@@ -171,7 +171,7 @@ def test_network_against_dense_jacobians(x64):
     """At inference the network is piecewise linear: the whole Hessian is the Gauss-Newton matrix."""
     model, v = preresnet("float64")
     images = groups((5, 5, 3, 5), shape=(6, 6, 1))
-    whole, gauss_newton = check_against_dense(model.apply, v, images, 2, batch_sizes=(3, 64))
+    whole, gauss_newton = check_against_dense(model.apply, v, images, 2, batch_sizes=(3,))
     np.testing.assert_allclose(whole, gauss_newton, rtol=1e-8)
 
 
@@ -182,7 +182,7 @@ def test_smooth_network_against_dense_jacobians(x64):
     def loss(x):
         return -jax.nn.log_softmax(tanh_features(v, x[None])[0][0])[0]
 
-    whole, gauss_newton = check_against_dense(tanh_features, v, images, 0, batch_sizes=(4,))
+    whole, gauss_newton = check_against_dense(tanh_features, v, images, 0, batch_sizes=(4, 64))
     H = jax.jit(jax.vmap(jax.hessian(loss)))(flat(images[1][:3]))
     np.testing.assert_allclose(whole, np.linalg.eigvalsh(H)[:, -1], rtol=1e-8)
     assert (np.abs(whole / gauss_newton - 1) > 0.01).any()
@@ -241,6 +241,19 @@ def test_what_is_measured_and_how_often(x64):
         assert a["rank_correlation" + suffix] == pytest.approx(ranks)
     slope = a["slope"], a["slope_low"], a["slope_high"], a["slope_count"]
     assert slope == log_slope(a["efficacy"], a["spike"])
+
+
+def test_variables_may_be_on_several_devices(x64):
+    v, images = weights(), groups()
+    mesh = train.make_mesh()
+    assert mesh.size == 8
+    alone, spread = (
+        measure(tanh_features, where, *images, 0, batch_size=4, hessian_points=1)
+        for where in (v, train.replicate(v, mesh))
+    )
+    for key, value in alone.items():
+        if key != "hessian_residual":
+            np.testing.assert_allclose(spread[key], value, rtol=1e-9, err_msg=key)
 
 
 def test_one_point_upon_a_poison(x64):
