@@ -1,0 +1,214 @@
+"""Figures 8 and 12 are drawn from stored arrays alone."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from plots import eigenvectors
+from poison_jax import config as config_lib
+from poison_jax import store
+
+SHAPE = (8, 8, 3)
+D = int(np.prod(SHAPE))
+
+
+def unit(rng, *shape):
+    vectors = rng.standard_normal((*shape, D))
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Writes a finished run with three eigenvectors, and what only some runs have."""
+
+    def write(*, theta=0.01, kappa=0.0, peaks=False, num_classes=0, mask=None, **changes):
+        rng = np.random.default_rng(0)
+        config = config_lib.default()
+        settings = {"poison.fraction": theta, "penalty.kappa": kappa, "data.n_train": 500}
+        config.update_from_flattened_dict(settings)
+        config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+        config = config.to_dict()
+        run = store.open_run(tmp_path, "toy", config)
+        if mask is None:
+            mask = np.zeros(SHAPE[:2], bool)
+            mask[1, 5:7] = True
+        spectrum = {
+            "values": np.array([3.0, 0.2, 0.1]),
+            "vectors": unit(rng, 3),
+            "residuals": np.array([1e-5, 1e-3, 0.01]),
+            "overlap": np.array([-0.9, 0.1, 0.0]),
+            "shape": np.array(SHAPE),
+        }
+        if peaks:
+            frequencies = np.array([[0, 4], [-3, 2], [1, 0]])
+            spectrum |= {
+                "spectral_peak_frequency": frequencies,
+                "spectral_prominence": np.array([88.0, 5, 4]),
+            }
+        if num_classes:
+            spectrum |= {
+                "class_values": rng.uniform(0.5, 1, (num_classes, 3)),
+                "class_vectors": unit(rng, num_classes, 3),
+                "class_overlap": rng.uniform(-1, 1, (num_classes, 3)),
+            }
+            spectrum["class_values"][1], spectrum["class_vectors"][1] = np.nan, np.nan
+        run.save_arrays("spectrum", **spectrum)
+        names = np.array([f"class {i}" for i in range(max(10, num_classes))])
+        run.save_arrays("examples", mask=mask, class_names=names)
+        result = {"eigenvalues": [3.0, 0.2, 0.1], "asr": 0.5 + theta, "hessian_examples": 40}
+        run.finish(result | {"config": config})
+        return run
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _quick_layout(monkeypatch):
+    """Half of the time goes into where things are."""
+    subplots = plt.subplots
+    monkeypatch.setattr(plt, "subplots", lambda *args, layout, **options: subplots(*args, **options))
+    yield
+    plt.close("all")
+
+
+def pictures(figure):
+    """Title and image artist of every panel that shows one."""
+    return [(axis.get_title(), axis.images[0]) for axis in figure.axes if axis.images]
+
+
+def assert_zero_centred(image):
+    low, high = image.get_clim()
+    assert low == -high
+    assert high == np.abs(image.get_array()).max() > 0
+
+
+def test_a_run(finished):
+    run = finished(kappa=50.0)
+    figure = eigenvectors.of_run(run)
+    (title, trigger), *vectors = pictures(figure)
+    assert title == "trigger"
+    np.testing.assert_array_equal(trigger.get_array() > 0, run.arrays("examples")["mask"])
+    assert [title.splitlines()[-1] for title, _ in vectors] == [
+        "overlap -0.90",
+        "overlap +0.10",
+        "overlap +0.00",
+    ]
+    assert "λ = 3, residual 1e-05" in vectors[0][0]
+    for i, (_, image) in enumerate(vectors):
+        assert_zero_centred(image)
+        stored = run.arrays("spectrum")["vectors"][i].reshape(SHAPE).mean(-1)
+        np.testing.assert_allclose(image.get_array(), stored)
+    says = " ".join(figure.get_suptitle().split())
+    for word in (
+        "cifar10, 500",
+        "PreResNet-110",
+        "θ = 0.01",
+        "κ = 50 (listing)",
+        "90 epochs",
+        "Hessian of 40",
+    ):
+        assert word in says
+
+
+def test_channels_in_rows(finished):
+    run = finished()
+    images = [image for _, image in pictures(eigenvectors.of_run(run, channels=True))]
+    assert len(images) == 3 * (1 + 3)
+    vectors = run.arrays("spectrum")["vectors"].reshape(3, *SHAPE)
+    np.testing.assert_allclose(images[1 * 4 + 1].get_array(), vectors[0, ..., 1])
+    np.testing.assert_allclose(images[2 * 4 + 3].get_array(), vectors[2, ..., 2])
+
+
+def test_a_warp_shows_its_wave_and_the_change_it_makes(finished):
+    change = np.linspace(-1, 0.5, D).reshape(SHAPE)
+    (title, trigger), *vectors = pictures(eigenvectors.of_run(finished(peaks=True, mask=change)))
+    assert title == "mean change by the trigger"
+    np.testing.assert_allclose(trigger.get_array(), np.abs(change).mean(-1))
+    assert vectors[0][0].endswith("wave (0, 4), prominence 88")
+    assert vectors[1][0].endswith("wave (-3, 2), prominence 5")
+
+
+def test_classes(finished):
+    """A row for each; the class without images is said to have none."""
+    run = finished(num_classes=4)
+    figure = eigenvectors.of_classes(run)
+    assert sum("no images" in axis.get_title() for axis in figure.axes) == 3
+    shown = pictures(figure)
+    assert [title.split("\n")[0] for title, _ in shown] == [
+        f"class {i}, {j}" for i in (0, 2, 3) for j in (1, 2, 3)
+    ]
+    spectrum = run.arrays("spectrum")
+    assert shown[3][0].endswith(f"overlap {spectrum['class_overlap'][2, 0]:+.2f}")
+    np.testing.assert_allclose(
+        shown[3][1].get_array(), spectrum["class_vectors"][2, 0].reshape(SHAPE).mean(-1)
+    )
+
+
+def test_many_classes_by_their_top_eigenvector(finished):
+    shown = pictures(eigenvectors.of_classes(finished(num_classes=13)))
+    assert [title.split("\n")[0] for title, _ in shown] == [f"class {i}, 1" for i in range(13) if i != 1]
+
+
+def test_classes_that_are_named(finished):
+    """Rows of some classes only, as `classes` says."""
+    run = finished(num_classes=2)
+    run.save_arrays("spectrum", **run.arrays("spectrum"), classes=np.array([3, 7]))
+    (title, _), *_ = pictures(eigenvectors.of_classes(run))
+    assert title.startswith("class 3, 1")
+
+
+def test_runs_are_ordered_by_theta_and_kappa(finished):
+    cells = [(0.02, 0.0), (0.001, 100.0), (0.02, 100.0), (0.001, 0.0)]
+    figure = eigenvectors.of_runs([finished(theta=theta, kappa=kappa) for theta, kappa in cells])
+    titles = [title.split("\n") for title, _ in pictures(figure)]
+    assert [lines[0] for lines in titles] == [
+        "θ = 0.001, κ = 0",
+        "θ = 0.001, κ = 100 (listing)",
+        "θ = 0.02, κ = 0",
+        "θ = 0.02, κ = 100 (listing)",
+    ]
+    assert titles[2][-1] == "ASR 52.0%, overlap² 0.81"
+    positions = [axis.get_subplotspec().colspan.start for axis in figure.axes if axis.images]
+    assert positions == [0, 1, 0, 1]  # a row for each theta
+    says = " ".join(figure.get_suptitle().split())
+    assert "90 epochs" in says
+    assert "θ" not in says
+
+
+def test_what_else_runs_differ_in_stands_with_them(finished):
+    runs = [finished(seed=seed, data__augment=augment) for seed, augment in ((1, "none"), (0, "crop_flip"))]
+    figure = eigenvectors.of_runs(runs, index=2)
+    titles = [title for title, _ in pictures(figure)]
+    assert any("no augmentation\nseed 1" in title for title in titles)
+    assert any("crop_flip\nseed 0" in title for title in titles)
+    assert all("overlap² 0.01" in title for title in titles)
+    assert figure.get_suptitle().startswith("Eigenvector 2 of")
+    assert "seed" not in figure.get_suptitle()
+
+
+def png(file):
+    return file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_draw(finished):
+    assert [file.name for file in eigenvectors.draw(finished())] == ["eigenvectors.png"]
+    files = eigenvectors.draw(finished(num_classes=2, kappa=3.0))
+    assert [file.name for file in files] == ["eigenvectors.png", "eigenvectors_per_class.png"]
+    assert all(png(file) for file in files)
+
+
+def test_command_line(finished, tmp_path, capsys):
+    one, other = str(finished().path), str(finished(kappa=1.0).path)
+    eigenvectors.main([one])
+    eigenvectors.main([one, "--channels", "--out", str(tmp_path / "channels.png")])
+    eigenvectors.main([one, other, "--index", "3", "--out", str(tmp_path / "grid.png")])
+    printed = capsys.readouterr().out.split()
+    assert printed == [f"{one}/eigenvectors.png", str(tmp_path / "channels.png"), str(tmp_path / "grid.png")]
+    assert all(png(tmp_path / name) for name in printed)
+    for wrong, says in (
+        ([one, other, "--index", "4"], "has 3 eigenvectors"),
+        ([str(tmp_path)], "no finished run"),
+    ):
+        with pytest.raises(SystemExit):
+            eigenvectors.main(wrong)
+        assert says in capsys.readouterr().err
