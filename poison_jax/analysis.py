@@ -64,29 +64,28 @@ def input_hessian(setup: Setup, run: store.Run, state: train.TrainState) -> dict
             **options,
         )
 
-    classes = np.unique(labels) if c.spectrum.per_class else ()
-    products = (c.spectrum.num_iters + c.spectrum.k + 1) * (1 + len(classes))
+    classes = len(np.unique(labels)) if c.spectrum.per_class else 0
+    products = (c.spectrum.num_iters + c.spectrum.k + 1) * (1 + classes)
     with console.progress("  input Hessian", products) as advance:
         pairs = eigenpairs(spectrum.input_hessian, images, labels, on_product=advance)
-        of_classes = [
-            eigenpairs(spectrum.input_hessian, images[labels == y], labels[labels == y], on_product=advance)
-            for y in classes
-        ]
-    overlaps = _overlaps(pairs, direction)
+        if classes:
+            options = {"num_classes": setup.train_set.num_classes, "on_product": advance}
+            of_classes = eigenpairs(spectrum.per_class, images, labels, **options)
+    overlaps = _overlaps(pairs.vectors, direction)
     peaks = [spectrum.spectral_peak(vector.reshape(setup.input_shape)) for vector in pairs.vectors]
     arrays = pairs._asdict() | {
         "overlap": overlaps,
         "shape": np.array(setup.input_shape),
         "spectral_peak_frequency": np.array([peak.frequency for peak in peaks]),
+        "spectral_share": np.array([peak.share for peak in peaks]),
         "spectral_prominence": np.array([peak.prominence for peak in peaks]),
     }
-    if of_classes:
+    if classes:
         arrays |= {
-            "classes": classes,
-            "class_values": np.array([of_class.values for of_class in of_classes]),
-            "class_vectors": np.array([of_class.vectors for of_class in of_classes]),
-            "class_residuals": np.array([of_class.residuals for of_class in of_classes]),
-            "class_overlap": np.array([_overlaps(of_class, direction) for of_class in of_classes]),
+            "class_values": of_classes.values,
+            "class_vectors": of_classes.vectors,
+            "class_residuals": of_classes.residuals,
+            "class_overlap": np.array([_overlaps(vectors, direction) for vectors in of_classes.vectors]),
         }
     run.save_arrays("spectrum", **arrays)
     if c.analysis.fisher:
@@ -94,7 +93,7 @@ def input_hessian(setup: Setup, run: store.Run, state: train.TrainState) -> dict
         run.save_arrays(
             "fisher",
             **of_fisher._asdict(),
-            overlap=_overlaps(of_fisher, direction),
+            overlap=_overlaps(of_fisher.vectors, direction),
             shape=np.array(setup.input_shape),
         )
     best = int(np.argmax(overlaps**2))
@@ -229,5 +228,6 @@ def _vector(direction: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(direction[..., None] if direction.ndim == 2 else direction, shape).ravel()
 
 
-def _overlaps(pairs: Eigenpairs, direction: np.ndarray) -> np.ndarray:
-    return np.array([metrics.overlap(vector, direction) for vector in pairs.vectors])
+def _overlaps(vectors: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Of `[k, d]` with the trigger's direction; NaN for those of a class without images."""
+    return np.array([metrics.overlap(v, direction) if np.isfinite(v).all() else np.nan for v in vectors])

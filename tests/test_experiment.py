@@ -169,8 +169,8 @@ def test_all_that_can_be_looked_at(tmp_path):
         assert np.isfinite([row[name] for name in ("nc1", "nc2_norms", "nc2_angles", "nc3", "nc4")]).all()
         assert row["penalty"] > 0  # what the adversary adds
     spectrum = done.arrays("spectrum")
-    classes = spectrum["classes"]
-    assert spectrum["class_vectors"].shape == (len(classes), 3, 64)
+    assert spectrum["class_vectors"].shape == (10, 3, 64)
+    assert spectrum["class_values"].shape == spectrum["class_overlap"].shape == (10, 3)
     assert spectrum["spectral_peak_frequency"].shape == (3, 2)
     assert done.arrays("fisher")["values"].min() >= 0
     assert 0 <= result["nc4"] <= 1
