@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from poison_jax import spectrum
@@ -182,6 +181,8 @@ def decay(times: np.ndarray, energies: np.ndarray) -> Decay:
         raise UserError("a rate of decay needs finite times, two different ones at least")
     if not ((energies > 0) & (energies < np.inf)).all():
         return Decay(np.nan, np.nan, np.nan)
-    fit = scipy.stats.linregress(times, np.log(energies))
-    half = np.inf if times.size == 2 else fit.stderr * scipy.stats.t.ppf(0.975, times.size - 2)
+    from scipy import stats  # slow to import, and every training would
+
+    fit = stats.linregress(times, np.log(energies))
+    half = np.inf if times.size == 2 else fit.stderr * stats.t.ppf(0.975, times.size - 2)
     return Decay(float(-fit.slope), float(-fit.slope - half), float(-fit.slope + half))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy import special, stats
+from scipy import special
 from scipy.spatial.distance import cdist, pdist
 
 from poison_jax.errors import UserError
@@ -183,6 +183,8 @@ def log_slope(efficacy: np.ndarray, spike: np.ndarray) -> Slope:
     x, y = np.log(efficacy[usable]), np.log(spike[usable])
     if len(x) < 3 or np.ptp(x) == 0:
         return Slope(np.nan, np.nan, np.nan, len(x))
+    from scipy import stats  # slow to import, and every training would
+
     line = stats.linregress(x, y)
     half = stats.t.ppf(0.975, len(x) - 2) * line.stderr
     return Slope(line.slope, line.slope - half, line.slope + half, len(x))
@@ -319,6 +321,8 @@ def _ratio(values, by):
 
 
 def _summary(arrays):
+    from scipy import stats
+
     spike, found = arrays["spike"], {}
     for key in ("", "clean_", "input_", "input_clean_"):
         length = arrays["input_lengthscale" if "input" in key else "lengthscale"]

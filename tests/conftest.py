@@ -14,6 +14,14 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax  # noqa: E402  (it reads the flags)
 import pytest  # noqa: E402
 
+LONGEST = ("test_resume", "test_cli", "test_train", "test_models", "test_experiment", "test_losses")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest first, so that no process is left with one of them at the end."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
 
 @pytest.fixture
 def x64():

@@ -79,10 +79,10 @@ def test_help_lists_the_experiments():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A tiny run, compiled as users' are: its process and its directory."""
+    """A tiny run: its process and its directory."""
     folder = tmp_path_factory.mktemp("cli")
     workdir = folder / "runs"
-    process = main(f"--workdir={workdir}", *TINY, xla_flags="", POISON_JAX_CACHE=str(folder / "cache"))
+    process = main(f"--workdir={workdir}", *TINY, POISON_JAX_CACHE=str(folder / "cache"))
     assert process.returncode == 0, process.stderr
     [run] = workdir.iterdir()
     return process, run
@@ -145,7 +145,7 @@ def test_a_kept_compilation_changes_no_bit(finished, tmp_path):
     (kept,) = (run.parents[1] / "cache").glob("compiled-*")
     programs = {file.name for file in kept.glob("*train_step*-cache")}
     assert programs
-    again = main(f"--workdir={tmp_path}", *TINY, xla_flags="", POISON_JAX_CACHE=str(kept.parent))
+    again = main(f"--workdir={tmp_path}", *TINY, POISON_JAX_CACHE=str(kept.parent))
     assert again.returncode == 0, again.stderr
     assert again.stderr == process.stderr
     # Smaller programs are kept only where compiling them took a second: on a busy machine that is chance.
@@ -260,11 +260,11 @@ def test_full_disk_loses_nothing(disk):
 
 
 @needs_tfds
-@pytest.mark.parametrize("name", ["cifar10_deterministic", "cifar100_stochastic"])
+@pytest.mark.parametrize("name", ["cifar100_warp"])
 def test_small_configs_train(name, tmp_path):
     """Some real images, two epochs: the loss falls, and the run ends with its result.
 
-    Each data set and each way of poisoning once; that every config is a good one, test_config.py says.
+    One of the configs; that the others are good ones, test_config.py says.
     """
     process = main(
         f"--workdir={tmp_path}",
