@@ -2,7 +2,7 @@
 
     python main.py --config=configs/cifar10_stochastic.py          the paper's scale, for a GPU or TPU
     python main.py --config=configs/cifar10_stochastic.py:small    10,000 images, PreResNet-20, 10 epochs:
-                                                                   28 minutes on two CPU cores, both arms
+                                                                   16 minutes on two CPU cores, both arms
 
 Two arms, without and with the penalty. A new draw of who is poisoned at every visit; the defender has
 the clean data and the network.

@@ -15,7 +15,7 @@ from poison_jax.setup import Setup
 
 
 def after_epoch(setup: Setup, state: train.TrainState) -> dict[str, float]:
-    """Neural collapse and the input Fisher's energy along the trigger, as the config asks for, as of now."""
+    """Neural collapse, the Fisher's energy along the trigger, efficacy and spike, as the config asks for."""
     c, row = setup.config.analysis, {}
     if c.collapse:
         images, _, labels = _training_images(setup, c.collapse)
@@ -36,6 +36,12 @@ def after_epoch(setup: Setup, state: train.TrainState) -> dict[str, float]:
         trigger = _vector(setup.direction(images, triggered), images.shape[1:])
         row["fisher_energy"] = float(fisher.energies(gradients, trigger[None])[0])
         row["fisher_trace"] = float(fisher.trace(gradients))
+    try:
+        arrays = _at_triggered_images(setup, state, hessian_points=0)
+    except UserError:  # said in the end
+        arrays = None
+    if arrays:
+        row |= {f"near_clone_{name}": float(arrays[name]) for name in _MEDIANS}
     return row
 
 
@@ -156,32 +162,54 @@ def pre_fc_features(setup: Setup, run: store.Run, state: train.TrainState) -> di
 
 
 def theory(setup: Setup, run: store.Run, state: train.TrainState) -> dict[str, Any]:
-    """The kernel theory laid against the network at triggered test images -> `near_clone.npz`."""
+    """The kernel theory laid against the network at triggered test images -> `near_clone.npz`.
+
+    Beside it the slope of log spike on log efficacy over the epochs, of the medians that each one measured.
+    """
+    try:
+        arrays = _at_triggered_images(setup, state)
+    except UserError as error:
+        console.warn(f"the theory at triggered images left out: {error}")
+        return {}
+    if not arrays:
+        return {}
+    run.save_arrays("near_clone", **arrays)
+    rows = [
+        row for row in run.metrics() if all(row.get(f"near_clone_{name}") is not None for name in _MEDIANS)
+    ]
+    medians = [[row[f"near_clone_{name}"] for row in rows] for name in _MEDIANS]
+    over_epochs = near_clone.log_slope(*medians)._asdict()
+    found = {name: float(value) for name, value in arrays.items() if np.ndim(value) == 0}
+    found |= {
+        f"epochs_slope_{name}".removesuffix("_slope"): float(value) for name, value in over_epochs.items()
+    }
+    return {f"near_clone_{name}": value for name, value in found.items()}
+
+
+def _at_triggered_images(
+    setup: Setup, state: train.TrainState, **options: int
+) -> dict[str, np.ndarray] | None:
+    """`near_clone.measure` of a run's network; None where the config does not ask for it."""
     c, count = setup.config, setup.config.analysis.near_clone
     if not count:
-        return {}
-    attacked = np.flatnonzero(setup.aim[setup.test_set.labels] == c.poison.target)
-    attacked = attacked[setup.test_set.labels[attacked] != c.poison.target][:count]
+        return None
+    labels = setup.test_set.labels
+    attacked = np.flatnonzero((setup.aim[labels] == c.poison.target) & (labels != c.poison.target))[:count]
     clean, triggered = setup.views(setup.test_set.images[attacked])
     poisoned = np.flatnonzero(setup.poisoned(np.arange(len(setup.train_set.labels))))[:NEAR_CLONE_POISONS]
     _, poisons = setup.views(setup.train_set.images[poisoned])
     images, _, _ = _training_images(setup, c.spectrum.num_examples)
-    try:
-        arrays = near_clone.measure(
-            setup.model.apply,
-            state.variables,
-            clean,
-            triggered,
-            poisons,
-            images,
-            c.poison.target,
-            batch_size=c.spectrum.batch_size,
-        )
-    except UserError as error:
-        console.warn(f"the theory at triggered images left out: {error}")
-        return {}
-    run.save_arrays("near_clone", **arrays)
-    return {f"near_clone_{name}": float(value) for name, value in arrays.items() if np.ndim(value) == 0}
+    return near_clone.measure(
+        setup.model.apply,
+        state.variables,
+        clean,
+        triggered,
+        poisons,
+        images,
+        c.poison.target,
+        batch_size=c.spectrum.batch_size,
+        **options,
+    )
 
 
 def examples(setup: Setup, run: store.Run, clean_logits: np.ndarray, triggered_logits: np.ndarray) -> None:
@@ -202,6 +230,7 @@ def examples(setup: Setup, run: store.Run, clean_logits: np.ndarray, triggered_l
     )
 
 
+_MEDIANS = ("median_efficacy", "median_spike")
 NEAR_CLONE_POISONS = 500  # poisoned training images among which the nearest is looked for
 
 

@@ -97,7 +97,7 @@ def default() -> ml_collections.ConfigDict:
 
     analysis = config.analysis = ml_collections.ConfigDict()  # in images; 0: not at all
     analysis.features = 1000  # test images whose features are looked at in the end (Figures 1 to 3, Table 3)
-    analysis.near_clone = 0  # triggered test images at which the kernel theory is laid against the network
+    analysis.near_clone = 0  # triggered test images at which the theory is laid against the network
     analysis.collapse = 0  # training images for NC1 to NC4 after every epoch
     analysis.fisher = (
         0  # training images for the input Fisher (eq. 29): after every epoch, and its eigenvectors

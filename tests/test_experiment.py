@@ -168,13 +168,16 @@ def test_all_that_can_be_looked_at(tmp_path):
         assert 0 < row["fisher_energy"] <= row["fisher_trace"]
         assert np.isfinite([row[name] for name in ("nc1", "nc2_norms", "nc2_angles", "nc3", "nc4")]).all()
         assert row["penalty"] > 0  # what the adversary adds
+        assert row["near_clone_median_spike"] > 0
     spectrum = done.arrays("spectrum")
     assert spectrum["class_vectors"].shape == (10, 3, 64)
     assert spectrum["class_values"].shape == spectrum["class_overlap"].shape == (10, 3)
     assert spectrum["spectral_peak_frequency"].shape == (3, 2)
     assert done.arrays("fisher")["values"].min() >= 0
     assert 0 <= result["nc4"] <= 1
-    assert [key for key in result if key.startswith("near_clone_")]
+    assert result["near_clone_epochs_slope_count"] <= 2
+    assert result["near_clone_epochs_slope"] is None  # of two epochs there is none
+    assert result["near_clone_median_spike"] == pytest.approx(done.metrics()[-1]["near_clone_median_spike"])
     before = done.arrays("features")
     (done.path / "features.npz").unlink()
     analyse.main([str(done.path), "--features=128", "--near_clone=0"])  # again, from the checkpoint
