@@ -380,6 +380,8 @@ several_devices = pytest.mark.skipif(jax.device_count() == 1, reason="any batch 
         ({"poison__margin": 7}, ["margin 7", "8x8"]),
         ({"poison__trigger": "square", "poison__size": 9}, ["size 9", "8x8"]),
         ({"poison__trigger": "mask", "poison__mask": "/nosuch.npy"}, ["poison.mask", "/nosuch.npy"]),
+        ({"poison__trigger": "blend", "poison__picture": "/nosuch.png"}, ["poison.picture", "/nosuch.png"]),
+        ({"poison__labels": "source_specific", "poison__source": 10}, ["poison.source", "0 to 9"]),
         ({"model__depth": 9}, ["model.depth", "6n + 2", "nearest is 8"]),
         ({"model__depth": 109}, ["model.depth", "nearest is 110"]),
         ({"model__depth": -5}, ["model.depth", "nearest is 8"]),
