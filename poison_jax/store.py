@@ -12,10 +12,11 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from poison_jax.arrays import read_npz
 from poison_jax.errors import UserError
 
 Json = dict[str, Any]
+TEMPORARY = ".tmp"  # ends the name of a file that is being written
 
 
 def config_hash(config: Json, not_identity: tuple[str, ...] = ()) -> str:
@@ -48,16 +50,16 @@ class Run:
 
     def config(self) -> Json:
         """The config that the run was made with."""
-        return _read_json(self.path / "config.json")
+        return read_json(self.path / "config.json")
 
     def result(self) -> Json | None:
         """What the run found; None while it is not done."""
         file = self.path / "result.json"
-        return _read_json(file) if file.exists() else None
+        return read_json(file) if file.exists() else None
 
     def finish(self, result: Json) -> None:
         """Writes `result.json`, the last file of a run."""
-        _write_json(self.path / "result.json", result)
+        write_json(self.path / "result.json", result)
 
     def pin_inputs(self, digest: str) -> None:
         """Ties the run to what it reads: data that changed under the same name are not mixed up.
@@ -67,8 +69,8 @@ class Run:
         """
         file = self.path / "inputs.json"
         if not file.exists():
-            _write_json(file, {"sha256": digest})
-        elif _read_json(file).get("sha256") != digest:
+            write_json(file, {"sha256": digest})
+        elif read_json(file).get("sha256") != digest:
             raise UserError(
                 f"the data or the trigger have changed since {self.path} was begun: choose another --workdir"
             )
@@ -76,7 +78,7 @@ class Run:
     def append_metrics(self, row: Json) -> None:
         """Adds a line to `metrics.jsonl`; on the disk when this returns."""
         with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(_plain(row)) + "\n")
+            file.write(json.dumps(plain(row)) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -96,16 +98,12 @@ class Run:
         """Drops the lines of later epochs than the first `epochs`: a resumed run writes them again."""
         kept = [row for row in self.metrics() if row["epoch"] <= epochs]
         text = "".join(json.dumps(row) + "\n" for row in kept)
-        _write(self.path / "metrics.jsonl", text.encode())
+        write(self.path / "metrics.jsonl", text.encode())
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Writes `<name>.npz`, compressed."""
-        file = self.path / f".{name}.npz.tmp"
-        with open(file, "wb") as stream:
+        with replacing(self.path / f"{name}.npz") as stream:
             np.savez_compressed(stream, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(file, self.path / f"{name}.npz")
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """Reads `<name>.npz`; plain arrays only, nothing is unpickled."""
@@ -117,7 +115,7 @@ class Run:
 
     def save_text(self, name: str, text: str) -> None:
         """Writes a text file, whole or not at all."""
-        _write(self.path / name, text.encode())
+        write(self.path / name, text.encode())
 
     def stage(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The arrays of `<name>.npz`; made and saved first, with their `seconds`, if they are not there."""
@@ -147,7 +145,7 @@ def open_run(workdir: str | os.PathLike, name: str, config: Json, not_identity: 
         UserError: the directory holds the run of another config, or a damaged one.
         OSError: the disk is full or read-only.
     """
-    config = _plain(config)
+    config = plain(config)
     run = Run(Path(workdir) / f"{name}-{config_hash(config, not_identity)}")
     run.path.mkdir(parents=True, exist_ok=True)
     if (run.path / "config.json").exists():
@@ -158,12 +156,12 @@ def open_run(workdir: str | os.PathLike, name: str, config: Json, not_identity: 
     elif any(run.path.glob("[!.]*.json*")) or run.checkpoints.exists():
         raise UserError(f"{run.path} holds files of a run but no config.json: move it away")
     else:
-        _write_json(run.path / "config.json", config)
+        write_json(run.path / "config.json", config)
     return run
 
 
 def _identity(config: Json, not_identity: tuple[str, ...]) -> Json:
-    config = json.loads(json.dumps(_plain(config)))
+    config = json.loads(json.dumps(plain(config)))
     for key in not_identity:
         *parents, last = key.split(".")
         group = config
@@ -173,20 +171,25 @@ def _identity(config: Json, not_identity: tuple[str, ...]) -> Json:
     return config
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it: a number that is not finite becomes null, a tuple a list."""
+def plain(value: Any) -> Any:
+    """A value as JSON has it: a number that is not finite becomes null, a tuple a list."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def _read_json(file: Path) -> Json:
+def read_json(file: Path) -> Json:
+    """The object that a JSON file holds.
+
+    Raises:
+        UserError: it is absent, damaged or no object.
+    """
     try:
         value = json.loads(file.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -196,14 +199,30 @@ def _read_json(file: Path) -> Json:
     return value
 
 
-def _write_json(file: Path, value: Json) -> None:
-    _write(file, (json.dumps(_plain(value), indent=2) + "\n").encode())
+def write_json(file: Path, value: Json) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write(file, (json.dumps(plain(value), indent=2) + "\n").encode())
 
 
-def _write(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    with open(temporary, "wb") as stream:
+def write(file: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all; on the disk when this returns."""
+    with replacing(file) as stream:
         stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content takes the place of `file` when all of it is on the disk.
+
+    Of a name of its own: several processes may write the same file at once, and the last one wins.
+    """
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        with open(temporary, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -30,6 +30,7 @@ FLOORS = {
     "losses": 2,
     "checkpoint": 2,
     "store": 3,
+    "records": 4,
     "train": 3,
     "spectrum": 3,
     "features": 3,
@@ -84,14 +85,15 @@ def test_floor(file):
             assert FLOORS[other] < FLOORS[own], f"{file.name} imports {name}, not below it"
 
 
-def test_store_needs_no_ml_package():
-    assert not {name.partition(".")[0] for name in imports(ROOT / "poison_jax" / "store.py")} & ML_PACKAGES
+@pytest.mark.parametrize("name", ["store", "records"])
+def test_stored_results_need_no_ml_package(name):
+    assert not {name.partition(".")[0] for name in imports(ROOT / "poison_jax" / f"{name}.py")} & ML_PACKAGES
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "plots").glob("*.py")), ids=lambda f: f.stem)
 def test_plots_see_only_the_store(file):
     names = {name for name in imports(file) if name.startswith("poison_jax")}
-    assert names <= {"poison_jax.store"}
+    assert names <= {"poison_jax.store", "poison_jax.records", "poison_jax.errors"}
     assert not {name.partition(".")[0] for name in imports(file)} & ML_PACKAGES
 
 
