@@ -9,5 +9,9 @@ class UserError(ValueError):
     """
 
 
+class Busy(UserError):
+    """Another process is working on it."""
+
+
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C: the state is saved, the same command goes on from there."""

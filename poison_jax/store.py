@@ -7,7 +7,6 @@ nothing is ever unpickled.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
@@ -20,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from poison_jax import lease
 from poison_jax.arrays import read_npz
 from poison_jax.errors import UserError
 
@@ -42,6 +42,7 @@ class Run:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
+        self._lease: lease.Lease | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -59,6 +60,7 @@ class Run:
 
     def finish(self, result: Json) -> None:
         """Writes `result.json`, the last file of a run."""
+        self._check_claim()
         write_json(self.path / "result.json", result)
 
     def pin_inputs(self, digest: str) -> None:
@@ -77,6 +79,7 @@ class Run:
 
     def append_metrics(self, row: Json) -> None:
         """Adds a line to `metrics.jsonl`; on the disk when this returns."""
+        self._check_claim()
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps(plain(row)) + "\n")
             file.flush()
@@ -102,6 +105,7 @@ class Run:
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Writes `<name>.npz`, compressed."""
+        self._check_claim()
         with replacing(self.path / f"{name}.npz") as stream:
             np.savez_compressed(stream, **arrays)
 
@@ -126,16 +130,40 @@ class Run:
         return self.arrays(name)
 
     @contextlib.contextmanager
-    def claim(self) -> Iterator[None]:
-        """Keeps other processes off the run; released by the end of the process, however it ends."""
-        with open(self.path / "lock", "w") as file:
+    def claim(self, *, patience: float = lease.PATIENCE) -> Iterator[None]:
+        """Keeps other processes off the run, on whichever machine they are; see `lease`.
+
+        Should another take over all the same (this process slept for longer than `patience` seconds), then
+        whatever is to be written next raises `Busy`.
+
+        Raises:
+            Busy: another process is working on the run.
+        """
+        with lease.hold(self._claims, patience=patience) as self._lease:
+            for left in self.path.glob(f".*{TEMPORARY}"):  # by a process that was killed
+                left.unlink(missing_ok=True)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"another process is working on {self.path}: wait for it or stop it"
-                ) from None
-            yield
+                yield
+            finally:
+                self._lease = None
+
+    @property
+    def claimed(self) -> bool:
+        """Whether some process is working on the run."""
+        return lease.held(self._claims)
+
+    @property
+    def deaths(self) -> int:
+        """How many processes have died while they were working on the run."""
+        return lease.deaths(self._claims)
+
+    @property
+    def _claims(self) -> Path:
+        return self.path / "claims"
+
+    def _check_claim(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
 
 
 def open_run(workdir: str | os.PathLike, name: str, config: Json, not_identity: tuple[str, ...] = ()) -> Run:

@@ -13,6 +13,7 @@ FLOORS = {
     "convolution": 0,
     "arrays": 0,
     "provenance": 0,
+    "lease": 0,
     "signals": 0,
     "autodiff": 0,
     "lanczos": 0,

@@ -1,0 +1,149 @@
+"""A claim on a folder that expires: one process at a time, on one machine or on many that share a disk.
+
+A claim is a numbered file, made exclusively: whoever makes number n + 1 has taken over from n, and of two
+that try one succeeds. Its holder touches it now and then; one that was not touched for `patience` seconds
+has expired, and at once where its process is known to be gone. A holder that was asleep for longer finds
+a higher number than its own: `Lease.check`, called before anything is written, then raises `Busy`.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from poison_jax.errors import Busy
+
+PATIENCE = 300.0  # seconds without a sign of life after which a claim has expired
+
+
+class Lease:
+    """A claim that is held; made by `hold`."""
+
+    def __init__(self, folder: Path, number: int):
+        self._folder, self._number = folder, number
+
+    @property
+    def file(self) -> Path:
+        """The claim."""
+        return self._folder / str(self._number)
+
+    def check(self) -> None:
+        """Raises `Busy` if another process has taken over."""
+        if _newest(self._folder) != self._number:
+            raise Busy(f"another process has taken over {self._folder.parent}: left to it")
+
+
+@contextlib.contextmanager
+def hold(folder: Path, *, patience: float = PATIENCE) -> Iterator[Lease]:
+    """Claims a folder for the length of the context.
+
+    Args:
+        folder: of the claims, made if it is not there; what is claimed is its parent.
+        patience: seconds without a sign of life after which another's claim has expired.
+
+    Raises:
+        Busy: another process holds it.
+        OSError: the disk is full or read-only.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    busy = Busy(f"another process is working on {folder.parent}: wait for it or stop it")
+    last = _newest(folder)
+    if last and _alive(folder / str(last), patience, _clock(folder)):
+        raise busy
+    lease = Lease(folder, last + 1)
+    try:
+        with open(lease.file, "x") as file:
+            json.dump([_machine(), os.getpid(), _born(os.getpid())], file)
+    except FileExistsError:
+        raise busy from None
+    done = threading.Event()
+    beat = threading.Thread(target=_beat, args=(lease.file, patience / 10, done), daemon=True)
+    beat.start()
+    try:
+        yield lease
+    finally:
+        done.set()
+        beat.join()
+        with contextlib.suppress(OSError):  # what cannot be said expires
+            (folder / f"{lease.file.name}.released").touch()
+
+
+def held(folder: Path, *, patience: float = PATIENCE) -> bool:
+    """Whether some process holds a folder; by this machine's clock, for people to look at."""
+    last = _newest(folder)
+    return bool(last) and _alive(folder / str(last), patience, time.time())
+
+
+def deaths(folder: Path) -> int:
+    """How many processes have claimed a folder and neither released it nor hold it now."""
+    if not folder.is_dir():
+        return 0
+    names = {file.name for file in folder.iterdir()}
+    claims = [name for name in names if name.isdigit()]
+    return sum(f"{name}.released" not in names for name in claims) - held(folder)
+
+
+def _beat(file: Path, seconds: float, done: threading.Event) -> None:
+    while not done.wait(seconds):
+        with contextlib.suppress(OSError):
+            os.utime(file)
+
+
+def _newest(folder: Path) -> int:
+    """The highest number; 0 where there is none."""
+    try:
+        return max((int(name) for name in os.listdir(folder) if name.isdigit()), default=0)
+    except FileNotFoundError:
+        return 0
+
+
+def _alive(claim: Path, patience: float, now: float) -> bool:
+    if claim.with_name(f"{claim.name}.released").exists():
+        return False
+    try:
+        machine, pid, born = json.loads(claim.read_text())
+    except (TypeError, ValueError):  # it is being written, or damaged
+        machine = None
+    if machine == _machine() and (_born(pid) is None or _born(pid) != born):
+        return False
+    return now - claim.stat().st_mtime < patience
+
+
+def _clock(folder: Path) -> float:
+    """Now by the clock that stamps the folder's files: that of the disk's server, not of this machine."""
+    file = folder / f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    file.touch()
+    now = file.stat().st_mtime
+    file.unlink(missing_ok=True)
+    return now
+
+
+def _machine() -> str:
+    """Where a process number means the same process: the host since it started, and its process namespace."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+def _born(pid: int) -> int | None:
+    """When a process of this machine was started, in clock ticks; None if it is gone, 0 if nobody can say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else int(fields[19])
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass
+    return 0
