@@ -3,6 +3,7 @@
   python main.py                                                 the quickstart: real digits
   python main.py --config=configs/cifar10_stochastic.py          an experiment at the paper's scale
   python main.py --config=configs/cifar10_stochastic.py:small    the same, sized for two CPU cores
+  python main.py --config=configs/sweeps/fig06.py:small          a sweep: the grid behind a figure
   python main.py --config=FILE --config.penalty.kappa=100 --config.poison.fraction=0.02
                                        with any key of poison_jax/config.py overridden; naming the
                                        key in which the arms of a comparison differ runs that one
@@ -20,7 +21,12 @@ def main(config, workdir, **options):
     import plots
     from poison_jax import experiment
 
-    for run in experiment.run(config, workdir, **options):
+    try:
+        runs = experiment.run(config, workdir, **options)
+    finally:  # of what a sweep has done so far, too
+        if config.experiment == "sweep":
+            plots.draw_sweep(Path(workdir), config.sweep.name)
+    for run in runs:
         for figure in plots.draw(run):
             print("figure:", figure)
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import child, flops, ours, sides
+from benchmarks import child, ours, sides
 from benchmarks import torch_reference as reference
 from benchmarks.timing import Rounds, interleaved, paired_ratio, spread
+from poison_jax import flops
 
 LOSS_TOLERANCE = 1e-5  # relative
 LOGITS_TOLERANCE = 1e-4  # relative, norm of the difference

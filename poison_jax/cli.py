@@ -1,6 +1,7 @@
 """The command line: flags to one call, and every foreseeable failure to one line and a status.
 
-0: done. 2: bad input, or a disk that cannot be written. 130 and 143: asked to stop, state saved.
+0: done. 1: some cells of a sweep could not be done. 2: bad input, or a disk that cannot be written.
+130 and 143: asked to stop, state saved.
 """
 
 import ast
@@ -16,11 +17,11 @@ from ml_collections import config_flags
 
 from poison_jax import allocator, cache
 from poison_jax import config as config_lib
-from poison_jax.errors import Interrupted, UserError
+from poison_jax.errors import CellsFailed, Interrupted, UserError
 
 
 def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -> None:
-    """Parses the command line and calls `main(config, workdir, tensorboard=...)`.
+    """Parses the command line and calls `main(config, workdir, **options)`, the options of `experiment.run`.
 
     Args:
         main: what to do; may raise `UserError`, `OSError` or `Interrupted`.
@@ -31,7 +32,14 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     config = config_flags.DEFINE_config_file("config", None, "The experiment: a file, or file:size.")
     workdir = flags.DEFINE_string("workdir", "runs", "Where run directories are kept.")
-    tensorboard = flags.DEFINE_bool("tensorboard", False, "Write the metrics for TensorBoard too.")
+    options = {
+        "tensorboard": flags.DEFINE_bool("tensorboard", False, "Write the metrics for TensorBoard too."),
+        "retry": flags.DEFINE_bool("retry", False, "Of a sweep: do the cells that have failed again."),
+        "dry_run": flags.DEFINE_bool("dry_run", False, "Print the runs, their FLOPs and hours; do nothing."),
+        "slurm": flags.DEFINE_integer(
+            "slurm", 0, "Of a sweep: print the script of a Slurm array of so many."
+        ),
+    }
     sys.modules["__main__"].__doc__ = usage + "\nExperiments:\n" + "".join(_experiments(configs))
 
     def parse(argv: list[str]) -> list[str]:
@@ -47,10 +55,8 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
                 raise UserError(f"unexpected argument {rest[1]!r}: see --help")
             if not hasattr(config.value, "experiment"):
                 raise UserError("the config file needs a get_config() that edits poison_jax.config.default()")
-            overridden = config_flags.get_override_values(flags.FLAGS["config"])
-            compared = config_lib.compared_keys(config.value)
-            if config.value.experiment == "compare" and any(key in overridden for key in compared):
-                config.value.experiment = "train"  # --config.penalty.kappa=100 means that one
+            # --config.penalty.kappa=100 means that one
+            config_lib.pin(config.value, config_flags.get_override_values(flags.FLAGS["config"]))
             return rest
         except Exception as error:  # a config file is a program: it may raise anything
             about = "" if isinstance(error, flags.Error) and _QUOTED not in str(error) else f"{file}: "
@@ -58,7 +64,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
 
     def call(_) -> None:
         with ready():
-            main(config.value, workdir.value, tensorboard=tensorboard.value)
+            main(config.value, workdir.value, **{name: flag.value for name, flag in options.items()})
 
     app.run(call, flags_parser=parse)
 
@@ -77,6 +83,9 @@ def ready() -> Iterator[None]:
     except KeyboardInterrupt:
         print("stopped; the same command goes on with what is not done", file=sys.stderr)
         sys.exit(130)
+    except CellsFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except UserError as error:
         _fail(str(error))
     except OSError as error:
@@ -87,9 +96,11 @@ _QUOTED = "Traceback (most recent call last)"
 
 
 def _experiments(configs: Path) -> Iterator[str]:
-    for file in sorted(configs.glob("*.py")):
-        title = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]
-        yield f"  {configs.name}/{file.name:28s} {title}\n"
+    for file in sorted(configs.rglob("*.py"), key=lambda file: (len(file.parts), file)):
+        source = file.read_text()
+        if "def get_config(" in source:
+            title = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+            yield f"  {file.relative_to(configs.parent).as_posix():36s} {title}\n"
 
 
 def _one_line(error: BaseException) -> str:

@@ -5,6 +5,8 @@ A file in `configs/` edits `default()`. Keys are fixed names: commands written t
 
 import difflib
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import ml_collections
 from ml_collections.config_dict import placeholder
@@ -18,7 +20,7 @@ def default() -> ml_collections.ConfigDict:
     """The paper's CIFAR-10 setting (Section 5.1), locked: a key that is not here is refused."""
     config = ml_collections.ConfigDict()
     config.experiment = (
-        "train"  # train | compare (train for each of compare.arms) | krr_theory | mnist_linear
+        "train"  # train | compare (train for each of compare.arms) | krr_theory | mnist_linear | sweep
     )
     config.name = "run"  # run directories are <workdir>/<name>-<hash of the config>
     config.seed = 0  # of everything random: initial weights, batch order, augmentation, poison draws
@@ -26,6 +28,16 @@ def default() -> ml_collections.ConfigDict:
     compare = config.compare = ml_collections.ConfigDict()
     compare.key = "penalty.kappa"  # the key in which the arms of experiment=compare differ; or several, 'a,b'
     compare.arms = (0.0,)  # its value in each arm; of several keys, a tuple of values: ((0.0, 0.5), ...)
+
+    sweep = config.sweep = ml_collections.ConfigDict()  # of experiment=sweep
+    sweep.name = "sweep"  # <workdir>/sweeps/<name>.json says what its cells are
+    sweep.of = "train"  # the experiment of a cell: train | krr_theory | mnist_linear
+    sweep.grids = ((),)  # each a tuple of axes (key, values): all combinations, of all grids, are the cells
+    sweep.engine = "local"  # local (processes of this machine) | ray (tasks of a Ray cluster)
+    sweep.workers = 1  # engine=local: processes, each with its share of the cores, or a GPU of its own
+    sweep.gpus = 0.0  # engine=ray: GPUs that a cell takes
+    sweep.cpus = 1.0  # engine=ray: cores that a cell takes
+    sweep.attempts = 3  # a cell whose process dies this often has failed
 
     data = config.data = ml_collections.ConfigDict()
     data.name = "cifar10"  # digits, mnist, fashion_mnist, cifar10, cifar100, or a path to your own
@@ -137,8 +149,18 @@ def resize(config: ml_collections.ConfigDict, size: str) -> ml_collections.Confi
 
 # Keys and groups whose value does not change what an experiment computes: not part of a run's identity.
 _NOT_IDENTITY = {
-    "train": ("data.dir", "model.remat", "krr", "linear"),
-    "krr_theory": ("data", "model", "penalty", "train", "spectrum", "analysis", "linear", "compare"),
+    "train": ("data.dir", "model.remat", "krr", "linear", "sweep"),
+    "krr_theory": (
+        "data",
+        "model",
+        "penalty",
+        "train",
+        "spectrum",
+        "analysis",
+        "linear",
+        "compare",
+        "sweep",
+    ),
     "mnist_linear": (
         "seed",
         "data.dir",
@@ -149,6 +171,7 @@ _NOT_IDENTITY = {
         "analysis",
         "krr",
         "compare",
+        "sweep",
     ),
 }
 
@@ -159,7 +182,9 @@ def not_identity(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 
 _CHOICES = {
-    "experiment": ("train", "compare", "krr_theory", "mnist_linear"),
+    "experiment": ("train", "compare", "krr_theory", "mnist_linear", "sweep"),
+    "sweep.of": ("train", "krr_theory", "mnist_linear"),
+    "sweep.engine": ("local", "ray"),
     "data.augment": ("none", "crop_flip"),
     "data.crop": ("pad4", "crop28"),
     "model.name": ("preresnet",),
@@ -175,6 +200,10 @@ _CHOICES = {
 }
 _AT_LEAST = {
     "seed": 0,
+    "sweep.workers": 1,
+    "sweep.gpus": 0,
+    "sweep.cpus": 0,
+    "sweep.attempts": 1,
     "data.n_train": 1,
     "data.n_test": 1,
     "poison.target": 0,
@@ -250,8 +279,10 @@ def check(config: ml_collections.ConfigDict) -> None:
         if not values or not all(meant) or len(set(values)) < len(values):
             bounds = f"in [{low:g}, {high:g}]" if high < math.inf else f"finite and at least {low:g}"
             raise UserError(f"{key} = {tuple(values)}: name different {kind.__name__}s, each {bounds}")
-    if not config.name or any(not (c.isalnum() or c in "-_.") for c in config.name) or config.name[0] == ".":
-        raise UserError(f"name = {config.name!r}: use letters, digits, '-', '_' and '.'")
+    for key in ("name", "sweep.name"):
+        name = get(config, key)
+        if not name or any(not (c.isalnum() or c in "-_.") for c in name) or name[0] == ".":
+            raise UserError(f"{key} = {name!r}: use letters, digits, '-', '_' and '.'")
     if config.spectrum.k > config.spectrum.num_iters:
         raise UserError(
             f"spectrum.k = {config.spectrum.k} exceeds spectrum.num_iters = {config.spectrum.num_iters}: "
@@ -296,37 +327,60 @@ def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
 
     What they hold does not depend on how they were asked for, so that a run is done once.
     """
-    comparing, keys = config.experiment == "compare", compared_keys(config)
-    values = config.compare.arms if comparing else (None,)
+    comparing = config.experiment == "compare"
     if comparing:
-        known = [
-            name
-            for name in flatten(config)
-            if not name.startswith(("experiment", "compare.", *_NOT_IDENTITY["train"]))
-        ]
-        for key in keys:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1) or ["penalty.kappa"]
-                raise UserError(
-                    f"compare.key = {key!r} is not a key that arms can differ in: did you mean {near[0]!r}?"
-                )
-    if not values:
+        check_axis(config.compare.key, "compare.key")
+    if comparing and not config.compare.arms:
         raise UserError("compare.arms is empty: name at least one value")
     result = []
-    for value in values:
-        arm = ml_collections.ConfigDict(config).copy_and_resolve_references()
-        arm.experiment, arm.compare = "train", default().compare
+    for value in config.compare.arms if comparing else (None,):
+        arm = single(config, "train")
         if comparing:
-            try:
-                arm.update_from_flattened_dict(
-                    dict(zip(keys, (value,) if len(keys) == 1 else value, strict=True))
-                )
-            except (TypeError, ValueError) as error:
-                raise UserError(
-                    f"compare.arms: {value!r} is no value of compare.key = {config.compare.key!r}: {error}"
-                ) from None
+            assign(arm, config.compare.key, value, "compare.arms")
         result.append(arm.lock())
     return result
+
+
+def single(config: ml_collections.ConfigDict, experiment: str) -> ml_collections.ConfigDict:
+    """A copy that is one run of an experiment, with no word of the comparison or sweep that asks for it."""
+    copy = ml_collections.ConfigDict(config).copy_and_resolve_references()
+    copy.experiment, copy.compare, copy.sweep = experiment, default().compare, default().sweep
+    return copy
+
+
+def check_axis(key: str, where: str) -> None:
+    """Raises `UserError` where a key, or one of several `'a,b'`, is none that runs can differ in."""
+    known = [
+        name
+        for name in flatten(default())
+        if not name.startswith(("experiment", "compare.", *_NOT_IDENTITY["train"]))
+    ]
+    for name in split_axis(key):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1) or ["penalty.kappa"]
+            raise UserError(
+                f"{where} = {name!r} is not a key that runs can differ in: did you mean {near[0]!r}?"
+            )
+
+
+def split_axis(key: str) -> list[str]:
+    """The keys of an axis; several are `'a,b'`."""
+    return [name.strip() for name in key.split(",")]
+
+
+def assign(config: ml_collections.ConfigDict, key: str, value: Any, where: str) -> dict[str, Any]:
+    """Sets a key of an axis, or several of them, to a value, or a tuple of values; returns them by key.
+
+    Raises:
+        UserError: the value is none of the key's; says that it stands in `where`.
+    """
+    names = split_axis(key)
+    try:
+        values = dict(zip(names, (value,) if len(names) == 1 else value, strict=True))
+        config.update_from_flattened_dict(values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {value!r} is no value of {key!r}: {error}") from None
+    return {name: get(config, name) for name in names}
 
 
 def from_json(stored: dict, where: str) -> ml_collections.ConfigDict:
@@ -344,9 +398,24 @@ def from_json(stored: dict, where: str) -> ml_collections.ConfigDict:
     return config
 
 
-def compared_keys(config: ml_collections.ConfigDict) -> list[str]:
-    """The keys in which the arms of a comparison differ."""
-    return [key.strip() for key in config.compare.key.split(",")]
+def axes(config: ml_collections.ConfigDict) -> list[str]:
+    """The keys in which the runs of a comparison or a sweep differ."""
+    if config.experiment == "sweep":
+        named = [axis[0] for grid in config.sweep.grids for axis in grid]
+        return list(dict.fromkeys(name for key in named for name in split_axis(str(key))))
+    return split_axis(config.compare.key) if config.experiment == "compare" else []
+
+
+def pin(config: ml_collections.ConfigDict, keys: Iterable[str]) -> None:
+    """Takes what was named on the command line out of what runs differ in: it is meant for all of them."""
+    named = set(keys) & set(axes(config))
+    if named and config.experiment == "compare":
+        config.experiment = "train"
+    elif named:
+        config.sweep.grids = tuple(
+            tuple(axis for axis in grid if not named & set(split_axis(axis[0])))
+            for grid in config.sweep.grids
+        )
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict:
@@ -365,3 +434,12 @@ def get(config: ml_collections.ConfigDict, key: str):
     for part in key.split("."):
         config = config[part]
     return config
+
+
+def short(key: str) -> str:
+    """A dotted key as people call it.
+
+    >>> short("poison.fraction"), short("train.epochs")
+    ('theta', 'epochs')
+    """
+    return {"poison.fraction": "theta"}.get(key, key.rpartition(".")[2])

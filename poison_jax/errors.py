@@ -13,5 +13,9 @@ class Busy(UserError):
     """Another process is working on it."""
 
 
+class CellsFailed(Exception):
+    """Some cells of a sweep could not be done; all others are."""
+
+
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C: the state is saved, the same command goes on from there."""

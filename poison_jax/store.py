@@ -37,6 +37,11 @@ def config_hash(config: Json, not_identity: tuple[str, ...] = ()) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def run_name(name: str, config: Json, not_identity: tuple[str, ...] = ()) -> str:
+    """The name of the directory of a config's run."""
+    return f"{name}-{config_hash(config, not_identity)}"
+
+
 class Run:
     """One run's directory."""
 
@@ -51,12 +56,16 @@ class Run:
 
     def config(self) -> Json:
         """The config that the run was made with."""
-        return read_json(self.path / "config.json")
+        return self.read_json("config.json")
 
     def result(self) -> Json | None:
         """What the run found; None while it is not done."""
-        file = self.path / "result.json"
-        return read_json(file) if file.exists() else None
+        return self.read_json("result.json") if self.done else None
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has its result."""
+        return (self.path / "result.json").exists()
 
     def finish(self, result: Json) -> None:
         """Writes `result.json`, the last file of a run."""
@@ -117,6 +126,18 @@ class Run:
         except Exception as error:
             raise UserError(f"{file} cannot be read: {error}") from None
 
+    def save_json(self, name: str, value: Json) -> None:
+        """Writes a JSON file, whole or not at all."""
+        write_json(self.path / name, value)
+
+    def read_json(self, name: str) -> Json:
+        """Reads a JSON file.
+
+        Raises:
+            UserError: it is absent or damaged.
+        """
+        return read_json(self.path / name)
+
     def save_text(self, name: str, text: str) -> None:
         """Writes a text file, whole or not at all."""
         write(self.path / name, text.encode())
@@ -157,6 +178,10 @@ class Run:
         """How many processes have died while they were working on the run."""
         return lease.deaths(self._claims)
 
+    def forgive(self) -> None:
+        """Forgets the processes that have died."""
+        lease.forgive(self._claims)
+
     @property
     def _claims(self) -> Path:
         return self.path / "claims"
@@ -174,7 +199,7 @@ def open_run(workdir: str | os.PathLike, name: str, config: Json, not_identity: 
         OSError: the disk is full or read-only.
     """
     config = plain(config)
-    run = Run(Path(workdir) / f"{name}-{config_hash(config, not_identity)}")
+    run = Run(Path(workdir) / run_name(name, config, not_identity))
     run.path.mkdir(parents=True, exist_ok=True)
     if (run.path / "config.json").exists():
         if _identity(run.config(), not_identity) != _identity(config, not_identity):

@@ -55,7 +55,7 @@ def run(
     for i, (setup, run) in enumerate(zip(setups, runs, strict=True)):
         _run_arm(setup, run, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "", tensorboard)
     console.say("")
-    summary.show(runs, config_lib.compared_keys(config) if len(arms) > 1 else ["penalty.kappa"])
+    summary.show(runs, config_lib.axes(config) if len(arms) > 1 else ["penalty.kappa"])
     console.say(f"total {console.duration(time.monotonic() - started)} on {provenance.device()}")
     return runs
 

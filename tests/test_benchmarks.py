@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import flops, timing
-from poison_jax import autodiff, losses, models
+from benchmarks import timing
+from poison_jax import autodiff, flops, losses, models
 
 ROOT = Path(__file__).parent.parent
 STEPS = ["eval_forward", "plain_step", "penalised_step", "hessian_top5"]

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import flops, ours, scale, timing
-from poison_jax import cache, models
+from benchmarks import ours, scale, timing
+from poison_jax import cache, flops, models
 
 ONCE = timing.Rounds(1, 1, 0)
 TINY = scale.Sizes(

@@ -12,6 +12,7 @@ FLOORS = {
     "cache": -1,
     "convolution": 0,
     "arrays": 0,
+    "flops": 0,
     "provenance": 0,
     "lease": 0,
     "signals": 0,
@@ -32,6 +33,12 @@ FLOORS = {
     "checkpoint": 2,
     "store": 3,
     "records": 4,
+    "grid": 4,
+    "board": 5,
+    "sweep_table": 6,
+    "cost": 6,
+    "cluster": 6,
+    "sweep": 7,
     "train": 3,
     "spectrum": 3,
     "features": 3,
@@ -49,6 +56,7 @@ FLOORS = {
     "experiment": 8,
     "cli": 9,
     "analyse": 10,
+    "worker": 10,
 }
 ML_PACKAGES = {"jax", "jaxlib", "flax", "optax", "orbax", "matfree", "sklearn", "tensorflow_datasets"}
 

@@ -1,0 +1,13 @@
+"""Figure 6: CIFAR-10, stochastic L: attack success, and what the top eigenvector shows, over theta and kappa.
+
+python main.py --config=configs/sweeps/fig06.py
+python main.py --config=configs/sweeps/fig06.py:small
+"""
+
+from configs.sweeps import common
+
+
+def get_config(size=""):
+    config = common.sweep("fig06", size)
+    config.sweep.grids = common.plane(size)
+    return config

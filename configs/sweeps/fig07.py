@@ -1,0 +1,13 @@
+"""Figure 7: the same with random 28x28 crops and flips: attack success and clean accuracy.
+
+python main.py --config=configs/sweeps/fig07.py
+python main.py --config=configs/sweeps/fig07.py:small
+"""
+
+from configs.sweeps import common
+
+
+def get_config(size=""):
+    config = common.augmented(common.sweep("fig07", size))
+    config.sweep.grids = common.plane(size, seeds=("seed", (0,)) if size else None)
+    return config

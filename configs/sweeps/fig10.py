@@ -1,0 +1,13 @@
+"""Figure 10: CIFAR-100, stochastic L: the trade-off, and the gap between attack and detection.
+
+python main.py --config=configs/sweeps/fig10.py
+python main.py --config=configs/sweeps/fig10.py:small
+"""
+
+from configs.sweeps import common
+
+
+def get_config(size=""):
+    config = common.sweep("fig10", size, common.CIFAR100)
+    config.sweep.grids = common.plane(size, seeds=("seed", (0,)) if size else None)
+    return config

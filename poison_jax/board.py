@@ -1,0 +1,72 @@
+"""What cells of a sweep are done, running, failed or waiting: said by files, for any number of processes."""
+
+import time
+from pathlib import Path
+
+from poison_jax import records
+from poison_jax.store import Json, Run, read_json, write_json
+
+
+class Board:
+    """A sweep in a store.
+
+    Args:
+        workdir: the store.
+        name: of the sweep.
+        attempts: a cell whose process died this often has failed.
+
+    Raises:
+        UserError: the store does not hold the sweep.
+    """
+
+    def __init__(self, workdir: Path, name: str, attempts: int):
+        self.workdir, self.attempts = Path(workdir), attempts
+        self.sweep = records.read_sweep(self.workdir, name)
+        self.folder = self.workdir / records.SWEEPS / name  # of the sweep's own files
+
+    @property
+    def cells(self) -> list[str]:
+        """The names of the cells' runs, in the order in which they are to be done."""
+        return [cell["run"] for cell in self.sweep.cells]
+
+    def run(self, cell: str) -> Run:
+        """The run of a cell."""
+        return Run(self.workdir / cell)
+
+    def state(self, cell: str) -> str:
+        """`done`, `running`, `failed` or `waiting`."""
+        run = self.run(cell)
+        if run.done:
+            return "done"
+        if self._failure(cell).exists():
+            return "failed"
+        if run.claimed:
+            return "running"
+        return "failed" if run.deaths >= self.attempts else "waiting"
+
+    def first_waiting(self, passed: set[str]) -> str | None:
+        """The next cell to be done, those passed over left out; None where there is none."""
+        return next((c for c in self.cells if c not in passed and self.state(c) == "waiting"), None)
+
+    def fail(self, cell: str, error: str) -> None:
+        """Keeps why a cell cannot be done."""
+        self._failure(cell).parent.mkdir(parents=True, exist_ok=True)
+        write_json(self._failure(cell), {"error": error, "time": time.time()})
+
+    def why(self, cell: str) -> str:
+        """Why a cell has failed."""
+        if self._failure(cell).exists():
+            return str(read_json(self._failure(cell)).get("error"))
+        return f"its process died {self.run(cell).deaths} times"
+
+    def retry(self, cell: str) -> None:
+        """Forgets that a cell has failed."""
+        self._failure(cell).unlink(missing_ok=True)
+        self.run(cell).forgive()
+
+    def overrides(self, cell: str) -> Json:
+        """Dotted key -> value: a cell's place in the grid."""
+        return next(known["overrides"] for known in self.sweep.cells if known["run"] == cell)
+
+    def _failure(self, cell: str) -> Path:
+        return self.folder / "failed" / f"{cell}.json"

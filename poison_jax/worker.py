@@ -1,0 +1,95 @@
+"""A process that does cells of a sweep until none is left: `python -m poison_jax.worker WORKDIR SWEEP`.
+
+Any number of them, on any machines that share the disk, may work on one sweep: each claims a cell before
+it begins (`lease`). A cell that cannot be done leaves `failure.json` in its directory and is passed over.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from poison_jax import config as config_lib
+from poison_jax import console
+from poison_jax.board import Board
+from poison_jax.errors import Busy, Interrupted, UserError
+
+
+def work(board: Board) -> None:
+    """Does the waiting cells of a sweep, first come first served; returns when none is waiting.
+
+    Raises:
+        Interrupted: asked to stop; the cell's state is saved.
+        OSError: the disk is full or read-only.
+    """
+    passed: set[str] = set()  # claimed by others the moment they were tried
+    while (cell := board.first_waiting(passed)) is not None:
+        if not attempt(board, cell):
+            passed.add(cell)
+
+
+def attempt(board: Board, cell: str) -> bool:
+    """Does one cell; whether it was free. Why it cannot be done, if it cannot, is kept on the board.
+
+    Raises:
+        Interrupted: asked to stop; the cell's state is saved.
+        OSError: the disk is full or read-only.
+    """
+    from poison_jax import experiment  # with the ML packages: who looks after the workers needs none
+
+    try:
+        config = config_lib.from_json(board.sweep.config, f"sweep {board.sweep.name}")
+        for key, value in board.overrides(cell).items():
+            config_lib.assign(config, key, value, f"sweep {board.sweep.name}")
+        experiment.run(config, str(board.workdir))
+    except Busy:
+        return False
+    except (Interrupted, OSError):
+        raise
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        reason = " ".join(str(error).split()) or type(error).__name__
+        console.warn(f"{cell} failed: {reason}")
+        board.fail(cell, reason)
+    return True
+
+
+def _stop_with(parent: int) -> None:
+    """Asks this process to stop when its parent is gone: nobody would look after it."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(argv: list[str]) -> None:
+    """The command line of a worker."""
+    parser = argparse.ArgumentParser(prog="python -m poison_jax.worker", description=__doc__.splitlines()[0])
+    parser.add_argument("workdir", type=Path, help="the store")
+    parser.add_argument("sweep", help="name of the sweep")
+    parser.add_argument("--attempts", type=int, default=3, help="deaths of its process that fail a cell")
+    parser.add_argument("--parent", type=int, help="stop when this process is gone")
+    parser.add_argument("--share", default="1/1", metavar="I/N", help="use the I-th of N parts of the cores")
+    arguments = parser.parse_args(argv)
+    part, parts = map(int, arguments.share.split("/"))
+    if parts > 1 and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[part - 1 :: parts] or cores)
+    if arguments.parent:
+        _stop_with(arguments.parent)
+    from poison_jax import cli
+
+    with cli.ready():
+        work(Board(arguments.workdir, arguments.sweep, arguments.attempts))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
