@@ -21,12 +21,7 @@ def main(config, workdir, **options):
     import plots
     from poison_jax import experiment
 
-    try:
-        runs = experiment.run(config, workdir, **options)
-    finally:  # of what a sweep has done so far, too
-        if config.experiment == "sweep":
-            plots.draw_sweep(Path(workdir), config.sweep.name)
-    for run in runs:
+    for run in experiment.run(config, workdir, draw_sweep=plots.draw_sweep, **options):
         for figure in plots.draw(run):
             print("figure:", figure)
 

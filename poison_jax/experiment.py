@@ -1,6 +1,8 @@
 """One config -> its experiment -> finished runs."""
 
 import importlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import ml_collections
 
@@ -25,6 +27,7 @@ def run(
     retry: bool = False,
     dry_run: bool = False,
     slurm: int = 0,
+    draw_sweep: Callable[[Path, str, Path], Iterable[Path]] = lambda *_: (),
 ) -> list[store.Run]:
     """Runs a config's experiment, prints its summary, returns the finished runs; none of a sweep.
 
@@ -37,6 +40,7 @@ def run(
         retry: of a sweep, do the cells that have failed again.
         dry_run: only print the runs of a training or a sweep, their FLOPs and hours.
         slurm: of a sweep, only print the script of a Slurm array of so many tasks.
+        draw_sweep: called with the store, a sweep's name and a folder when the sweep ends or is stopped.
 
     Raises:
         UserError: bad input, before any compute where it can be known then.
@@ -60,6 +64,7 @@ def run(
         if slurm:
             print(sweep.slurm_script(config, workdir, slurm))
             return []
-        return sweep.run(config, workdir, tensorboard=tensorboard, retry=retry)
+        options = {"tensorboard": tensorboard, "retry": retry, "draw": draw_sweep}
+        return sweep.run(config, workdir, **options)
     module = importlib.import_module(f"poison_jax.{_MODULES[config.experiment]}")
     return module.run(config, workdir, tensorboard=tensorboard)
