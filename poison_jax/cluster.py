@@ -44,7 +44,7 @@ class RayTasks:
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             ray.shutdown()
             raise UserError(
-                f"no node of the Ray cluster has sweep.cpus = {cpus:g} and sweep.gpus = {gpus:g}: ask for less"
+                f"no node of the Ray cluster has sweep.cpus = {cpus:g} and sweep.gpus = {gpus:g}: take less"
             )
         self._ray, self._board = ray, board
         # A task whose process dies is not Ray's to repeat: the board counts the deaths.

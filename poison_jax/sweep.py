@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -49,6 +50,7 @@ def run(
     *,
     tensorboard: bool = False,
     retry: bool = False,
+    draw: Callable[[Path, str, Path], Iterable[Path]] = lambda *_: (),
 ) -> list:
     """Does what is missing of a sweep, shows it meanwhile, prints its table at the end.
 
@@ -57,6 +59,7 @@ def run(
         workdir: the store.
         tensorboard: not for sweeps.
         retry: do the cells that have failed again.
+        draw: called with the store, the sweep's name and a folder when it ends or is stopped.
 
     Returns:
         No runs: figures are drawn of the sweep, not of each cell.
@@ -84,7 +87,11 @@ def run(
     console.say(
         f"sweep {config.sweep.name}: {len(cells)} cells, {config.sweep.engine}, logs in {board.folder}"
     )
-    _supervise(board, engine_of(board), labels)
+    try:
+        _supervise(board, engine_of(board), labels)
+    finally:
+        for figure in draw(board.workdir, board.sweep.name, board.folder):
+            console.say(f"figure: {figure}")
     summary(board, labels)
     if failed := [cell for cell in board.cells if board.state(cell) == "failed"]:
         for cell in failed:
