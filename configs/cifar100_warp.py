@@ -1,18 +1,19 @@
 """CIFAR-100, WaNet's imperceptible warp, stochastic poison (Section 5.2).
 
     python main.py --config=configs/cifar100_warp.py
-    python main.py --config=configs/cifar100_warp.py:small
+    python main.py --config=configs/cifar100_warp.py:small    5,000 images, PreResNet-8, 8 epochs
 
 As for CIFAR-10, with a hundred classes.
 """
 
-from configs import cifar10_warp
+from configs import cifar10_warp, common
 
 
 def get_config(size=""):
-    config = cifar10_warp.get_config(size)
+    config = cifar10_warp.get_config()
     config.name = "cifar100_warp"
     config.data.name = "cifar100"
     if size:
-        config.data.n_train, config.data.n_test = 5_000, 1_000
-    return config
+        config.poison.fraction = 0.3
+        config.compare.arms = (0.0, 50.0)
+    return common.resize(config, size)

@@ -336,7 +336,7 @@ def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
     for value in config.compare.arms if comparing else (None,):
         arm = single(config, "train")
         if comparing:
-            assign(arm, config.compare.key, value, "compare.arms")
+            assign(arm, config.compare.key, value, f"compare.arms of compare.key = {config.compare.key!r}")
         result.append(arm.lock())
     return result
 

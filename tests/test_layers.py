@@ -37,7 +37,7 @@ FLOORS = {
     "board": 5,
     "sweep_table": 6,
     "cost": 6,
-    "cluster": 6,
+    "cluster": 11,
     "sweep": 7,
     "train": 3,
     "spectrum": 3,

@@ -4,7 +4,7 @@ python main.py --config=configs/sweeps/fig13.py
 python main.py --config=configs/sweeps/fig13.py:small
 """
 
-from configs.sweeps import common
+from configs import common
 
 
 def get_config(size=""):

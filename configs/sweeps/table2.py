@@ -4,7 +4,7 @@ python main.py --config=configs/sweeps/table2.py
 python main.py --config=configs/sweeps/table2.py:small
 """
 
-from configs.sweeps import common
+from configs import common
 
 
 def get_config(size=""):

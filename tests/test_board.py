@@ -1,0 +1,81 @@
+"""What cells are done, running, failed or waiting."""
+
+import json
+import os
+
+import pytest
+
+from poison_jax import records, store
+from poison_jax.board import Board
+from poison_jax.errors import UserError
+
+CELLS = [{"run": f"run-{i}", "overrides": {"seed": i}} for i in range(3)]
+
+
+@pytest.fixture
+def board(tmp_path):
+    records.write_sweep(tmp_path, records.Sweep("toy", {"seed": 0}, CELLS))
+    for cell in CELLS:
+        (tmp_path / cell["run"]).mkdir()
+    return Board(tmp_path, "toy", attempts=2)
+
+
+def states(board):
+    return [board.state(cell) for cell in board.cells]
+
+
+def die(board, cell):
+    """As a process does that is killed while it works on the cell."""
+    folder = board.run(cell).path / "claims"
+    folder.mkdir(exist_ok=True)
+    (folder / str(len(list(folder.iterdir())) + 1)).write_text("")
+    for file in folder.iterdir():
+        os.utime(file, (1, 1))
+
+
+def test_states(board):
+    assert states(board) == ["waiting"] * 3
+    board.run("run-0").finish({"asr": 0.5})
+    board.fail("run-1", "it diverged")
+    with board.run("run-2").claim():
+        assert states(board) == ["done", "failed", "running"]
+        assert board.first_waiting(set()) is None
+    assert board.why("run-1") == "it diverged"
+    assert board.first_waiting(set()) == "run-2"
+    assert board.first_waiting({"run-2"}) is None
+    board.retry("run-1")
+    assert board.first_waiting(set()) == "run-1"
+
+
+def test_a_cell_that_kills_its_process_again_and_again_has_failed(board):
+    die(board, "run-0")
+    assert board.state("run-0") == "waiting"
+    die(board, "run-0")
+    assert board.state("run-0") == "failed"
+    assert "died 2 times" in board.why("run-0")
+    board.retry("run-0")
+    assert board.state("run-0") == "waiting"
+
+
+def test_a_sweep_is_not_changed(board, tmp_path):
+    file = tmp_path / "sweeps" / "toy.json"
+    before = file.read_bytes()
+    records.write_sweep(tmp_path, records.Sweep("toy", {"seed": 0}, CELLS[::-1]))
+    with pytest.raises(UserError, match=r"other cells: choose another sweep\.name or --workdir"):
+        records.write_sweep(tmp_path, records.Sweep("toy", {"seed": 0}, CELLS[:2]))
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content | {"format": 99}, "format 99.*update poison_jax"),
+        (lambda content: {"format": 1}, "does not say what its cells are"),
+        (lambda content: [], "not a JSON object"),
+    ],
+)
+def test_a_sweeps_file_that_cannot_be_read(board, tmp_path, change, words):
+    file = tmp_path / "sweeps" / "toy.json"
+    file.write_text(json.dumps(change(store.read_json(file))))
+    with pytest.raises(UserError, match=words):
+        Board(tmp_path, "toy", attempts=2)

@@ -1,0 +1,97 @@
+"""The cells of a sweep."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poison_jax import config as config_lib
+from poison_jax import grid
+from poison_jax.errors import UserError
+
+THETA, KAPPA = ("poison.fraction", (0.01, 0.05, 0.3)), ("penalty.kappa", (0.0, 10.0))
+
+
+def sweep(*grids, **changes):
+    config = config_lib.default()
+    config.experiment, config.sweep.grids = "sweep", grids
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+    return config
+
+
+def places(cells):
+    return [tuple(cell.overrides.values()) for cell in cells]
+
+
+def test_all_combinations_are_runs_like_any_other():
+    cells = grid.cells(sweep((THETA, KAPPA)))
+    assert sorted(places(cells)) == sorted(itertools.product(THETA[1], KAPPA[1]))
+    for cell in cells:
+        assert cell.config.experiment == "train"
+        assert (cell.config.poison.fraction, cell.config.penalty.kappa) == tuple(cell.overrides.values())
+    alone = config_lib.default()
+    alone.experiment, alone.poison.fraction = "train", 0.3
+    (same,) = grid.cells(alone)
+    assert same.run in {cell.run for cell in cells}
+
+
+def test_ends_first_then_the_gaps_and_seed_by_seed():
+    cells = grid.cells(sweep((("seed", (0, 1)), ("poison.fraction", (0.1, 0.2, 0.3, 0.4, 0.5)))))
+    assert places(cells)[:5] == [(0, 0.1), (0, 0.5), (0, 0.3), (0, 0.2), (0, 0.4)]
+    assert [seed for seed, _ in places(cells)] == [0] * 5 + [1] * 5
+
+
+@given(st.integers(1, 200))
+def test_refinement_halves_the_gaps(count):
+    levels = grid.refinement(count)
+    assert levels[0] == levels[-1] == 0
+    for level in range(max(levels) + 1):
+        there = [i for i, own in enumerate(levels) if own <= level]
+        gaps = [after - before for before, after in itertools.pairwise(there)]
+        assert all(gap <= -(-(count - 1) // 2**level) for gap in gaps)
+
+
+def test_a_cell_of_two_grids_is_one():
+    assert len(grid.cells(sweep((THETA, KAPPA), (THETA, ("penalty.kappa", (0.0,)))))) == 6
+
+
+def test_keys_that_change_together():
+    axis = ("data.augment,data.crop", (("none", "pad4"), ("crop_flip", "crop28")))
+    cells = grid.cells(sweep((axis,)))
+    assert [(c.config.data.augment, c.config.data.crop) for c in cells] == list(axis[1])
+    assert str(cells[1]) == "augment crop_flip, crop crop28"
+
+
+def test_a_grid_without_axes_is_one_cell():
+    (cell,) = grid.cells(sweep((), sweep__of="mnist_linear"))
+    assert cell.config.experiment == "mnist_linear"
+
+
+def test_what_the_command_line_names_is_no_axis():
+    config = sweep((THETA, KAPPA), (THETA,))
+    config.penalty.kappa = 5.0
+    config_lib.pin(config, ["penalty.kappa", "seed"])
+    assert places(grid.cells(config)) == [(0.01,), (0.3,), (0.05,)]
+    assert {cell.config.penalty.kappa for cell in grid.cells(config)} == {5.0}
+
+
+@pytest.mark.parametrize(
+    ("grids", "words"),
+    [
+        ((), "sweep.grids is empty"),
+        (((("poison.fracton", (0.1,)),),), "did you mean 'poison.fraction'"),
+        (((("data.dir", ("a",)),),), "'data.dir' is not a key"),
+        (((("penalty.kappa", ()),),), "penalty.kappa has no values"),
+        (((("penalty.kappa", "12"),),), "penalty.kappa has no values"),
+        (((("penalty.kappa", 3.0),),), "is no axis"),
+        ((("penalty.kappa",),), "is no axis"),
+        (((("penalty.kappa", ("much",)),),), "'much' is no value of 'penalty.kappa'"),
+        (((("penalty.kappa,penalty.epsilon", (1.0,)),),), "is no value"),
+        (((("penalty.kappa", (-1.0,)),),), "penalty.kappa = -1"),
+    ],
+    ids=str,
+)
+def test_bad_grids(grids, words):
+    with pytest.raises(UserError, match=words):
+        grid.cells(sweep(*grids))

@@ -1,0 +1,226 @@
+"""Sweeps as a person starts them: processes that work together, are killed, fail, and go on."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import QUICK
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+TINY = (
+    "--config=configs/sweeps/fig06.py:small",
+    "--config.sweep.name=toy",
+    "--config.data.name=digits",
+    "--config.data.n_train=256",
+    "--config.data.n_test=100",
+    "--config.model.width=4",
+    "--config.poison.margin=1",
+    "--config.train.epochs=3",
+    "--config.spectrum.k=2",
+    "--config.spectrum.num_iters=4",
+    "--config.spectrum.num_examples=32",
+    "--config.analysis.features=0",
+)
+
+
+def grids(text):
+    return f"--config.sweep.grids={text}"
+
+
+FOUR = grids("((('poison.fraction',(0.1,0.3)),('penalty.kappa',(0.0,5.0))),)")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    return os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu", "POISON_JAX_CACHE": str(cache)}
+
+
+@pytest.fixture(scope="module")
+def start(environment):
+    def start(workdir, *more):
+        command = [sys.executable, "-u", "main.py", f"--workdir={workdir}", *TINY, *more]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    return start
+
+
+def finish(process, status=0):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, out + err
+    assert "Traceback" not in err
+    return out, err
+
+
+def runs(workdir):
+    return {path.name: path for path in sorted(workdir.iterdir()) if (path / "config.json").exists()}
+
+
+def outcome(workdir):
+    """Whatever must not depend on how the sweep was done."""
+    found = {}
+    for name, path in runs(workdir).items():
+        result = json.loads((path / "result.json").read_text())
+        del result["wall_seconds"]
+        found[name] = result, (path / "metrics.jsonl").read_text()
+    return found
+
+
+def wait_for(condition, *processes):
+    while not condition():
+        assert all(process.poll() is None for process in processes), "ended too early"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, start):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    out, _ = finish(start(workdir, FOUR))
+    return workdir, out
+
+
+def test_all_cells_are_done_and_shown(undisturbed):
+    workdir, out = undisturbed
+    assert len(runs(workdir)) == 4
+    assert "4/4 done, 0 running, 0 failed" in out
+    for cell in ("theta 0.1, kappa 0", "theta 0.3, kappa 5"):
+        assert re.search(rf"│ {cell} .*%.*%", out), cell
+    log = (workdir / "sweeps" / "toy" / "worker-1.log").read_text()
+    assert log.count("epoch   3/3") == 4
+
+
+def test_what_is_done_is_not_done_again(undisturbed, start):
+    workdir, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json*")}
+    out, _ = finish(start(workdir, FOUR))
+    assert "theta 0.3, kappa 5" in out
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json*")} == before
+
+
+def test_killed_while_two_work_together(undisturbed, start, tmp_path):
+    """Two commands, three workers; one command is killed with its worker, the other finishes."""
+    first, second = start(tmp_path, FOUR, "--config.sweep.workers=2"), start(tmp_path, FOUR)
+    lines = lambda: sum(f.read_text().count("\n") for f in tmp_path.glob("*/metrics.jsonl"))  # noqa: E731
+    wait_for(lambda: lines() >= 2, first, second)
+    first.kill()  # its workers notice that nobody looks after them
+    first.communicate()
+    finish(second)
+    assert outcome(tmp_path) == outcome(undisturbed[0])
+    assert not list(tmp_path.rglob("*.tmp"))
+    for path in runs(tmp_path).values():
+        epochs = [json.loads(line)["epoch"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+        assert epochs == [1, 2, 3]
+
+
+def test_asked_to_stop(undisturbed, start, tmp_path):
+    process = start(tmp_path, FOUR)
+    wait_for(lambda: list(tmp_path.glob("*/metrics.jsonl")), process)
+    process.send_signal(signal.SIGTERM)
+    _, err = finish(process, status=143)
+    assert err.strip().endswith("the same command goes on with what is not done")
+    assert not list(tmp_path.glob("*/*.tmp"))
+    finish(start(tmp_path, FOUR))
+    assert outcome(tmp_path) == outcome(undisturbed[0])
+
+
+def test_cells_that_fail_are_listed_and_retried(start, tmp_path):
+    rates = grids("((('train.learning_rate',(0.05,1e30)),),)")
+    out, err = finish(start(tmp_path, rates), status=1)
+    assert "1/2 done, 0 running, 1 failed" in out
+    assert re.search(r"warning: learning_rate 1e\+30 \(cifar10-\w+\): .*not finite", err)
+    assert "1 of 2 cells failed" in err
+    log = tmp_path / "sweeps" / "toy" / "worker-1.log"
+    before = log.read_text()
+    finish(start(tmp_path, rates), status=1)  # not again by itself
+    assert log.read_text() == before
+    finish(start(tmp_path, rates, "--retry"), status=1)
+    assert log.read_text().count("not finite") == 2 * before.count("not finite") > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([grids("()")], "sweep.grids is empty"),
+        ([grids("((('poison.fracton',(0.1,)),),)")], "did you mean 'poison.fraction'"),
+        (["--config.poison.target=10"], "classes 0 to 9"),
+        (["--config.data.name=nosuch"], "nosuch"),
+        (["--config.sweep.workers=0"], "sweep.workers"),
+        (["--slurm=-1"], "--slurm = -1"),
+        (["--tensorboard"], "--tensorboard"),
+    ],
+)
+def test_bad_input(start, tmp_path, more, words):
+    _, err = finish(start(tmp_path / "runs", *more), status=2)
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("damage", ["other cells", "newer", "result"])
+def test_a_store_that_does_not_fit(undisturbed, start, tmp_path, damage):
+    workdir = tmp_path / "runs"
+    shutil.copytree(undisturbed[0], workdir)
+    file, grid, words = workdir / "sweeps" / "toy.json", FOUR, "update poison_jax"
+    if damage == "other cells":
+        grid, words = grids("((('seed',(0,1)),),)"), "choose another sweep.name"
+    elif damage == "newer":
+        file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
+    else:
+        file, words = next(workdir.glob("*/result.json")), "move it away"
+        file.write_text(file.read_text()[:100])
+    before = file.read_bytes()
+    _, err = finish(start(workdir, grid), status=2)
+    assert words in err
+    assert str(file) in err
+    assert len(err.splitlines()) == 1
+    assert file.read_bytes() == before
+
+
+def test_dry_run(undisturbed, start, tmp_path):
+    out, _ = finish(start(undisturbed[0], FOUR, "--dry_run"))
+    assert "to do: 0 cells, 0 TFLOP" in out
+    assert "median of 4 finished cells" in out
+    out, _ = finish(start(tmp_path / "runs", FOUR, "--dry_run"))
+    assert re.search(r"to do: 4 cells, \d.* hours on one 1 x cpu", out)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_slurm_array(undisturbed, start, tmp_path):
+    """The script's tasks are the command: one that is run does the sweep."""
+    out, _ = finish(start(undisturbed[0], FOUR, "--slurm=3"))
+    script, log = tmp_path / "array.sh", tmp_path / "srun"
+    script.write_text(out)
+    assert "#SBATCH --array=1-3" in out
+    log.write_text('#!/bin/sh\nshift\nexec "$@"\n')  # srun --ntasks=1 COMMAND
+    log.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        ["bash", str(script)], capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "theta 0.3, kappa 5" in done.stdout
+
+
+def test_ray_tasks(undisturbed, start, tmp_path):
+    pytest.importorskip("ray")
+    out, _ = finish(start(tmp_path, FOUR, "--config.sweep.engine=ray"))
+    assert "4/4 done, 0 running, 0 failed" in out
+    assert outcome(tmp_path) == outcome(undisturbed[0])
+
+
+def test_a_cluster_that_has_no_such_node(start, tmp_path):
+    pytest.importorskip("ray")
+    more = ["--config.sweep.engine=ray", "--config.sweep.gpus=64"]
+    _, err = finish(start(tmp_path, FOUR, *more), status=2)
+    assert "no node of the Ray cluster has" in err
+    assert len(err.splitlines()) == 1
