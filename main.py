@@ -19,9 +19,9 @@ from poison_jax import cli
 
 def main(config, workdir, **options):
     import plots
-    from poison_jax import experiment
+    from poison_jax import launch
 
-    for run in experiment.run(config, workdir, draw_sweep=plots.draw_sweep, **options):
+    for run in launch.run(config, workdir, draw_sweep=plots.draw_sweep, **options):
         for figure in plots.draw(run):
             print("figure:", figure)
 

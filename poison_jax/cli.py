@@ -21,7 +21,7 @@ from poison_jax.errors import CellsFailed, Interrupted, UserError
 
 
 def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -> None:
-    """Parses the command line and calls `main(config, workdir, **options)`, the options of `experiment.run`.
+    """Parses the command line and calls `main(config, workdir, **options)`, the options of `launch.run`.
 
     Args:
         main: what to do; may raise `UserError`, `OSError` or `Interrupted`.

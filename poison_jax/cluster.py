@@ -7,6 +7,7 @@ is: `$RAY_ADDRESS`, else a cluster started on this machine (`ray start --head`),
 import importlib.util
 import os
 
+from poison_jax import allocator, cache, worker
 from poison_jax.board import Board
 from poison_jax.errors import Interrupted, UserError
 
@@ -91,8 +92,6 @@ class RayTasks:
 
 def _do(folder: str, workdir: str, name: str, attempts: int, cell: str) -> None:
     """A task: in a process of the cluster, from the folder that relative paths are meant from."""
-    from poison_jax import allocator, cache, worker
-
     if os.path.isdir(folder):
         os.chdir(folder)
     allocator.keep_memory()

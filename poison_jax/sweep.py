@@ -5,6 +5,7 @@ some have died. Killed at any moment, the sweep loses at most the running epochs
 """
 
 import contextlib
+import multiprocessing
 import os
 import shlex
 import signal
@@ -12,13 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import IO, Protocol
 
 import ml_collections
 
 from poison_jax import config as config_lib
-from poison_jax import console, grid, records
+from poison_jax import console, grid, records, store
 from poison_jax.board import Board
 from poison_jax.errors import CellsFailed, Interrupted, UserError
 from poison_jax.signals import StopSignals
@@ -51,7 +53,7 @@ def run(
     tensorboard: bool = False,
     retry: bool = False,
     draw: Callable[[Path, str, Path], Iterable[Path]] = lambda *_: (),
-) -> list:
+) -> None:
     """Does what is missing of a sweep, shows it meanwhile, prints its table at the end.
 
     Args:
@@ -60,9 +62,6 @@ def run(
         tensorboard: not for sweeps.
         retry: do the cells that have failed again.
         draw: called with the store, the sweep's name and a folder when it ends or is stopped.
-
-    Returns:
-        No runs: figures are drawn of the sweep, not of each cell.
 
     Raises:
         UserError: bad input, before any compute.
@@ -100,7 +99,6 @@ def run(
         raise CellsFailed(
             f"{len(failed)} of {len(cells)} cells failed, the others are done: --retry does them again"
         )
-    return []
 
 
 def slurm_script(config: ml_collections.ConfigDict, workdir: str, tasks: int) -> str:
@@ -153,22 +151,31 @@ def _engine(config: ml_collections.ConfigDict):
 
 
 def _check_inputs(cells: list[grid.Cell]) -> None:
-    """What only the data can show to be wrong, once for all cells that differ in what does not touch them."""
+    """What only the data can show to be wrong, once for all cells that differ in what does not touch them.
+
+    In a process of its own: this one must not take an accelerator's memory, nor start threads before it
+    starts processes.
+    """
+    unlike = {}
+    for cell in cells:
+        config = ml_collections.ConfigDict(cell.config).copy_and_resolve_references()
+        for key in ("seed", "poison.fraction", "penalty.kappa", "penalty.epsilon", "train.epochs"):
+            config.update_from_flattened_dict({key: config_lib.get(config_lib.default(), key)})
+        if config.experiment == "train":
+            unlike.setdefault(config.to_json(), cell.config.to_dict())
+    if unlike:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(_set_up, list(unlike.values())).result()
+
+
+def _set_up(configs: list[store.Json]) -> None:
     import jax
 
     from poison_jax.setup import Setup
 
-    jax.config.update("jax_platforms", "cpu")  # the workers need the accelerator's memory
-    seen = set()
-    for cell in cells:
-        if cell.config.experiment != "train":
-            continue
-        config = ml_collections.ConfigDict(cell.config).copy_and_resolve_references()
-        for key in ("seed", "poison.fraction", "penalty.kappa", "penalty.epsilon", "train.epochs"):
-            config.update_from_flattened_dict({key: config_lib.get(config_lib.default(), key)})
-        if (text := config.to_json()) not in seen:
-            Setup(cell.config)
-        seen.add(text)
+    jax.config.update("jax_platforms", "cpu")
+    for config in configs:
+        Setup(config_lib.from_json(config, "sweep"))
 
 
 class Processes:

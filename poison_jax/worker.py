@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 
 from poison_jax import config as config_lib
-from poison_jax import console
+from poison_jax import console, experiment
 from poison_jax.board import Board
 from poison_jax.errors import Busy, Interrupted, UserError
 
@@ -39,8 +39,6 @@ def attempt(board: Board, cell: str) -> bool:
         Interrupted: asked to stop; the cell's state is saved.
         OSError: the disk is full or read-only.
     """
-    from poison_jax import experiment  # with the ML packages: who looks after the workers needs none
-
     try:
         config = config_lib.from_json(board.sweep.config, f"sweep {board.sweep.name}")
         for key, value in board.overrides(cell).items():

@@ -1,6 +1,8 @@
 """The cells of a sweep."""
 
 import itertools
+import runpy
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -95,3 +97,31 @@ def test_what_the_command_line_names_is_no_axis():
 def test_bad_grids(grids, words):
     with pytest.raises(UserError, match=words):
         grid.cells(sweep(*grids))
+
+
+SWEEPS = sorted((Path(__file__).parents[1] / "configs" / "sweeps").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_the_papers_sweeps(file):
+    """Both sizes of each are legal, are named after the artefact, and have no cell in common."""
+    get = runpy.run_path(str(file))["get_config"]
+    paper, small = grid.cells(get()), grid.cells(get("small"))
+    assert get().sweep.name == file.stem
+    assert get("small").sweep.name == f"{file.stem}-small"
+    assert not {cell.run for cell in paper} & {cell.run for cell in small}
+    assert len(small) <= len(paper)
+    with pytest.raises(UserError, match="tiny"):
+        get("tiny")
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"), [("fig08", "fig06 fig07"), ("table2", "fig09"), ("table3", "fig06")]
+)
+@pytest.mark.parametrize("size", ["", "small"])
+def test_figures_share_cells(part, whole, size):
+    def runs(name):
+        (file,) = [file for file in SWEEPS if file.stem == name]
+        return {cell.run for cell in grid.cells(runpy.run_path(str(file))["get_config"](size))}
+
+    assert runs(part) <= set().union(*map(runs, whole.split()))

@@ -37,8 +37,6 @@ FLOORS = {
     "board": 5,
     "sweep_table": 6,
     "cost": 6,
-    "cluster": 11,
-    "sweep": 7,
     "train": 3,
     "spectrum": 3,
     "features": 3,
@@ -57,6 +55,9 @@ FLOORS = {
     "cli": 9,
     "analyse": 10,
     "worker": 10,
+    "cluster": 11,
+    "sweep": 12,
+    "launch": 13,
 }
 ML_PACKAGES = {"jax", "jaxlib", "flax", "optax", "orbax", "matfree", "sklearn", "tensorflow_datasets"}
 
