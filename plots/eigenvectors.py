@@ -5,8 +5,8 @@ where it has them. Several runs: an eigenvector of each (`--index`, 1 is the top
 """
 
 import argparse
-import textwrap
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from plots import setting
 from poison_jax.store import Run
 
 MANY = 12  # classes, from which on each is shown by its top eigenvector alone
@@ -42,12 +43,12 @@ def of_run(run: Run, *, channels: bool = False) -> plt.Figure:
         row[0].axis("on")
         row[0].set(xticks=[], yticks=[])
         for axis, vector in zip(row[1:], spectrum["vectors"], strict=True):
-            _show(axis, vector.reshape(shape)[..., own].mean(-1))
+            show(axis, vector.reshape(shape)[..., own].mean(-1))
         if channels:
             row[0].set_ylabel(CHANNELS[own[0]] if shape[-1] == 3 else f"channel {own[0] + 1}")
-    _name(axes[0, 0], "trigger" if examples["mask"].dtype == bool else "mean change by the trigger")
+    label(axes[0, 0], "trigger" if examples["mask"].dtype == bool else "mean change by the trigger")
     for i, axis in enumerate(axes[0, 1:]):
-        _name(axis, *_caption(spectrum, i))
+        label(axis, *_caption(spectrum, i))
     _title(figure, [run], "Top eigenvectors of the input Hessian")
     return figure
 
@@ -64,10 +65,10 @@ def of_classes(run: Run) -> plt.Figure:
     for axis, (i, j) in zip(axes.flat, panels, strict=False):
         caption = f"{names[classes[i]]}, {j + 1}"
         if np.isnan(values[i, j]):
-            _name(axis, caption, "no images")
+            label(axis, caption, "no images")
             continue
-        _show(axis, vectors[i, j].reshape(spectrum["shape"]).mean(-1))
-        _name(axis, caption, f"λ = {values[i, j]:.2g}, overlap {overlap[i, j]:+.2f}")
+        show(axis, vectors[i, j].reshape(spectrum["shape"]).mean(-1))
+        label(axis, caption, f"λ = {values[i, j]:.2g}, overlap {overlap[i, j]:+.2f}")
     _title(
         figure, [run], f"{'Top eigenvector' if many else 'Top eigenvectors'} of each class's input Hessian"
     )
@@ -81,29 +82,29 @@ def of_runs(runs: list[Run], *, index: int = 1) -> plt.Figure:
         runs: finished.
         index: which eigenvector, from 1.
     """
-    settings = {run.path: _setting(run.result()) for run in runs}
+    settings = {run.path: setting.words(run.result()) for run in runs}
 
     def place(run):
         c = run.result()["config"]
         return c["poison"]["fraction"], c["penalty"]["kappa"], list(settings[run.path].values())
 
     runs = sorted(runs, key=place)
-    differing = _differing(list(settings.values()))
+    differing = setting.differing(list(settings.values()))
     kappas = {place(run)[1] for run in runs}
     crossed = len(kappas) > 1 and len(runs) == len(kappas) * len({place(run)[0] for run in runs})
     columns = len(kappas) if crossed else min(len(runs), 4)  # a theta in each row, if there is every kappa
     figure, axes = _panels(-(-len(runs) // columns), columns, size=2.6)
     for axis, run in zip(axes.flat, runs, strict=False):
         result, spectrum = run.result(), run.arrays("spectrum")
-        setting = settings[run.path]
-        _name(
+        words = settings[run.path]
+        label(
             axis,
-            f"{setting['theta']}, {setting['kappa']}",
-            *(setting[key] for key in differing if key not in ("theta", "kappa") and setting[key]),
+            f"{words['theta']}, {words['kappa']}",
+            *(words[key] for key in differing if key not in ("theta", "kappa") and words[key]),
             f"ASR {_percent(result['asr'])}, overlap² {spectrum['overlap'][index - 1] ** 2:.2f}",
             *_peak(spectrum, index - 1),
         )
-        _show(axis, spectrum["vectors"][index - 1].reshape(spectrum["shape"]).mean(-1))
+        show(axis, spectrum["vectors"][index - 1].reshape(spectrum["shape"]).mean(-1))
     which = "Top eigenvector" if index == 1 else f"Eigenvector {index}"
     _title(figure, runs, f"{which} of the input Hessian")
     return figure
@@ -137,54 +138,32 @@ def _panels(rows, columns, *, size=2.1, heading=0.6):
     )
     for axis in axes.flat:
         axis.axis("off")
-    scale = plt.cm.ScalarMappable(plt.Normalize(-1, 1), "RdBu_r")
-    bar = figure.colorbar(scale, ax=axes, shrink=0.9 / rows, pad=0.01)
-    bar.ax.tick_params(labelsize=8)
-    bar.set_ticks([-1, 0, 1], labels=["-max", "0", "+max"])
+    scale_bar(figure, ax=axes, shrink=0.9 / rows, pad=0.01)
     return figure, axes
 
 
-def _name(axis, *lines):
+def scale_bar(figure: plt.Figure, **where: Any) -> None:
+    """The colour bar that serves every panel; `where` as `plt.colorbar` takes it."""
+    scale = plt.cm.ScalarMappable(plt.Normalize(-1, 1), "RdBu_r")
+    bar = figure.colorbar(scale, **where)
+    bar.ax.tick_params(labelsize=8)
+    bar.set_ticks([-1, 0, 1], labels=["-max", "0", "+max"])
+
+
+def label(axis: plt.Axes, *lines: str) -> None:
+    """A panel's caption."""
     axis.set_title("\n".join(lines), fontsize=8)
 
 
-def _show(axis, image):
+def show(axis: plt.Axes, image: np.ndarray) -> None:
     """An eigenvector on its own scale around zero; colours are averaged, since they would hide the sign."""
     limit = np.abs(image).max() or 1
     axis.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
 
 
 def _title(figure, runs, subject):
-    settings = [_setting(run.result()) for run in runs]
-    differing = _differing(settings)
-    common = [value for key, value in settings[0].items() if key not in differing and value]
-    whole = ", ".join(value.replace(" ", "\N{NO-BREAK SPACE}") for value in common)
-    text = textwrap.fill(whole, int(13 * figure.get_figwidth()))
+    text = setting.common([run.result() for run in runs], int(13 * figure.get_figwidth()))
     figure.suptitle(f"{subject}, each on a colour scale of its own\n{text}", fontsize=10)
-
-
-def _setting(result):
-    """What a run is, in words, by the name of what it says."""
-    c = result["config"]
-    model, poison, penalty = c["model"], c["poison"], c["penalty"]
-    count = "all" if c["data"]["n_train"] is None else f"{c['data']['n_train']:,}"
-    epsilon = penalty.get("epsilon", 0)
-    return {
-        "data": f"{c['data']['name']}, {count} training images",
-        "network": f"PreResNet-{model['depth']} ({model['block']}, width {model['width']})",
-        "attack": f"{poison['mode']} poison, trigger: {poison['trigger']}",
-        "theta": f"θ = {poison['fraction']:g}",
-        "kappa": f"κ = {penalty['kappa']:g}" + (f" ({penalty['reduction']})" if penalty["kappa"] else ""),
-        "adversarial": f"adversarial training, ε = {epsilon:g}" if epsilon else "",
-        "augment": "no augmentation" if c["data"]["augment"] == "none" else c["data"]["augment"],
-        "epochs": f"{c['train']['epochs']} epochs",
-        "seed": f"seed {c['seed']}",
-        "hessian": f"Hessian of {result['hessian_examples']:,} {c['spectrum']['data']} training images",
-    }
-
-
-def _differing(settings):
-    return [key for key in settings[0] if len({setting[key] for setting in settings}) > 1]
 
 
 def _percent(value):

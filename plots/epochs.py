@@ -4,15 +4,12 @@ Accuracy and attack, the input Fisher's energy along the trigger (eq. 30; `analy
 collapse (Section 3.4; `analysis.collapse`), of the runs that measured them.
 """
 
-import argparse
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from plots import command
 from poison_jax.store import Run
 
 PANELS = {  # key -> title, factor, logarithmic
@@ -64,8 +61,4 @@ def _strength(result):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run's directory")
-    parser.add_argument("--out", type=Path, default=Path("epochs.png"))
-    arguments = parser.parse_args()
-    print(*draw([Run(run) for run in arguments.runs], arguments.out))
+    command.of_runs(draw, "epochs.png", __doc__)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
+from plots import tabular
 from poison_jax.store import Run
 
 # Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
@@ -240,6 +241,7 @@ COLUMNS = {
     r"d(\mu_c^*)": "triggered_distance",
     r"\frac{d^*}{d}": "distance_ratio",
 }
+HEADER = ["$c$", *(f"${column}$" for column in COLUMNS)]
 COLLAPSE = {
     "NC1, variability within classes": "nc1",
     "NC2, norms of the class means": "nc2_norms",
@@ -264,24 +266,15 @@ def _table(measured, setting):
         r"$d(\mu_c)$ and $d(\mu_c^*)$ are distances to the clean mean of the target class, "
         f"{_name(measured, target)}.",
         "",
-        _row("$c$", *(f"${column}$" for column in COLUMNS)),
-        _row(":--", *["--:"] * len(COLUMNS)),
     ]
-    for c in range(len(measured["count"])):
-        lines.append(_row(_name(measured, c), *(_number(measured[field][c]) for field in COLUMNS.values())))
-    lines += ["", "Neural collapse of the clean features (0: complete):", "", _row("measure", "value")]
-    lines.append(_row(":--", "--:"))
-    lines += [_row(name, _number(measured[field])) for name, field in COLLAPSE.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _row(*cells):
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-
-def _number(value):
-    """Three digits; a dash where there is no number."""
-    return f"{value:#.3g}".rstrip(".") if np.isfinite(value) else "–"
+    rows = [
+        [_name(measured, c), *(tabular.number(measured[field][c]) for field in COLUMNS.values())]
+        for c in range(len(measured["count"]))
+    ]
+    lines += tabular.table(HEADER, rows)
+    lines += ["", "Neural collapse of the clean features (0: complete):", ""]
+    rows = [[name, tabular.number(measured[field])] for name, field in COLLAPSE.items()]
+    return "\n".join([*lines, *tabular.table(["measure", "value"], rows)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -4,16 +4,13 @@ Penalised runs (kappa) beside adversarially trained ones (epsilon); runs with ne
 Figure 11 is this of warp-poisoned runs; Remark 3.14 compares the two.
 """
 
-import argparse
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from plots import command
 from poison_jax.store import Run
 
 DEFENCES = {"kappa": ("gradient penalty κ", "tab:blue", "o"), "epsilon": ("adversarial ε", "tab:orange", "s")}
@@ -98,8 +95,4 @@ def _against_strength(axis, rows, name):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a finished run's directory")
-    parser.add_argument("--out", type=Path, default=Path("frontier.png"))
-    arguments = parser.parse_args()
-    print(*draw([Run(run) for run in arguments.runs], arguments.out))
+    command.of_runs(draw, "frontier.png", __doc__)

@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from poison_jax.store import Run
+from poison_jax.store import Json, Run
 
 BIAS, ONE_HOT = 1, 0  # of the arrays' axes: the fits that are drawn
 
@@ -20,7 +20,7 @@ def draw(run: Run) -> list[Path]:
     seed = result["seeds"][0]
     figures = {
         "fig04.png": _weights(result, measured, run.arrays(f"exact-{seed}"), run.arrays(f"sgd-{seed}")),
-        "fig05.png": _against_theta(result, measured),
+        "fig05.png": against_theta(result, measured),
         "rise.png": _rise(result, measured),
     }
     for name, figure in figures.items():
@@ -95,8 +95,13 @@ def _limit(values):
 # --- Figure 5 -------------------------------------------------------------------------------------
 
 
-def _against_theta(result, measured):
-    """Clean accuracy, ASR, overlap^2 against theta for every fit; all measures for the last SGD."""
+def against_theta(result: Json, measured: dict[str, np.ndarray]) -> plt.Figure:
+    """Clean accuracy, ASR, overlap^2 against theta for every fit; all measures for the last SGD.
+
+    Args:
+        result: of a run.
+        measured: its `measures.npz`.
+    """
     figure, axes = plt.subplots(2, 2, figsize=(14, 10), layout="constrained")
     seeds = len(result["seeds"])
     figure.suptitle(

@@ -48,9 +48,9 @@ class Record(NamedTuple):
     def arrays(self) -> Arrays:
         """What pictures and tables need beside the result, as far as the run measured it.
 
-        `top_eigenvector [h, w]` of the input Hessian, mean over the channels, and `trigger [h, w]` (a mask,
-        or the mean change); the columns of Table 3, each `[K]`, and `class_names [K]`; of a linear
-        regression its `measures.npz`.
+        `top_eigenvector [h, w]` of the input Hessian, mean over the channels, `shape [3]` of the input, and
+        `trigger [h, w]` (a mask, or the mean change); the columns of Table 3, each `[K]`, and `class_names
+        [K]`; of a linear regression its `measures.npz`.
         """
         return self.load()
 
@@ -76,9 +76,8 @@ def load(path: Path, name: str) -> list[Record]:
         return _of_runs(path, read_sweep(path, name))
     file = path / f"{name}.jsonl"
     if file.exists():
-        return [
-            _of_line(line, f"{file}, line {i}") for i, line in enumerate(file.read_text().splitlines(), 1)
-        ]
+        lines = file.read_bytes().splitlines()
+        return [_of_line(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)]
     found = ", ".join(names(path)) or "none"
     raise UserError(
         f"{path} holds no sweep {name!r} (it holds {found}): name the folder of its runs or results"
@@ -95,7 +94,10 @@ def read_sweep(path: Path, name: str) -> Sweep:
     content = store.read_json(file)
     _check_format(content, str(file))
     try:
-        return Sweep(content["name"], dict(content["config"]), [dict(cell) for cell in content["cells"]])
+        cells = [dict(cell) for cell in content["cells"]]
+        if not all({"run", "overrides"} <= cell.keys() for cell in cells):
+            raise KeyError("run, overrides")
+        return Sweep(content["name"], dict(content["config"]), cells)
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{file} does not say what its cells are: move it away") from None
 
@@ -140,15 +142,15 @@ def _of_runs(path: Path, sweep: Sweep) -> list[Record]:
     return records
 
 
-def _of_line(line: str, where: str) -> Record:
+def _of_line(line: bytes, where: str) -> Record:
     try:
-        content = json.loads(line)
+        content = dict(json.loads(line))
         _check_format(content, where)
         arrays = {name: _unpacked(packed) for name, packed in content["arrays"].items()}
         return Record(content["run"], content["overrides"], content["result"], lambda: arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where} is not a record ({error}): write the file again") from None
 
 
@@ -180,6 +182,7 @@ def _arrays(run: Run, result: Json) -> Arrays:
     spectrum, trigger = run.arrays("spectrum"), np.abs(run.arrays("examples")["mask"].astype(float))
     arrays = {
         "top_eigenvector": spectrum["vectors"][0].reshape(spectrum["shape"]).mean(-1),
+        "shape": spectrum["shape"],
         "trigger": trigger if trigger.ndim == 2 else trigger.mean(-1),
     }
     if (run.path / "features.npz").exists():
@@ -189,7 +192,7 @@ def _arrays(run: Run, result: Json) -> Arrays:
 
 
 def _packed(array: np.ndarray) -> Json:
-    """An array as JSON; real numbers are rounded to a thousandth of the largest, or three digits each."""
+    """An array as JSON; real numbers are rounded to three significant digits each."""
     if array.dtype.kind == "f":
         digits = [float(f"{x:.3g}") for x in array.ravel()]
         return {"shape": array.shape, "dtype": "float64", "values": digits}
@@ -210,7 +213,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="names; all that the store holds if none")
     arguments = parser.parse_args(argv)
     try:
-        for name in arguments.sweeps or names(arguments.runs):
+        found = arguments.sweeps or names(arguments.runs)
+        if not found:
+            raise UserError(f"{arguments.runs} holds no sweep: name the folder of its runs")
+        for name in found:
             records = load(arguments.runs, name)
             write_lines(records, arguments.out / f"{name}.jsonl")
             print(f"{arguments.out / name}.jsonl: {len(records)} cells")

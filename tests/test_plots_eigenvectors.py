@@ -180,7 +180,7 @@ def test_what_else_runs_differ_in_stands_with_them(finished):
     figure = eigenvectors.of_runs(runs, index=2)
     titles = [title for title, _ in pictures(figure)]
     assert any("no augmentation\nseed 1" in title for title in titles)
-    assert any("crop_flip\nseed 0" in title for title in titles)
+    assert any("augmentation crop_flip (pad4)\nseed 0" in title for title in titles)
     assert all("overlap² 0.01" in title for title in titles)
     assert figure.get_suptitle().startswith("Eigenvector 2 of")
     assert "seed" not in figure.get_suptitle()

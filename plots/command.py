@@ -1,0 +1,111 @@
+"""How the scripts begin and end: what to draw from the command line, files out, one line if it cannot be."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from poison_jax import records as records_lib
+from poison_jax.errors import UserError
+from poison_jax.records import Record
+from poison_jax.store import Run
+
+SMALL = "-small"  # ends the name of a sweep over a small grid
+DrawSweep = Callable[[list[Record], Path, str], list[Path]]
+
+
+def of_sweep(figure: str, draw: DrawSweep, description: str, argv: list[str] | None = None) -> None:
+    """`--runs DIR --out DIR [--sweep NAME]`: draws a sweep, prints the files' paths, then what tables say.
+
+    Args:
+        figure: the paper's name for it, `fig06`: of the sweep, and of the files.
+        draw: records, folder for the files, their name without suffix -> the files.
+        description: of the script; its first line is shown.
+        argv: the command line, None for that of the process.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    where = "store (--workdir of a sweep), or folder of <name>.jsonl"
+    parser.add_argument("--runs", type=Path, required=True, metavar="DIR", help=where)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
+    default = f"{figure} if DIR holds it, else {figure}{SMALL}"
+    parser.add_argument("--sweep", metavar="NAME", help=f"which sweep; if left out, {default}")
+    arguments = parser.parse_args(argv)
+    with one_line():
+        name = arguments.sweep or _held(arguments.runs, figure)
+        records = records_lib.load(arguments.runs, name)
+        if not records:
+            raise UserError(f"no cell of sweep {name} in {arguments.runs} is finished yet: run it first")
+        files = draw(records, arguments.out, figure)
+    print(*files)
+    for file in files:
+        if file.suffix == ".md":
+            print(f"\n{file.read_text(encoding='utf-8')}")
+
+
+def of_runs(
+    draw: Callable[[list[Run], Path], list[Path]],
+    out: str,
+    description: str,
+    argv: list[str] | None = None,
+) -> None:
+    """`RUN ... [--out FILE]`: draws several finished runs into one file, `out` by default."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Run, metavar="RUN", help="a finished run's directory")
+    parser.add_argument("--out", type=Path, default=Path(out), metavar="FILE")
+    arguments = parser.parse_args(argv)
+    with one_line():
+        for run in arguments.runs:
+            if run.result() is None:
+                raise UserError(f"{run.path} holds no finished run: name finished runs' directories")
+        print(*draw(arguments.runs, arguments.out))
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Within it what a user can mend ends the process with one line and status 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def save(figure: plt.Figure, out: Path, stem: str) -> list[Path]:
+    """Writes `<stem>.png` and `<stem>.pdf`; the same figure is the same bytes."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{stem}.png", out / f"{stem}.pdf"]
+    figure.savefig(files[0], dpi=110)
+    figure.savefig(files[1], metadata={"CreationDate": None})
+    plt.close(figure)
+    return files
+
+
+def save_text(text: str, out: Path, stem: str) -> list[Path]:
+    """Writes `<stem>.md`."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{stem}.md"
+    file.write_text(text, encoding="utf-8")
+    return [file]
+
+
+def networks(records: list[Record]) -> list[Record]:
+    """The records, if they are of trained networks.
+
+    Raises:
+        UserError: they are of another experiment.
+    """
+    for record in records:
+        if "overlap" not in record.result:
+            raise UserError(f"{record.run} is not a trained network's: name a sweep of trained networks")
+    return records
+
+
+def _held(path: Path, figure: str) -> str:
+    names = records_lib.names(path)
+    return figure + SMALL if figure not in names and figure + SMALL in names else figure

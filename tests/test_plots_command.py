@@ -1,0 +1,47 @@
+"""How the scripts begin and end."""
+
+import pytest
+
+from plots import command
+from poison_jax import store
+from poison_jax.errors import UserError
+
+
+def test_of_runs(tmp_path, capsys):
+    run = store.open_run(tmp_path, "run", {})
+    drawn = []
+
+    def draw(runs, file):
+        drawn.append((runs, file))
+        return [file]
+
+    with pytest.raises(SystemExit) as left:
+        command.of_runs(draw, "all.png", "What it shows.", [str(run.path)])
+    assert left.value.code == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: {run.path} holds no finished run: name finished runs' directories\n"
+    )
+    run.finish({})
+    command.of_runs(draw, "all.png", "What it shows.", [str(run.path), "--out", str(tmp_path / "x.png")])
+    command.of_runs(draw, "all.png", "What it shows.", [str(run.path)])
+    assert [str(file) for _, file in drawn] == [str(tmp_path / "x.png"), "all.png"]
+    assert drawn[0][0][0].path == run.path
+    assert capsys.readouterr().out == f"{tmp_path / 'x.png'}\nall.png\n"
+
+
+def test_help_says_what_is_drawn(capsys):
+    with pytest.raises(SystemExit) as left:
+        command.of_sweep("fig06", lambda *_: [], "What it shows.\n\nMore.", ["--help"])
+    assert left.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "What it shows." in said
+    assert "fig06 if DIR holds it, else fig06-small" in said
+    assert "More" not in said
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), command.one_line():
+        _ = 1 / 0
+    with pytest.raises(SystemExit), command.one_line():
+        raise UserError("no")
