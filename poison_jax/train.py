@@ -299,6 +299,10 @@ def _step_of(state: TrainState) -> Callable[..., TrainState]:
     return train_steps if state.step.ndim else train_step
 
 
+class Diverged(UserError):
+    """Training cannot go on: something is not finite."""
+
+
 class Stopped(Exception):
     """Training was asked to stop in the middle of an epoch; `state` is where it stands."""
 
@@ -332,8 +336,8 @@ def fit(
         should_stop: asked after every step.
 
     Raises:
-        UserError: a loss or gradient is not finite (of stacked states: in every one of them); what
-            `on_epoch` has saved is untouched.
+        Diverged: a loss or gradient is not finite (of stacked states: in every one of them); what `on_epoch`
+            has saved is untouched.
         Stopped: `should_stop` said so.
     """
     count = len(train_data.labels)
@@ -398,4 +402,4 @@ def _check_finite(state: TrainState, epoch: int, step: int) -> None:
     # A sum that was not finite stays so: no step is missed.
     reasons = [why_not_finite(totals._asdict(), epoch + 1, step + 1) for totals in totals_of(state)]
     if all(reasons):
-        raise UserError(reasons[0])
+        raise Diverged(reasons[0])

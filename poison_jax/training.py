@@ -147,9 +147,9 @@ class _Member:
         """Writes a checkpoint."""
         self.checkpoints.save(int(state.step), state, {"seconds": self.elapsed()})
 
-    def finish(self, state: train.TrainState, seconds: float, members: int) -> None:
-        """All that is done with a trained network."""
-        setup, run = self.setup, self.run
+    def finish(self, seconds: float, members: int) -> None:
+        """All that is done with the trained network, which took so long beside so many."""
+        setup, run, state = self.setup, self.run, self.state
         began = time.monotonic()
         logits, result = _evaluate(setup, state)
         analysis.examples(setup, run, *logits)
@@ -191,18 +191,21 @@ def _run_group(members: list[_Member], tensorboard: bool) -> None:
         # A kill between two members' checkpoints leaves them an epoch apart: then they go on apart.
         for step in sorted({member.first_step for member in todo}):
             level = [member for member in todo if member.first_step == step]
-            states = _train(level)
-            seconds = [member.elapsed() for member in level]
-            for member, state, elapsed in zip(level, states, seconds, strict=True):
+            seconds = _train(level)
+            for member, spent in zip(level, seconds, strict=True):
                 if not member.failure:
-                    member.finish(state, elapsed, len(level))
+                    member.finish(spent, len(level))
     failed = [member for member in todo if member.failure]
     if failed:
-        raise UserError(f"{failed[0].run.path}: {failed[0].failure}")
+        raise UserError(f"{_paths(failed)}: {failed[0].failure}")
 
 
-def _train(members: list[_Member]) -> list[train.TrainState]:
-    """Trains members that stand at the same step to the end; returns their states."""
+def _paths(members: list[_Member]) -> str:
+    return " and ".join(str(member.run.path) for member in members)
+
+
+def _train(members: list[_Member]) -> list[float]:
+    """Trains members that stand at the same step to the end, or to failure; returns the seconds of each."""
     setup = members[0].setup
     c, mesh = setup.config.train, setup.mesh
     first_step, total = members[0].first_step, c.epochs * setup.steps_per_epoch
@@ -240,12 +243,17 @@ def _train(members: list[_Member]) -> list[train.TrainState]:
             states = together.unstack(stopped.state, mesh)
             for member, own in zip(members, states, strict=True):
                 member.stopped(own)
-            paths = " and ".join(str(member.run.path) for member in members if not member.failure)
-            step = int(states[0].step)
+            step, sound = int(states[0].step), [member for member in members if not member.failure]
             raise Interrupted(
-                f"stopped at step {step} of {total}, saved in {paths}; the same command goes on"
+                f"stopped at step {step} of {total}, saved in {_paths(sound)}; the same command goes on"
             ) from None
-    return together.unstack(state, mesh)
+        except train.Diverged as diverged:
+            for member in members:
+                member.failure = member.failure or str(diverged)
+        else:
+            for member, own in zip(members, together.unstack(state, mesh), strict=True):
+                member.state = own
+    return [member.elapsed() for member in members]
 
 
 def _say_memory(
