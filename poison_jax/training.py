@@ -81,12 +81,12 @@ class _Member:
         setup, run = self.setup, self.run
         self.checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
         self.state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
-        self._seconds = 0.0
+        self._seconds, self._together = 0.0, 1
         epochs = setup.config.train.epochs
         restored = self.checkpoints.restore(self.state)
         if restored is not None:
             self.state, note = restored
-            self._seconds = note["seconds"]
+            self._seconds, self._together = note["seconds"], note.get("together", 1)
             console.say(f"  resumed at epoch {int(self.state.step) / setup.steps_per_epoch:.2f} of {epochs}")
         self.first_step = int(self.state.step)
         first_epoch = self.first_step // setup.steps_per_epoch + 1
@@ -100,9 +100,11 @@ class _Member:
         finally:
             self.checkpoints.close()
 
-    def begin(self, *, alone: bool) -> None:
-        """The clock runs from here on; one of several is named in its lines."""
-        self._began, self._mark = time.monotonic(), "" if alone else self._label
+    def begin(self, members: int) -> None:
+        """The clock runs from here on, of as many as train together."""
+        self._began, self._mark = time.monotonic(), self._label if members > 1 else ""
+        if self.first_step < self.setup.config.train.epochs * self.setup.steps_per_epoch:
+            self._together = members
 
     def elapsed(self) -> float:
         """Seconds of training so far, those before it was resumed included."""
@@ -145,10 +147,11 @@ class _Member:
 
     def save(self, state: train.TrainState) -> None:
         """Writes a checkpoint."""
-        self.checkpoints.save(int(state.step), state, {"seconds": self.elapsed()})
+        note = {"seconds": self.elapsed(), "together": self._together}
+        self.checkpoints.save(int(state.step), state, note)
 
-    def finish(self, seconds: float, members: int) -> None:
-        """All that is done with the trained network, which took so long beside so many."""
+    def finish(self, seconds: float) -> None:
+        """All that is done with the trained network, which took so long."""
         setup, run, state = self.setup, self.run, self.state
         began = time.monotonic()
         logits, result = _evaluate(setup, state)
@@ -161,7 +164,7 @@ class _Member:
             "status": "ok" if trained else "failed training: clean accuracy is near chance",
             "parameters": models.parameter_count(state.variables),
             "wall_seconds": seconds + time.monotonic() - began,
-            "together": members,
+            "together": self._together,
             "seed": setup.config.seed,
             "convolutions": "kernels" if convolution.available() and setup.mesh.size == 1 else "xla",
             "config": setup.config.to_dict(),
@@ -194,7 +197,7 @@ def _run_group(members: list[_Member], tensorboard: bool) -> None:
             seconds = _train(level)
             for member, spent in zip(level, seconds, strict=True):
                 if not member.failure:
-                    member.finish(spent, len(level))
+                    member.finish(spent)
     failed = [member for member in todo if member.failure]
     if failed:
         raise UserError(f"{_paths(failed)}: {failed[0].failure}")
@@ -210,7 +213,7 @@ def _train(members: list[_Member]) -> list[float]:
     c, mesh = setup.config.train, setup.mesh
     first_step, total = members[0].first_step, c.epochs * setup.steps_per_epoch
     for member in members:
-        member.begin(alone=len(members) == 1)
+        member.begin(len(members))
     state, train_data, knobs = together.stack(
         [member.state for member in members],
         [member.setup.train_data() for member in members],
