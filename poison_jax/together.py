@@ -1,10 +1,13 @@
 """Several runs trained at once: which ones can be, and their states as one with a first axis more."""
 
 from collections.abc import Sequence
+from functools import partial
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from poison_jax import train
 from poison_jax.setup import Setup
@@ -42,32 +45,40 @@ def _layout(knobs: train.Knobs) -> train.Knobs:
 
 
 def stack(
-    states: Sequence[train.TrainState], data: Sequence[train.TrainData], knobs: Sequence[train.Knobs], mesh
+    states: Sequence[train.TrainState],
+    data: Sequence[train.TrainData],
+    knobs: Sequence[train.Knobs],
+    mesh: Mesh,
 ) -> tuple[train.TrainState, train.TrainData, train.Knobs]:
     """What `train.fit` takes of several runs; of one, its own, without the first axis.
 
     Args:
         states, knobs: on the devices.
-        data: on the host; images, labels and ids are those of the first.
+        data: on the host or on the devices; images, labels and ids are those of the first.
         mesh: the devices of all.
     """
     first = data[0]
     if len(states) == 1:
         return states[0], train.replicate(first, mesh), knobs[0]
     who = {name: np.stack([getattr(each, name) for each in data]) for name in ("poisoned", "crossed")}
-    stacked = train.replicate((_stack(*states), _stack(*knobs)), mesh)
-    return stacked[0], train.replicate(first._replace(**who), mesh), stacked[1]
+    data_of_all = train.replicate(first._replace(**who), mesh)
+    return _stack(tuple(states), mesh), data_of_all, _stack(tuple(knobs), mesh)
 
 
-def unstack(state: train.TrainState, mesh) -> list[train.TrainState]:
+def unstack(state: train.TrainState, mesh: Mesh) -> list[train.TrainState]:
     """The states that `state` holds, each as if it had been trained alone."""
-    if not state.step.ndim:
-        return [state]
-    leaves, structure = jax.tree.flatten(state)
-    each = zip(*leaves, strict=True)
-    return [train.replicate(jax.tree.unflatten(structure, own), mesh) for own in each]
+    return _unstack(state, mesh) if state.step.ndim else [state]
 
 
-@jax.jit
-def _stack(*trees):
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+@partial(jax.jit, static_argnames="mesh")
+def _stack(trees, mesh):
+    return _everywhere(jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees), mesh)
+
+
+@partial(jax.jit, static_argnames="mesh")
+def _unstack(state, mesh):
+    return _everywhere([jax.tree.map(itemgetter(i), state) for i in range(len(state.step))], mesh)
+
+
+def _everywhere(tree, mesh):
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
