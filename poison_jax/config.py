@@ -98,6 +98,7 @@ def default() -> ml_collections.ConfigDict:
     train.weight_decay = 5e-4  # added to the gradient of every parameter
     train.decay_factor = 0.1  # of the learning rate, at each decay
     train.decay_times = 2  # decays, evenly spaced: 2 means after every third of the epochs
+    train.together = 1  # arms trained at once on the same device, at most: the same numbers up to rounding
 
     spectrum = config.spectrum = ml_collections.ConfigDict()
     spectrum.k = 5  # eigenpairs reported
@@ -149,7 +150,7 @@ def resize(config: ml_collections.ConfigDict, size: str) -> ml_collections.Confi
 
 # Keys and groups whose value does not change what an experiment computes: not part of a run's identity.
 _NOT_IDENTITY = {
-    "train": ("data.dir", "model.remat", "krr", "linear", "sweep"),
+    "train": ("data.dir", "model.remat", "train.together", "krr", "linear", "sweep"),
     "krr_theory": (
         "data",
         "model",
@@ -167,6 +168,7 @@ _NOT_IDENTITY = {
         "model",
         "poison.fraction",
         "penalty",
+        "train.together",
         "spectrum",
         "analysis",
         "krr",
@@ -224,6 +226,7 @@ _AT_LEAST = {
     "train.weight_decay": 0,
     "train.decay_factor": 0,
     "train.decay_times": 0,
+    "train.together": 1,
     "spectrum.k": 1,
     "spectrum.num_iters": 1,
     "spectrum.num_examples": 1,

@@ -1,6 +1,6 @@
 """Training: the pure step, jitted once for a whole sweep, and the loop that calls it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -197,22 +197,9 @@ def _objective(params, batch_stats, images, labels, knobs, program):
     return penalised(params, images, labels)
 
 
-@partial(jax.jit, static_argnames="program", donate_argnames="state")
-def train_step(
-    state: TrainState, train_data: TrainData, order: jax.Array, knobs: Knobs, *, program: Program
+def _step(
+    state: TrainState, train_data: TrainData, order: jax.Array, knobs: Knobs, program: Program
 ) -> TrainState:
-    """One optimiser step on row `step % len(order)` of `order`.
-
-    Args:
-        state: donated.
-        train_data: the whole training set.
-        order: int32 `[steps, B]`, the epoch's batches as rows of the training set.
-        knobs: traced settings.
-        program: static settings.
-
-    Returns:
-        The state after the step.
-    """
     batch_sharding = NamedSharding(program.mesh, PartitionSpec("data"))
     rows = jax.lax.with_sharding_constraint(order[state.step % len(order)], batch_sharding)
     key = jax.random.fold_in(knobs.key, state.step)
@@ -240,16 +227,56 @@ def train_step(
     return jax.lax.with_sharding_constraint(new, NamedSharding(program.mesh, PartitionSpec()))
 
 
+@partial(jax.jit, static_argnames="program", donate_argnames="state")
+def train_step(
+    state: TrainState, train_data: TrainData, order: jax.Array, knobs: Knobs, *, program: Program
+) -> TrainState:
+    """One optimiser step on row `step % len(order)` of `order`.
+
+    Args:
+        state: donated.
+        train_data: the whole training set.
+        order: int32 `[steps, B]`, the epoch's batches as rows of the training set.
+        knobs: traced settings.
+        program: static settings.
+
+    Returns:
+        The state after the step.
+    """
+    return _step(state, train_data, order, knobs, program)
+
+
+@partial(jax.jit, static_argnames="program", donate_argnames="states")
+def train_steps(
+    states: TrainState, train_data: TrainData, orders: jax.Array, knobs: Knobs, *, program: Program
+) -> TrainState:
+    """`train_step` of n runs at once, one program: every array has a first axis of n, but what they share.
+
+    Args:
+        states: stacked, donated.
+        train_data: one set of images, labels and ids; `poisoned` and `crossed` are bool `[n, N]`.
+        orders: int32 `[n, steps, B]`.
+        knobs: stacked.
+        program: of all of them.
+
+    Returns:
+        The states after the step, stacked. What is not finite in one of them stays there.
+    """
+    step = jax.vmap(partial(_step, program=program), (0, TrainData(None, None, None, 0, 0), 0, 0))
+    new = step(states, train_data, orders, knobs)
+    return jax.lax.with_sharding_constraint(new, NamedSharding(program.mesh, PartitionSpec()))
+
+
 def step_memory(
     state: TrainState, train_data: TrainData, knobs: Knobs, program: Program, *, batch_size: int
 ) -> int | None:
-    """Compiles `train_step` (`fit` then finds it done): bytes on each device while it runs, data included.
+    """Compiles the step (`fit` then finds it done): bytes on each device while it runs, data included.
 
     None where the backend does not say.
     """
-    shape = (len(train_data.labels) // batch_size, batch_size)
+    shape = (*state.step.shape, len(train_data.labels) // batch_size, batch_size)
     order = replicate(np.zeros(shape, np.int32), program.mesh)
-    compiled = train_step.lower(state, train_data, order, knobs, program=program).compile()
+    compiled = _step_of(state).lower(state, train_data, order, knobs, program=program).compile()
     sizes = compiled.memory_analysis()
     if sizes is None:
         return None
@@ -268,6 +295,14 @@ def epoch_order(key: jax.Array, epoch: int, *, count: int, batch_size: int) -> j
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 
+def _step_of(state: TrainState) -> Callable[..., TrainState]:
+    return train_steps if state.step.ndim else train_step
+
+
+class Diverged(UserError):
+    """Training cannot go on: something is not finite."""
+
+
 class Stopped(Exception):
     """Training was asked to stop in the middle of an epoch; `state` is where it stands."""
 
@@ -284,33 +319,42 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
-    on_epoch: Callable[[int, TrainState, dict[str, float]], None],
+    on_epoch: Callable[[int, TrainState, Any], None],
     on_step: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
     """Trains from wherever `state` stands to the end of the last epoch.
 
     Args:
-        state: fresh or restored; its step says where to go on. Donated.
+        state: fresh or restored; its step says where to go on. Donated. Or several that stand at the same
+            step, stacked, with `train_data` and `knobs` as `train_steps` takes them.
         epochs: in all, those already done included.
         batch_size: over all devices.
-        on_epoch: called after every epoch with its number (from 1), the state and the epoch's means.
+        on_epoch: called after every epoch with its number (from 1), the state and the epoch's means by name
+            (of stacked states a list of them; what is not finite in some of them is in theirs).
         on_step: called after every step.
         should_stop: asked after every step.
 
     Raises:
-        UserError: a loss or gradient is not finite; what `on_epoch` has saved is untouched.
+        Diverged: a loss or gradient is not finite (of stacked states: in every one of them); what `on_epoch`
+            has saved is untouched.
         Stopped: `should_stop` said so.
     """
     count = len(train_data.labels)
     steps = count // batch_size
-    order_key = jax.random.fold_in(knobs.key, np.uint32(2**32 - 1))  # no step number
-    first_epoch, done = divmod(int(state.step), steps)
+
+    def order_of(key: jax.Array, epoch: int) -> jax.Array:
+        order_key = jax.random.fold_in(key, np.uint32(2**32 - 1))  # no step number
+        return epoch_order(order_key, epoch, count=count, batch_size=batch_size)
+
+    step, stacked = _step_of(state), state.step.ndim > 0
+    if stacked:
+        order_of = jax.vmap(order_of, (0, None))
+    first_epoch, done = divmod(int(np.max(state.step)), steps)
     for epoch in range(first_epoch, epochs):
-        order = epoch_order(order_key, epoch, count=count, batch_size=batch_size)
-        order = replicate(order, program.mesh)
+        order = replicate(order_of(knobs.key, epoch), program.mesh)
         for i in range(done, steps):
-            state = train_step(state, train_data, order, knobs, program=program)
+            state = step(state, train_data, order, knobs, program=program)
             on_step()
             stop = i + 1 < steps and should_stop()
             if stop or i % 10 == 9:  # waits for the device: rarely, but soon enough
@@ -319,21 +363,43 @@ def fit(
                 raise Stopped(state)
         _check_finite(state, epoch, steps - 1)
         done = 0
-        totals = jax.device_get(state.totals)
-        means = {name: float(value) / steps for name, value in totals._asdict().items()}
-        means["poisoned"] = round(float(totals.poisoned))
-        state = state._replace(totals=replicate(Totals(*np.zeros_like(totals)), program.mesh))
-        on_epoch(epoch + 1, state, means)
+        means = [_means(totals, steps) for totals in totals_of(state)]
+        zeros = Totals(*np.zeros_like(jax.device_get(state.totals)))
+        state = state._replace(totals=replicate(zeros, program.mesh))
+        on_epoch(epoch + 1, state, means if stacked else means[0])
         if should_stop():
             raise Stopped(state)
     return state
 
 
-def _check_finite(state: TrainState, epoch: int, step: int) -> None:
+def totals_of(state: TrainState) -> list[Totals]:
+    """The totals of every run that a state holds, on the host: one, or those of stacked states."""
     totals = jax.device_get(state.totals)
-    broken = [name for name, value in totals._asdict().items() if not np.isfinite(value)]
-    if broken:  # a sum that was not finite stays so: no step is missed
-        raise UserError(
-            f"{' and '.join(broken[:2])} not finite in epoch {epoch + 1}, by step {step + 1}: training "
-            "stopped, the last good checkpoint is kept; lower train.learning_rate or penalty.kappa"
-        )
+    return [Totals(*values) for values in zip(*map(np.atleast_1d, totals), strict=True)]
+
+
+def _means(totals: Totals, steps: int) -> dict[str, float]:
+    means = {name: float(value) / steps for name, value in totals._asdict().items()}
+    return means | {"poisoned": round(float(totals.poisoned))}
+
+
+def why_not_finite(totals: Mapping[str, float], epoch: int, step: int) -> str | None:
+    """What to tell of totals or means, by name, that are not all finite; None where they are.
+
+    Args:
+        epoch, step: by which they were found so, from 1.
+    """
+    broken = [name for name, value in totals.items() if not np.isfinite(value)]
+    if not broken:
+        return None
+    return (
+        f"{' and '.join(broken[:2])} not finite in epoch {epoch}, by step {step}: training "
+        "stopped, the last good checkpoint is kept; lower train.learning_rate or penalty.kappa"
+    )
+
+
+def _check_finite(state: TrainState, epoch: int, step: int) -> None:
+    # A sum that was not finite stays so: no step is missed.
+    reasons = [why_not_finite(totals._asdict(), epoch + 1, step + 1) for totals in totals_of(state)]
+    if all(reasons):
+        raise Diverged(reasons[0])

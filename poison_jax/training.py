@@ -2,6 +2,8 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import ml_collections
@@ -17,11 +19,12 @@ from poison_jax import (
     provenance,
     store,
     summary,
+    together,
     train,
 )
 from poison_jax import config as config_lib
 from poison_jax.checkpoint import Checkpoints
-from poison_jax.errors import Interrupted
+from poison_jax.errors import Interrupted, UserError
 from poison_jax.setup import Setup
 from poison_jax.signals import StopSignals
 from poison_jax.tensorboard import scalar_writer
@@ -52,25 +55,104 @@ def run(
     runs = [store.open_run(workdir, arm.name, arm.to_dict(), config_lib.not_identity(arm)) for arm in arms]
     for setup, run in zip(setups, runs, strict=True):
         run.pin_inputs(setup.inputs_digest())
-    for i, (setup, run) in enumerate(zip(setups, runs, strict=True)):
-        _run_arm(setup, run, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "", tensorboard)
+    labels = [f"{i + 1}/{len(arms)} " if len(arms) > 1 else "" for i in range(len(arms))]
+    for places in together.groups(setups, config.train.together):
+        group = [_Member(setups[i], runs[i], labels[i]) for i in places]
+        _run_group(group, tensorboard)
     console.say("")
     summary.show(runs, config_lib.axes(config) if len(arms) > 1 else ["penalty.kappa"])
     console.say(f"total {console.duration(time.monotonic() - started)} on {provenance.device()}")
     return runs
 
 
-def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> None:
-    config = setup.config
-    penalty, theta = config.penalty, config.poison.fraction
-    strength = f"epsilon {penalty.epsilon:g}" if penalty.epsilon else f"kappa {penalty.kappa:g}"
-    title = f"{label}{strength}, theta {theta:g}, seed {config.seed}"
-    if run.result() is not None:
-        console.say(f"{title}: already done in {run.path}")
-        return
-    with run.claim():
-        console.say(f"{title}: {run.path}")
-        state, seconds = _train(setup, run, tensorboard)
+class _Member:
+    """One run of a group that is trained at once, or alone in it."""
+
+    def __init__(self, setup: Setup, run: store.Run, label: str):
+        self.setup, self.run, self._label = setup, run, label
+        penalty, theta = setup.config.penalty, setup.config.poison.fraction
+        strength = f"epsilon {penalty.epsilon:g}" if penalty.epsilon else f"kappa {penalty.kappa:g}"
+        self.title = f"{label}{strength}, theta {theta:g}, seed {setup.config.seed}"
+        self.failure: str | None = None
+
+    @contextlib.contextmanager
+    def restored(self, tensorboard: bool) -> Iterator[None]:
+        """Sets `state`, fresh or from the last checkpoint; while this lasts the run can be written to."""
+        setup, run = self.setup, self.run
+        self.checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
+        self.state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
+        self._seconds, self._together = 0.0, 1
+        epochs = setup.config.train.epochs
+        restored = self.checkpoints.restore(self.state)
+        if restored is not None:
+            self.state, note = restored
+            self._seconds, self._together = note["seconds"], note.get("together", 1)
+            console.say(f"  resumed at epoch {int(self.state.step) / setup.steps_per_epoch:.2f} of {epochs}")
+        self.first_step = int(self.state.step)
+        first_epoch = self.first_step // setup.steps_per_epoch + 1
+        run.keep_metrics(first_epoch - 1)
+        try:
+            with contextlib.ExitStack() as scalars:
+                self._write_scalars = lambda row: None
+                if tensorboard:
+                    self._write_scalars = scalars.enter_context(scalar_writer(run.path, first_epoch))
+                yield
+        finally:
+            self.checkpoints.close()
+
+    def begin(self, members: int) -> None:
+        """The clock runs from here on, of as many as train together."""
+        self._began, self._mark = time.monotonic(), self._label if members > 1 else ""
+        if self.first_step < self.setup.config.train.epochs * self.setup.steps_per_epoch:
+            self._together = members
+
+    def elapsed(self) -> float:
+        """Seconds of training so far, those before it was resumed included."""
+        return self._seconds + time.monotonic() - self._began
+
+    def after_epoch(self, epoch: int, state: train.TrainState, means: dict[str, float]) -> None:
+        """Measures the network, puts that on record, saves the state; or notes that it has failed."""
+        setup, step = self.setup, int(state.step)
+        if self.failure or self._fails(means, epoch, setup.steps_per_epoch):
+            return
+        _, report = _evaluate(setup, state)
+        row = {"epoch": epoch, "step": step, **means, **report, **analysis.after_epoch(setup, state)}
+        self.run.append_metrics(row)
+        self._write_scalars(row)
+        self.save(state)
+        epochs = setup.config.train.epochs
+        done, left = step - self.first_step, epochs * setup.steps_per_epoch - step
+        seconds_left = (time.monotonic() - self._began) / done * left
+        console.say(
+            f"  {self._mark}epoch {epoch:3d}/{epochs}  "
+            f"loss {means['loss']:.4f}  penalty {means['penalty']:.4f}  "
+            f"clean accuracy {report['clean_accuracy']:6.2%}  ASR {report['asr']:6.2%}  "
+            f"{console.duration(self.elapsed())}, {console.duration(seconds_left)} left"
+        )
+
+    def stopped(self, state: train.TrainState) -> None:
+        """Saves the state that training was stopped in, if it is worth it."""
+        epoch, step = divmod(int(state.step), self.setup.steps_per_epoch)
+        if step:  # at an epoch's end it is saved already
+            (totals,) = train.totals_of(state)
+            if not (self.failure or self._fails(totals._asdict(), epoch + 1, step)):
+                self.save(state)
+
+    def _fails(self, totals: dict[str, float], epoch: int, step: int) -> bool:
+        """Whether they are not finite; says so at once: the others of its group may take hours yet."""
+        self.failure = train.why_not_finite(totals, epoch, step)
+        if self.failure:
+            console.warn(f"{self.title}: {self.failure}")
+        return bool(self.failure)
+
+    def save(self, state: train.TrainState) -> None:
+        """Writes a checkpoint."""
+        note = {"seconds": self.elapsed(), "together": self._together}
+        self.checkpoints.save(int(state.step), state, note)
+
+    def finish(self, seconds: float) -> None:
+        """All that is done with the trained network, which took so long."""
+        setup, run, state = self.setup, self.run, self.state
         began = time.monotonic()
         logits, result = _evaluate(setup, state)
         analysis.examples(setup, run, *logits)
@@ -82,92 +164,107 @@ def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> Non
             "status": "ok" if trained else "failed training: clean accuracy is near chance",
             "parameters": models.parameter_count(state.variables),
             "wall_seconds": seconds + time.monotonic() - began,
-            "seed": config.seed,
+            "together": self._together,
+            "seed": setup.config.seed,
             "convolutions": "kernels" if convolution.available() and setup.mesh.size == 1 else "xla",
-            "config": config.to_dict(),
+            "config": setup.config.to_dict(),
             **provenance.here(),
         }
         run.finish(result)
 
 
-def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.TrainState, float]:
-    """Trains or goes on training; returns the final state and the seconds it took in all."""
-    c = setup.config
-    checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
-    state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
-    seconds = 0.0
-    restored = checkpoints.restore(state)
-    if restored is not None:
-        state, note = restored
-        seconds = note["seconds"]
-        console.say(f"  resumed at epoch {int(state.step) / setup.steps_per_epoch:.2f} of {c.train.epochs}")
-    first_step = int(state.step)
-    first_epoch = first_step // setup.steps_per_epoch + 1
-    run.keep_metrics(first_epoch - 1)
-    scalars = (
-        scalar_writer(run.path, first_epoch) if tensorboard else contextlib.nullcontext(lambda row: None)
+def _run_group(members: list[_Member], tensorboard: bool) -> None:
+    """Runs what of a group is not done: trained at once, each then looked at and finished on its own.
+
+    Raises:
+        UserError: training failed in a member; the others are finished first.
+    """
+    todo = []
+    for member in members:
+        if member.run.result() is None:
+            todo.append(member)
+        else:
+            console.say(f"{member.title}: already done in {member.run.path}")
+    with contextlib.ExitStack() as open_runs:
+        for member in todo:
+            open_runs.enter_context(member.run.claim())
+        for member in todo:
+            console.say(f"{member.title}: {member.run.path}")
+            open_runs.enter_context(member.restored(tensorboard))
+        # A kill between two members' checkpoints leaves them an epoch apart: then they go on apart.
+        for step in sorted({member.first_step for member in todo}):
+            level = [member for member in todo if member.first_step == step]
+            seconds = _train(level)
+            for member, spent in zip(level, seconds, strict=True):
+                if not member.failure:
+                    member.finish(spent)
+    failed = [member for member in todo if member.failure]
+    if failed:
+        raise UserError(f"{_paths(failed)}: {failed[0].failure}")
+
+
+def _paths(members: list[_Member]) -> str:
+    return " and ".join(str(member.run.path) for member in members)
+
+
+def _train(members: list[_Member]) -> list[float]:
+    """Trains members that stand at the same step to the end, or to failure; returns the seconds of each."""
+    setup = members[0].setup
+    c, mesh = setup.config.train, setup.mesh
+    first_step, total = members[0].first_step, c.epochs * setup.steps_per_epoch
+    for member in members:
+        member.begin(len(members))
+    state, train_data, knobs = together.stack(
+        [member.state for member in members],
+        [member.setup.train_data() for member in members],
+        [member.setup.knobs for member in members],
+        mesh,
     )
+    if first_step < total:
+        _say_memory(setup, state, train_data, knobs)
 
-    began = time.monotonic()
-    train_data = train.replicate(setup.train_data(), setup.mesh)
-    if first_step < c.train.epochs * setup.steps_per_epoch:
-        _say_memory(setup, state, train_data)
+    def on_epoch(epoch: int, state: train.TrainState, means: Any) -> None:
+        means = means if len(members) > 1 else [means]
+        for member, own, its_means in zip(members, together.unstack(state, mesh), means, strict=True):
+            member.after_epoch(epoch, own, its_means)
 
-    def elapsed() -> float:
-        return seconds + time.monotonic() - began
-
-    def on_epoch(epoch: int, state: train.TrainState, means: dict[str, float]) -> None:
-        _, report = _evaluate(setup, state)
-        row = {
-            "epoch": epoch,
-            "step": int(state.step),
-            **means,
-            **report,
-            **analysis.after_epoch(setup, state),
-        }
-        run.append_metrics(row)
-        write_scalars(row)
-        checkpoints.save(int(state.step), state, {"seconds": elapsed()})
-        done = int(state.step) - first_step
-        left = (time.monotonic() - began) / done * (c.train.epochs * setup.steps_per_epoch - int(state.step))
-        console.say(
-            f"  epoch {epoch:3d}/{c.train.epochs}  loss {means['loss']:.4f}  penalty {means['penalty']:.4f}  "
-            f"clean accuracy {report['clean_accuracy']:6.2%}  ASR {report['asr']:6.2%}  "
-            f"{console.duration(elapsed())}, {console.duration(left)} left"
-        )
-
-    total = c.train.epochs * setup.steps_per_epoch
     bar = console.progress("  training", total, first_step)
-    with StopSignals() as stop, scalars as write_scalars, bar as advance:
+    with StopSignals() as stop, bar as advance:
         try:
             state = train.fit(
                 state,
                 train_data,
-                setup.knobs,
+                knobs,
                 setup.program,
-                epochs=c.train.epochs,
-                batch_size=c.train.batch_size,
+                epochs=c.epochs,
+                batch_size=c.batch_size,
                 on_epoch=on_epoch,
                 on_step=advance,
                 should_stop=lambda: stop.asked,
             )
         except train.Stopped as stopped:
-            step = int(stopped.state.step)
-            if step % setup.steps_per_epoch:  # at an epoch's end it is saved already
-                checkpoints.save(step, stopped.state, {"seconds": elapsed()})
+            states = together.unstack(stopped.state, mesh)
+            for member, own in zip(members, states, strict=True):
+                member.stopped(own)
+            step, sound = int(states[0].step), [member for member in members if not member.failure]
             raise Interrupted(
-                f"stopped at step {step} of {total}, saved in {run.path}; the same command goes on"
+                f"stopped at step {step} of {total}, saved in {_paths(sound)}; the same command goes on"
             ) from None
-        finally:
-            checkpoints.close()
-    return state, elapsed()
+        except train.Diverged as diverged:
+            for member in members:
+                member.failure = member.failure or str(diverged)
+        else:
+            for member, own in zip(members, together.unstack(state, mesh), strict=True):
+                member.state = own
+    return [member.elapsed() for member in members]
 
 
-def _say_memory(setup: Setup, state: train.TrainState, train_data: train.TrainData) -> None:
+def _say_memory(
+    setup: Setup, state: train.TrainState, train_data: train.TrainData, knobs: train.Knobs
+) -> None:
     """Says what memory a step takes, before the first one runs; warns where that is too much."""
-    needed = train.step_memory(
-        state, train_data, setup.knobs, setup.program, batch_size=setup.config.train.batch_size
-    )
+    batch_size = setup.config.train.batch_size
+    needed = train.step_memory(state, train_data, knobs, setup.program, batch_size=batch_size)
     if needed is None:
         return
     console.say(f"  memory for a training step: {needed / 2**20:,.0f} MiB on each device")
@@ -175,7 +272,7 @@ def _say_memory(setup: Setup, state: train.TrainState, train_data: train.TrainDa
     if limit is not None and needed > 0.9 * limit:
         console.warn(
             f"that is more than 90 % of the {limit / 2**20:,.0f} MiB there are: "
-            "lower train.batch_size, use more devices, or set model.remat"
+            "lower train.batch_size or train.together, use more devices, or set model.remat"
         )
 
 

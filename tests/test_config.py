@@ -146,6 +146,7 @@ BAD = {
     "train.weight_decay": (-1e-4, *NOT_FINITE),
     "train.decay_factor": (-0.1, *NOT_FINITE),
     "train.decay_times": (-1,),
+    "train.together": (0,),
     "spectrum.k": (0, 11),  # of 10 iterations
     "spectrum.num_iters": (0, 4, None),  # for 5 eigenpairs
     "spectrum.num_examples": (0,),
@@ -405,6 +406,14 @@ def test_bad_input_costs_nothing(changes, words, tmp_path, no_compute):
         experiment.run(digits(**changes), str(tmp_path / "runs"))
     message(error, *words)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("key", ["train.together", "model.remat", "data.dir"])
+def test_how_a_run_is_computed_is_not_its_identity(key):
+    value = {"train.together": 4, "model.remat": True, "data.dir": "/elsewhere"}[key]
+    assert identity(edited({key: value})) == identity(config_lib.default())
+    with pytest.raises(UserError, match="not a key that arms can differ in"):
+        config_lib.arms(edited({"experiment": "compare", "compare.key": key, "compare.arms": (value,)}))
 
 
 @pytest.mark.parametrize("taken", [0, 1], ids=["first arm", "second arm"])

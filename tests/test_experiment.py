@@ -5,36 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from toys import tiny
 
 import plots
 from poison_jax import analyse, data, evaluate, experiment, setup, train
-from poison_jax import config as config_lib
 from poison_jax.errors import UserError
 from poison_jax.store import Run
-
-
-def tiny(**changes):
-    """A run of seconds; `group__key=value` changes it."""
-    config = config_lib.default()
-    settings = {
-        "data.name": "digits",
-        "data.n_train": 128,
-        "data.n_test": 64,
-        "model.depth": 8,
-        "model.block": "basic",
-        "model.width": 4,
-        "poison.margin": 0,
-        "poison.fraction": 0.3,
-        "train.epochs": 2,
-        "train.batch_size": 32,
-        "spectrum.k": 3,
-        "spectrum.num_iters": 6,
-        "spectrum.num_examples": 40,
-        "spectrum.batch_size": 16,
-    }
-    config.update_from_flattened_dict(settings)
-    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-    return config
 
 
 def run(tmp_path, **changes):

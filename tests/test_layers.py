@@ -47,6 +47,7 @@ FLOORS = {
     "summary": 4,
     "setup": 5,
     "linear_setup": 5,
+    "together": 6,
     "analysis": 6,
     "training": 7,
     "krr_experiment": 7,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from poison_jax import config as config_lib
 from poison_jax import models, poison, train
 
 
@@ -31,6 +32,7 @@ def training(
     devices=1,
     count=64,
     dtype="float32",
+    width=4,
     seed=0,
     fraction=0.3,
     cross_ratio=0.0,
@@ -44,7 +46,7 @@ def training(
     labels = rng.integers(0, 4, count).astype(np.int32)
     ids = np.arange(count, dtype=np.int32)
     mesh = train.make_mesh(jax.devices()[:devices])
-    model = models.preresnet(8, 4, width=4, dtype=dtype)
+    model = models.preresnet(8, 4, width=width, dtype=dtype)
     program = train.Program(model, mesh, penalised=kappa > 0, **program)
     real = np.float64 if dtype == "float64" else np.float32
     knobs = train.Knobs(
@@ -74,3 +76,27 @@ def steps(state, data, knobs, program, count, batch_size=16):
     for _ in range(count):
         state = train.train_step(state, data, order, knobs, program=program)
     return state
+
+
+def tiny(**changes):
+    """A run of seconds; `group__key=value` changes it."""
+    config = config_lib.default()
+    settings = {
+        "data.name": "digits",
+        "data.n_train": 128,
+        "data.n_test": 64,
+        "model.depth": 8,
+        "model.block": "basic",
+        "model.width": 4,
+        "poison.margin": 0,
+        "poison.fraction": 0.3,
+        "train.epochs": 2,
+        "train.batch_size": 32,
+        "spectrum.k": 3,
+        "spectrum.num_iters": 6,
+        "spectrum.num_examples": 40,
+        "spectrum.batch_size": 16,
+    }
+    config.update_from_flattened_dict(settings)
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+    return config
