@@ -4,7 +4,7 @@ import ml_collections
 
 from poison_jax import config as config_lib
 from poison_jax import console
-from poison_jax.store import Run
+from poison_jax.store import Json, Run
 
 
 def show(runs: list[Run], keys: list[str]) -> None:
@@ -16,6 +16,25 @@ def show(runs: list[Run], keys: list[str]) -> None:
     """
     results = [run.result() for run in runs]
     configs = [ml_collections.ConfigDict(result["config"]) for result in results]
+    named = (", ".join(f"{config_lib.get(config, key)}" for key in keys) for config in configs)
+    console.table(title(results[0]), [", ".join(keys), *named], rows(results))
+    for result in results:
+        if result["status"] != "ok":
+            console.warn(f"{result['status']}; the ASR of such a run says nothing about the attack")
+
+
+def title(result: Json) -> str:
+    """What was trained on what."""
+    c = result["config"]
+    data, model, poison = c["data"], c["model"], c["poison"]
+    return (
+        f"{data['name']}, {model['name']} depth {model['depth']}, {poison['trigger']} trigger, "
+        f"{poison['mode']}, theta = {poison['fraction']:g}, {c['train']['epochs']} epochs"
+    )
+
+
+def rows(results: list[Json]) -> list[tuple[str, ...]]:
+    """The rows of the table: what is shown, and its value in each result of a trained network."""
 
     def percent(name):
         return [f"{r[name]:.2%}" if r[name] is not None else "-" for r in results]
@@ -23,7 +42,7 @@ def show(runs: list[Run], keys: list[str]) -> None:
     def best(name):
         return [f"{r[name][r['max_overlap_index']]:+.3f}" for r in results]
 
-    rows = [
+    found = [
         ("clean accuracy", *percent("clean_accuracy")),
         ("ASR (target class excluded)", *percent("asr")),
         ("ASR incl. target class", *percent("asr_incl_target")),
@@ -42,20 +61,5 @@ def show(runs: list[Run], keys: list[str]) -> None:
         ("wall time", *(console.duration(r["wall_seconds"]) for r in results)),
     ]
     if any(r["status"] != "ok" for r in results):
-        rows.append(("status", *(r["status"].split(":")[0] for r in results)))
-    c = configs[0]
-    title = (
-        f"{c.data.name}, {c.model.name} depth {c.model.depth}, {c.poison.trigger} trigger, {c.poison.mode}, "
-        f"theta = {c.poison.fraction:g}, {c.train.epochs} epochs"
-    )
-    console.table(
-        title,
-        [
-            ", ".join(keys),
-            *(", ".join(f"{config_lib.get(config, key)}" for key in keys) for config in configs),
-        ],
-        rows,
-    )
-    for result in results:
-        if result["status"] != "ok":
-            console.warn(f"{result['status']}; the ASR of such a run says nothing about the attack")
+        found.append(("status", *(r["status"].split(":")[0] for r in results)))
+    return found

@@ -1,0 +1,229 @@
+"""The report's tables and words: outcomes in rows, the scale of a sweep, what made its numbers."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from poison_jax import config as config_lib
+from poison_jax import console, page, summary
+from poison_jax.outcomes import STATES, Group, Outcome
+from poison_jax.page import DASH, Cell
+from poison_jax.store import Json
+
+LEGEND = (
+    "ASR: share of triggered test images classified as the target, images of the target class excluded; "
+    "no trigger: the same share without it. λ₁: top eigenvalue of the input Hessian, with its Ritz residual. "
+    "Overlap: cosine of an eigenvector and the trigger, both centred; v₁ is the top eigenvector, the largest "
+    "overlap is that of largest size, with its sign, and beside it stands whose it is."
+)
+_WRONG = (AttributeError, LookupError, TypeError, ValueError)  # of a result that is not what it should be
+
+
+def outcomes(found: list[Outcome], link: Callable[[Outcome], str | None]) -> str:
+    """A row for each run: its place in the grid, what it measured, how it ended; sortable.
+
+    Args:
+        found: in their order.
+        link: to where more is said of one.
+    """
+    keys = list(dict.fromkeys(key for outcome in found for key in outcome.overrides))
+    named = {name for name, (key, _) in _MEASURES.items() if any(key in (o.result or {}) for o in found)}
+    measures = {name: measure for name, measure in _MEASURES.items() if name in named}
+    rows = []
+    for outcome in found:
+        row = [_value(outcome.overrides.get(key)) for key in keys]
+        row += [_measure(outcome.result or {}, form, key) for key, form in measures.values()]
+        rows.append([*row, _status(outcome), Cell(outcome.run, link=link(outcome), kind="name")])
+    return page.table([*map(config_lib.short, keys), *measures, "status", "run"], rows, sortable=True)
+
+
+def counts(group: Group) -> str:
+    """How many cells of a sweep are in which state."""
+    if group.reason:
+        return "cannot be read"
+    others = (f"{n} {state}" for state in STATES[1:] if (n := group.count(state)) or state in STATES[:4])
+    return ", ".join([f"{group.count('done')} of {len(group.outcomes)} done", *others])
+
+
+def scale(found: Iterable[Outcome]) -> str:
+    """At which scale runs were made: data, number of images, network, epochs, seeds."""
+    configs = [outcome.config for outcome in found if outcome.config]
+    phrases = []
+    for phrase in _SCALE.get(configs[0].get("experiment"), ()) if configs else ():
+        said = list(dict.fromkeys(_try(phrase, config) for config in configs))
+        phrases.append(" or ".join(said) if len(said) < 7 else f"{said[0]} to {said[-1]}")
+    seeds = sorted({str(seed) for config in configs for seed in _try(_seeds, config, ())}, key=_by_number)
+    return "; ".join([*phrases, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if phrases else [])
+
+
+def environment(results: list[Json]) -> str:
+    """Versions, devices and conventions of results: every distinct value, and how many results have it."""
+    packages = dict.fromkeys(key for r in results for key in _try(lambda r: list(r["versions"]), r, ()))
+    versions = [(name, _distinct(results, lambda r, name=name: r["versions"][name])) for name in packages]
+    conventions = [(name, _distinct(results, of)) for name, of in _CONVENTIONS.items()]
+    tables = {"version of": versions, "convention": [row for row in conventions if row[1]]}
+    return page.beside(*(page.table([name, ""], rows) for name, rows in tables.items() if rows))
+
+
+def result(found: Json) -> str:
+    """What one run found."""
+    if found["config"]["experiment"] == "train":
+        rows = [(name.strip(), value) for name, value in summary.rows([found])]
+        return page.paragraph(summary.title(found)) + page.table(["", "value"], rows)
+    return _plain({key: value for key, value in found.items() if key not in ("config", "versions")})
+
+
+def _plain(found: Json) -> str:
+    """A result of any shape: what is one value in a table, what is rows in tables of their own."""
+    single, tables = [], []
+    for name, value in found.items():
+        if isinstance(value, dict) and any(isinstance(item, dict | list) for item in value.values()):
+            if all(isinstance(item, dict) for item in value.values()):
+                rows = [{name: key, **item} for key, item in value.items()]
+                tables.append(page.section(name, _rows(rows), level=4))
+            else:
+                tables.append(_plain({f"{name}: {key}": item for key, item in value.items()}))
+        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            tables.append(page.section(name, _rows(value), level=4))
+        else:
+            single.append((name, _value(value)))
+    return (page.table(["", "value"], single) if single else "") + "".join(tables)
+
+
+def _rows(rows: list[Json]) -> str:
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    return page.table(keys, [[_value(row.get(key)) for key in keys] for row in rows])
+
+
+def _value(value: Any) -> Cell:
+    if value is None:
+        return Cell(DASH)
+    if isinstance(value, bool):
+        return Cell(str(value).lower())
+    if isinstance(value, int | float):
+        return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), value)
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(item, float) for item in value):
+        return Cell(f"{value[0]:.4g}, {value[1]:.4g}", value[0])
+    return Cell(value if isinstance(value, str) else json.dumps(value))
+
+
+def _status(outcome: Outcome) -> Cell:
+    suspect = outcome.state == "done" and outcome.reason  # a failed training is none that is done well
+    said = outcome.reason if suspect else ": ".join(filter(None, [outcome.state, outcome.reason]))
+    return Cell(said, kind=f"state state-{'failed' if suspect else outcome.state}")
+
+
+def _measure(found: Json, form: Callable[[Json], tuple[str, float] | None], key: str) -> Cell:
+    try:
+        return Cell(*form(found)) if found.get(key) is not None else Cell(DASH)
+    except _WRONG:
+        return Cell("damaged", kind="state-damaged")
+
+
+def _percent(key: str):
+    return key, lambda r: (f"{r[key]:.1%}", r[key])
+
+
+def _first(key: str, form: str):
+    return key, lambda r: (format(r[key][0], form), r[key][0])
+
+
+def _largest(r: Json) -> tuple[str, float]:
+    overlap = r["overlap"][r["max_overlap_index"]]
+    return f"{overlap:+.3f}", overlap
+
+
+# Heading -> the key of the result that it needs, and its text and value.
+_MEASURES: dict[str, tuple[str, Callable[[Json], tuple[str, float]]]] = {
+    "clean accuracy": _percent("clean_accuracy"),
+    "ASR": _percent("asr"),
+    "no trigger": _percent("no_trigger_target_rate"),
+    "λ₁": _first("eigenvalues", ".4g"),
+    "residual": _first("residuals", ".1e"),
+    "overlap² of v₁": _first("overlap_squared", ".3f"),
+    "largest overlap": ("max_overlap_index", _largest),
+    "in": ("max_overlap_index", lambda r: (f"v{r['max_overlap_index'] + 1}", r["max_overlap_index"] + 1)),
+    "wall time": ("wall_seconds", lambda r: (console.duration(r["wall_seconds"]), r["wall_seconds"])),
+}
+
+
+def _images(config: Json) -> str:
+    data = config["data"]
+    train, test = ("all" if data[key] is None else f"{data[key]:,}" for key in ("n_train", "n_test"))
+    return f"{data['name']}, {train} training and {test} test images"
+
+
+def _network(config: Json) -> str:
+    model = config["model"]
+    return f"PreResNet-{model['depth']} ({model['block']} blocks, width {model['width']})"
+
+
+def _attack(config: Json) -> str:
+    poison = config["poison"]
+    return (
+        "no poison"
+        if poison["trigger"] == "none"
+        else f"{poison['trigger']} trigger, {poison['mode']} poison"
+    )
+
+
+def _seeds(config: Json) -> list:
+    return config["linear"]["seeds"] if config["experiment"] == "mnist_linear" else [config["seed"]]
+
+
+def _by_number(digits: str) -> tuple[int, str]:
+    return len(digits), digits
+
+
+def _epochs(config: Json) -> str:
+    epochs = config["train"]["epochs"]
+    return f"{epochs} epoch{'s' * (epochs != 1)}"
+
+
+_SCALE: dict[str, tuple[Callable[[Json], str], ...]] = {
+    "train": (_images, _network, _attack, _epochs),
+    "mnist_linear": (_images, lambda config: "linear regression", lambda config: f"{_epochs(config)} of SGD"),
+    "krr_theory": (
+        lambda config: (
+            f"{', '.join(config['krr']['data']) or 'no images'}, {config['krr']['num_points']:,} points"
+        ),
+        lambda config: "kernel ridge regression",
+    ),
+}
+
+
+def _warp(r: Json) -> str | None:
+    warp = r["config"]["poison"]["warp"]
+    return f"{warp['strength']:g} ({warp['unit']})" if r["config"]["poison"]["trigger"] == "warp" else None
+
+
+# What numbers depend on, and other systems understand otherwise.
+_CONVENTIONS: dict[str, Callable[[Json], Any]] = {
+    "device": lambda r: r["device"],
+    "convolutions": lambda r: r["convolutions"],
+    "dtype": lambda r: r["config"]["model"]["dtype"],
+    "kappa's convention": lambda r: r["config"]["penalty"]["reduction"],
+    "batch norm in the penalty": lambda r: r["config"]["penalty"]["batch_norm"],
+    "who is poisoned": lambda r: r["config"]["poison"]["mode"],
+    "label of the poisoned": lambda r: r["config"]["poison"]["labels"],
+    "trigger stamped": lambda r: r["config"]["poison"]["when"],
+    "warp's strength": _warp,
+    "Hessian over images": lambda r: f"{r['hessian_examples']:,}, {r['config']['spectrum']['data']}",
+    "augmentation": lambda r: r["config"]["data"]["augment"],
+}
+
+
+def _distinct(results: list[Json], of: Callable[[Json], Any]) -> str:
+    found = Counter(str(value) for r in results if (value := _try(of, r, None)) is not None)
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{value} ({count})" for value, count in found.most_common())
+
+
+def _try(of: Callable[[Json], Any], found: Json, otherwise: Any = "?") -> Any:
+    """What a result says; otherwise where it does not, being older or of another experiment."""
+    try:
+        return of(found)
+    except _WRONG:
+        return otherwise

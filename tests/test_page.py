@@ -1,0 +1,119 @@
+"""Markup of a page: what is text stays text."""
+
+import base64
+import hashlib
+import re
+import struct
+import zlib
+
+import pytest
+
+from poison_jax import page
+from poison_jax.errors import UserError
+from poison_jax.page import Cell
+
+HOSTILE = "</td><script>alert(1)</script>\"'&"
+SAFE = "&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;"
+
+
+def png(width=2, height=3):
+    """A grey picture."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes(width) for _ in range(height)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        page.paragraph(HOSTILE),
+        page.section(HOSTILE, "", id=HOSTILE),
+        page.fold(HOSTILE, ""),
+        page.preformatted(HOSTILE),
+        page.contents([(HOSTILE, HOSTILE, HOSTILE)]),
+        page.progress(1, 2, HOSTILE),
+        page.table([HOSTILE], [[HOSTILE], [Cell(HOSTILE, HOSTILE, HOSTILE, HOSTILE)]]),
+        page.picture(png(), alt=HOSTILE, caption=HOSTILE),
+        page.markdown(
+            f"# {HOSTILE}\n\n{HOSTILE} **{HOSTILE}** `{HOSTILE}`\n\n| {HOSTILE} |\n| --- |\n| {HOSTILE} |"
+        ),
+        page.markdown(f"```\n{HOSTILE}\n```\n"),
+        page.document(HOSTILE, "").decode().partition("<script>")[0],
+    ],
+)
+def test_text_is_never_markup(markup):
+    assert SAFE in markup
+    assert "alert(1)</script>" not in markup
+    assert re.findall("<script", markup) == []
+
+
+def test_columns_of_numbers_are_to_the_right():
+    markup = page.table(["name", "n"], [["a", Cell("1", 1)], ["b", page.DASH]])
+    assert '<th scope="col">name</th><th scope="col" class="number">n</th>' in markup
+    assert '<td>a</td><td class="number" data-value="1">1</td>' in markup
+    assert '<td class="number">–</td>' in markup
+    assert "sortable" not in markup
+    assert '<table class="sortable">' in page.table(["a"], [], sortable=True)
+
+
+def test_picture_states_its_size():
+    markup = page.picture(png(4, 7), alt="a", caption="c")
+    assert 'width="4" height="7"' in markup
+    (source,) = re.findall('src="data:image/png;base64,([^"]+)"', markup)
+    assert base64.b64decode(source) == png(4, 7)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"<svg onload='alert(1)'/>" * 9])
+def test_no_picture(content):
+    with pytest.raises(UserError, match="no PNG"):
+        page.picture(content, alt="", caption="")
+
+
+def test_markdown():
+    text = r"""# A *title*
+
+**Table 1.** Words
+of two lines, 2 * 3 * 4, `a_b`.
+
+| fit | value \| unit |
+| :-- | --: |
+| a | 1 |
+| **b** |
+
+```bash
+| no table |
+```
+| neither, without a rule |
+"""
+    assert page.markdown(text).split("\n") == [
+        "<h4>A <em>title</em></h4>",
+        "<p><strong>Table 1.</strong> Words of two lines, 2 * 3 * 4, <code>a_b</code>.</p>",
+        '<div class="wide"><table>',
+        '<thead><tr><th>fit</th><th class="number">value | unit</th></tr></thead>',
+        "<tbody>",
+        '<tr><td>a</td><td class="number">1</td></tr>',
+        "<tr><td><strong>b</strong></td></tr>",
+        "</tbody></table></div>",
+        "<pre>| no table |</pre>",
+        "<p>| neither, without a rule |</p>",
+        "",
+    ]
+
+
+def test_policy_names_the_page_s_own_style_and_script():
+    text = page.document("t", "<p>b</p>").decode()
+    (policy,) = re.findall('http-equiv="Content-Security-Policy" content="([^"]+)"', text)
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    for kind in ("style", "script"):
+        (source,) = re.findall(f"<{kind}>(.*?)</{kind}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert not re.findall(r"https?://|@import|url\(", text)
+
+
+def test_a_name_that_is_no_text_does_not_stop_the_page():
+    assert b"<title>a?</title>" in page.document("a\udc80", "")
