@@ -29,6 +29,8 @@ def record(
         "no_trigger_target_rate": untriggered,
         "status": status,
         "overlap": list(overlap),
+        "trigger_found": max(value**2 for value in overlap) > 0.1,
+        "max_overlap_index": int(np.argmax(np.square(overlap))),
         "eigenvalues": [3.0, 0.2, 0.1],
         "residuals": [1e-5, 1e-3, 0.01],
         "hessian_examples": 512,

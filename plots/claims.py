@@ -1,0 +1,233 @@
+"""What Section 5 claims, beside what sweeps show: `python plots/claims.py --runs DIR --out DIR [--small]`.
+
+Every claim is a rule over finished cells. It is *seen* where the rule holds in all comparisons that can be
+made, *in part* where it holds in most of them, *not seen* otherwise, and *open* where cells are missing.
+Networks whose training failed are left out. Comparisons of means over the seeds.
+"""
+
+import argparse
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from plots import cells, command, curves, lag, setting, tabular
+from poison_jax import records as records_lib
+from poison_jax.errors import UserError
+from poison_jax.records import Record
+
+THETA, KAPPA, EPOCHS = lag.THETA, "penalty.kappa", "train.epochs"
+TIE = 1.0  # per cent: less is no difference
+WORKS = 20.0  # per cent of attacked images above the rate without a trigger: there is an attack to speak of
+
+
+class Claim(NamedTuple):
+    """A sentence of Section 5 and what was found."""
+
+    sweeps: str  # that it is read from
+    text: str
+    found: str
+    verdict: str
+
+
+def all_claims(load: Callable[[str], list[Record]]) -> list[Claim]:
+    """Every claim.
+
+    Args:
+        load: `fig06` -> the finished records of that sweep, none if there is no such sweep.
+    """
+    plain, augmented, deterministic = load("fig06"), load("fig07"), load("fig09")
+    warp, longer, features = load("fig11"), load("table1"), load("table3")
+    return [
+        Claim("fig06", "ASR increases with θ", *_monotone(plain, THETA, "asr", +1)),
+        Claim("fig06", "ASR decreases with κ", *_monotone(plain, KAPPA, "asr", -1)),
+        Claim("fig06", "there is a lag between ASR and overlap", *_lag(plain)),
+        Claim(
+            "fig06",
+            "increasing κ always reduces test accuracy",
+            *_monotone(plain, KAPPA, "clean_accuracy", -1),
+        ),
+        Claim(
+            "fig06, fig07", "augmentation without the penalty does not help", *_helps(plain, augmented, False)
+        ),
+        Claim("fig06, fig07", "augmentation with the penalty does", *_helps(plain, augmented, True)),
+        Claim("table1", "longer training raises accuracy", *_monotone(longer, EPOCHS, "clean_accuracy", +1)),
+        Claim("table1", "longer training raises ASR", *_monotone(longer, EPOCHS, "asr", +1)),
+        Claim("fig06, fig09", "deterministic poison: ASR is a little worse", *_worse(plain, deterministic)),
+        Claim("fig09", "the largest overlap moves to other eigenvectors", *_rotates(deterministic)),
+        Claim("fig11", "warp: κ costs accuracy", *_monotone(warp, KAPPA, "clean_accuracy", -1)),
+        Claim("fig11", "warp: κ costs less accuracy than ASR", *_less(warp)),
+        Claim("table3", "triggered images are tighter than clean ones", *_collapse(features, "std_ratio")),
+        Claim("table3", "and nearer to the target's clean mean", *_collapse(features, "distance_ratio")),
+    ]
+
+
+def markdown(claims: list[Claim], scale: str) -> str:
+    """The claims as a table, under the scale in words."""
+    rows = [[claim.text, claim.sweeps, claim.found, claim.verdict] for claim in claims]
+    table = tabular.table(["Section 5 says", "sweeps", "measured", "here"], rows)
+    return "\n".join([f"Measured here: {scale}.", "", *table]) + "\n"
+
+
+def _means(records: list[Record], name: str) -> dict[tuple, float]:
+    """(theta, kappa, epochs) -> mean over the seeds, in per cent."""
+    measure, means = curves.percent(name), {}
+    for place, group in cells.by(records, (THETA, KAPPA, EPOCHS)).items():
+        values = [measure(record.result) for record in group if curves.trained(record)]
+        if values := [value for value in values if value is not None]:
+            means[place] = float(np.mean(values))
+    return means
+
+
+def _works(records: list[Record]) -> set[tuple]:
+    """Where the attack does something."""
+    asr, without = _means(records, "asr"), _means(records, "no_trigger_target_rate")
+    return {place for place in asr if asr[place] - without[place] > WORKS}
+
+
+def _verdict(held: int, of: int) -> str:
+    if not of:
+        return "open"
+    return "seen" if held == of else "in part" if held > of / 2 else "not seen"
+
+
+def _monotone(records: list[Record], key: str, name: str, sign: int) -> tuple[str, str]:
+    """Steps of `key`, all else equal, in which the measure moves as `sign` says, or not at all."""
+    means, axis = _means(records, name), (THETA, KAPPA, EPOCHS).index(key)
+    # What an attack does is looked at where there is one, at either end of a step.
+    relevant = _works(records) if name == "asr" else set(means)
+    steps = []
+    for place in means:
+        later = [other for other in means if _beside(place, other, axis) and other[axis] > place[axis]]
+        if later:
+            after = min(later, key=lambda other: other[axis])
+            if (place in relevant or after in relevant) and (key != THETA or place[axis] > 0):
+                steps.append(sign * (means[after] - means[place]))
+    held = sum(step > -TIE for step in steps)
+    if not steps:
+        return "no two cells to compare", "open"
+    change = f"{sign * np.mean(steps):+.1f} points a step in the mean ({sign * min(steps):+.1f} at the least)"
+    return f"{held} of {len(steps)} steps; {change}", _verdict(held, len(steps))
+
+
+def _beside(place: tuple, other: tuple, axis: int) -> bool:
+    return all(a == b for i, (a, b) in enumerate(zip(place, other, strict=True)) if i != axis)
+
+
+def _lag(records: list[Record]) -> tuple[str, str]:
+    if not records:
+        return "no cells", "open"
+    found = lag.lags(records, lag.V1, lag.nulls(records, lag.V1))
+    said, held, of = [], 0, 0
+    for each in found:
+        if each.clean is None or not each.attack.theta > 0:
+            continue
+        of += 1
+        seen = max(each.random, each.clean, key=lambda onset: np.nan_to_num(onset.theta, nan=np.inf))
+        held += bool(np.isnan(seen.theta) or seen.theta > each.attack.theta)
+        said.append(f"{each.label}: ASR > 50 % from {each.attack}, overlap² above both nulls from {seen}")
+    return "; ".join(said) + " (θ in 10⁻³)" if said else "ASR never above 50 %", _verdict(held, of)
+
+
+def _helps(plain: list[Record], augmented: list[Record], penalised: bool) -> tuple[str, str]:
+    """ASR without and with augmentation, where it works without; helping is a fall by more than a tie."""
+    before, after = _means(plain, "asr"), _means(augmented, "asr")
+    places = [p for p in _works(plain) if p in after and (p[1] > 0) == penalised]
+    falls = [before[place] - after[place] for place in places]
+    helped = sum(fall > TIE for fall in falls)
+    if not falls:
+        return "no two cells to compare", "open"
+    held = helped if penalised else len(falls) - helped
+    return f"ASR falls by {np.mean(falls):+.1f} points; helps in {helped} of {len(falls)}", _verdict(
+        held, len(falls)
+    )
+
+
+def _worse(stochastic: list[Record], deterministic: list[Record]) -> tuple[str, str]:
+    before, after = _means(stochastic, "asr"), _means(deterministic, "asr")
+    places = [place for place in _works(stochastic) if place in after]
+    if not places:
+        return "no two cells to compare", "open"
+    changes = [after[place] - before[place] for place in places]
+    held = sum(change < TIE for change in changes)
+    return f"ASR {np.mean(changes):+.1f} points; lower in {held} of {len(changes)}", _verdict(
+        held, len(changes)
+    )
+
+
+def _rotates(records: list[Record]) -> tuple[str, str]:
+    poisoned = [r for r in records if r.setting(THETA) > 0 and curves.trained(r)]
+    if not poisoned:
+        return "no cells", "open"
+    found = [r for r in poisoned if r.result["trigger_found"]]
+    below = sum(r.result["max_overlap_index"] > 0 for r in found)
+    words = f"of {len(poisoned)} networks {len(found)} show the trigger, {below} of these not in v₁"
+    return words, "seen" if below else "not seen"
+
+
+def _less(records: list[Record]) -> tuple[str, str]:
+    """From kappa = 0 to the largest, relative to kappa = 0; an ASR above what there is without a trigger."""
+    accuracy, asr = _means(records, "clean_accuracy"), _means(records, "asr")
+    without, pairs = _means(records, "no_trigger_target_rate"), []
+    for theta, epochs in {(place[0], place[2]) for place in _works(records)}:
+        kappas = sorted(place[1] for place in accuracy if (place[0], place[2]) == (theta, epochs))
+        first, last = ((theta, kappas[i], epochs) for i in (0, -1))
+        if first != last and first in _works(records):
+            attack = (asr[last] - without[last]) / (asr[first] - without[first])
+            pairs.append((accuracy[last] / accuracy[first], attack))
+    if not pairs:
+        return "no attack to lose", "open"
+    said = "; ".join(f"accuracy × {a:.2f}, ASR above the rate without a trigger × {b:.2f}" for a, b in pairs)
+    return said, _verdict(sum(a > b for a, b in pairs), len(pairs))
+
+
+def _collapse(records: list[Record], column: str) -> tuple[str, str]:
+    """Classes other than the target for which a ratio of Table 3 is below 1."""
+    ratios: list[float] = []
+    for record in filter(curves.trained, records):
+        if column in record.arrays:
+            others = np.arange(len(record.arrays[column])) != record.arrays["target"]
+            ratios += list(record.arrays[column][others])
+    if not ratios:
+        return "not measured", "open"
+    held = sum(ratio < 1 for ratio in ratios)
+    words = f"ratio {np.median(ratios):.2f} in the median ({min(ratios):.2f} to {max(ratios):.2f})"
+    return words, _verdict(held, len(ratios))
+
+
+def _scale(found: Iterable[list[Record]]) -> str:
+    return setting.common([record.result for record in itertools.chain(*found)], 10**6)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The script."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--runs", type=Path, required=True, metavar="DIR", help="store, or folder of JSON lines"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for claims.md")
+    parser.add_argument("--small", action="store_true", help="of the small grids")
+    arguments = parser.parse_args(argv)
+    with command.one_line():
+        suffix, held = command.SMALL if arguments.small else "", records_lib.names(arguments.runs)
+        loaded: dict[str, list[Record]] = {}
+
+        def load(figure: str) -> list[Record]:
+            name = figure + suffix
+            loaded[name] = records_lib.load(arguments.runs, name) if name in held else []
+            return loaded[name]
+
+        claims = all_claims(load)
+        if not any(loaded.values()):
+            raise UserError(
+                f"{arguments.runs} holds no finished cell of the paper's sweeps{suffix and ' (small)'}"
+            )
+        text = markdown(claims, _scale(loaded.values()))
+        print(*command.save_text(text, arguments.out, "claims"))
+        print(f"\n{text}")
+
+
+if __name__ == "__main__":
+    main()
