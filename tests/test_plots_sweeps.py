@@ -13,7 +13,7 @@ import sweeps
 from matplotlib.figure import Figure
 
 import plots
-from plots import curves, fig05, fig06, fig13, panels, setting
+from plots import fig05, fig06, fig13
 from poison_jax import records
 from poison_jax.errors import UserError
 
@@ -369,37 +369,3 @@ def test_as_a_script(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("out/table2.md\n")
     assert (tmp_path / "out" / "table2.md").read_text() in done.stdout
-
-
-def test_series_are_by_what_differs_beside_the_seed():
-    some = cells(kappas=(1000.0, 0.0), seeds=(0, 1))
-    lines = curves.series(some, "poison.fraction")
-    assert [line.label for line in lines] == ["κ = 0", "κ = 1000"]
-    assert [len(line.records) for line in lines] == [8, 8]
-    assert [line.label for line in curves.series(some, "penalty.kappa")][:2] == ["θ = 0", "θ = 0.002"]
-    both = [
-        sweeps.record(penalty__kappa=k, data__augment=a) for k in (1.0, 0.0) for a in ("none", "crop_flip")
-    ]
-    labels = [line.label for line in curves.series(both, "poison.fraction")]
-    assert labels[:2] == ["κ = 0, augment crop_flip", "κ = 0, augment none"]
-    assert [line.label for line in curves.series(both[:1], "poison.fraction")] == ["κ = 1"]
-
-
-def test_seeds_are_counted():
-    assert panels.title(cells(seeds=(3,)), "poison.fraction", "h").endswith("\none seed")
-    uneven = [*cells(), sweeps.record(poison__fraction=0.1, penalty__kappa=0.0, seed=7)]
-    assert "mean over 2 to 3 seeds" in panels.title(uneven, "poison.fraction", "h")
-
-
-def test_a_subset_is_called_one():
-    def data(**changes):
-        return setting.words(sweeps.record(**changes).result)["data"]
-
-    assert data(data__name="cifar100", data__n_train=5000) == "cifar100, 5,000 training images (subset)"
-    assert data(data__n_train=50_000) == "cifar10, 50,000 training images"
-    assert data(data__n_train=None) == "cifar10, all training images"
-
-
-def test_a_moving_trigger_is_said_to_move():
-    words = setting.words(sweeps.record(data__augment="crop_flip", poison__when="before_augment").result)
-    assert words["augment"] == "augmentation crop_flip (pad4, the trigger moves with it)"
