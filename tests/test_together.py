@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toys import tiny, training
 
-from poison_jax import experiment, together, train
+from poison_jax import evaluate, experiment, together, train
 from poison_jax import training as training_lib
 from poison_jax.errors import Interrupted, UserError
 from poison_jax.setup import Setup
@@ -132,7 +132,7 @@ def undisturbed(tmp_path_factory):
 
 def test_a_comparison_at_once(undisturbed, tmp_path):
     """Every directory is as if its run had been alone, but for rounding."""
-    before = train.train_step._cache_size()
+    before = train.train_step._cache_size(), evaluate._predict_batch._cache_size()
     for alone, run in zip(compare(tmp_path, most=1), undisturbed, strict=True):
         assert alone.path.name == run.path.name
         assert {file.name for file in alone.path.iterdir()} == {file.name for file in run.path.iterdir()}
@@ -143,7 +143,8 @@ def test_a_comparison_at_once(undisturbed, tmp_path):
         for row, expected in zip(run.metrics(), alone.metrics(), strict=True):
             assert row == pytest.approx(expected, rel=1e-3)
         np.testing.assert_allclose(run.result()["eigenvalues"], alone.result()["eigenvalues"], rtol=1e-3)
-    assert train.train_step._cache_size() == before + 1
+    assert train.train_step._cache_size() == before[0] + 1
+    assert evaluate._predict_batch._cache_size() == before[1]  # a state of several is like one of its own
 
 
 def stop_after(questions, monkeypatch):
