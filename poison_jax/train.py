@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_jax import augment, losses, poison
+from poison_jax import augment, distributed, losses, poison
 from poison_jax.errors import UserError
 from poison_jax.models import Model
 
@@ -128,7 +128,7 @@ def init_state(key: jax.Array, image_shape: tuple[int, int, int], program: Progr
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """The arrays on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return distributed.put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def make_batch(
@@ -296,7 +296,8 @@ def fit(
         batch_size: over all devices.
         on_epoch: called after every epoch with its number (from 1), the state and the epoch's means.
         on_step: called after every step.
-        should_stop: asked after every step.
+        should_stop: asked after every step; where there are several processes after every tenth, and has
+            the same answer on all of them.
 
     Raises:
         UserError: a loss or gradient is not finite; what `on_epoch` has saved is untouched.
@@ -312,8 +313,9 @@ def fit(
         for i in range(done, steps):
             state = train_step(state, train_data, order, knobs, program=program)
             on_step()
-            stop = i + 1 < steps and should_stop()
-            if stop or i % 10 == 9:  # waits for the device: rarely, but soon enough
+            waits = i % 10 == 9  # for the device (and the other processes): rarely, but soon enough
+            stop = i + 1 < steps and (waits or not distributed.several()) and should_stop()
+            if stop or waits:
                 _check_finite(state, epoch, i)
             if stop:
                 raise Stopped(state)

@@ -11,16 +11,17 @@ from poison_jax import (
     analysis,
     console,
     convolution,
+    distributed,
     evaluate,
     metrics,
     models,
     provenance,
+    shared,
     store,
     summary,
     train,
 )
 from poison_jax import config as config_lib
-from poison_jax.checkpoint import Checkpoints
 from poison_jax.errors import Interrupted
 from poison_jax.setup import Setup
 from poison_jax.signals import StopSignals
@@ -32,7 +33,8 @@ def run(
 ) -> list[store.Run]:
     """Runs a config (every arm of a comparison), prints the summary, returns the finished runs.
 
-    What is already done is not done again; what was interrupted goes on where it stopped.
+    What is already done is not done again; what was interrupted goes on where it stopped. Of several
+    processes the first writes and returns the runs, the others none.
 
     Args:
         config: see `poison_jax.config`.
@@ -48,19 +50,22 @@ def run(
     if reason := convolution.why_not():
         console.warn(f"convolutions take two to three times as long as they need to: {reason}")
     # Every arm's input and directory are checked before the first one trains.
-    setups = [Setup(arm) for arm in arms]
-    runs = [store.open_run(workdir, arm.name, arm.to_dict(), config_lib.not_identity(arm)) for arm in arms]
+    setups = distributed.together(lambda: [Setup(arm) for arm in arms])
+    runs = [shared.open_run(workdir, arm.name, arm.to_dict(), config_lib.not_identity(arm)) for arm in arms]
     for setup, run in zip(setups, runs, strict=True):
         run.pin_inputs(setup.inputs_digest())
     for i, (setup, run) in enumerate(zip(setups, runs, strict=True)):
         _run_arm(setup, run, f"{i + 1}/{len(arms)} " if len(arms) > 1 else "", tensorboard)
+    if not distributed.is_first():
+        return []
+    finished = [store.Run(run.path) for run in runs]
     console.say("")
-    summary.show(runs, config_lib.compared_keys(config) if len(arms) > 1 else ["penalty.kappa"])
+    summary.show(finished, config_lib.compared_keys(config) if len(arms) > 1 else ["penalty.kappa"])
     console.say(f"total {console.duration(time.monotonic() - started)} on {provenance.device()}")
-    return runs
+    return finished
 
 
-def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> None:
+def _run_arm(setup: Setup, run: shared.Run, label: str, tensorboard: bool) -> None:
     config = setup.config
     penalty, theta = config.penalty, config.poison.fraction
     strength = f"epsilon {penalty.epsilon:g}" if penalty.epsilon else f"kappa {penalty.kappa:g}"
@@ -90,10 +95,10 @@ def _run_arm(setup: Setup, run: store.Run, label: str, tensorboard: bool) -> Non
         run.finish(result)
 
 
-def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.TrainState, float]:
+def _train(setup: Setup, run: shared.Run, tensorboard: bool) -> tuple[train.TrainState, float]:
     """Trains or goes on training; returns the final state and the seconds it took in all."""
     c = setup.config
-    checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
+    checkpoints = shared.Checkpoints(run.checkpoints, warn=console.warn)
     state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
     seconds = 0.0
     restored = checkpoints.restore(state)
@@ -104,8 +109,8 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
     first_step = int(state.step)
     first_epoch = first_step // setup.steps_per_epoch + 1
     run.keep_metrics(first_epoch - 1)
-    scalars = (
-        scalar_writer(run.path, first_epoch) if tensorboard else contextlib.nullcontext(lambda row: None)
+    scalars = shared.held_by_first(
+        lambda: scalar_writer(run.path, first_epoch) if tensorboard else contextlib.nullcontext()
     )
 
     began = time.monotonic()
@@ -126,7 +131,8 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
             **analysis.after_epoch(setup, state),
         }
         run.append_metrics(row)
-        write_scalars(row)
+        if write_scalars:
+            write_scalars(row)
         checkpoints.save(int(state.step), state, {"seconds": elapsed()})
         done = int(state.step) - first_step
         left = (time.monotonic() - began) / done * (c.train.epochs * setup.steps_per_epoch - int(state.step))
@@ -149,7 +155,7 @@ def _train(setup: Setup, run: store.Run, tensorboard: bool) -> tuple[train.Train
                 batch_size=c.train.batch_size,
                 on_epoch=on_epoch,
                 on_step=advance,
-                should_stop=lambda: stop.asked,
+                should_stop=lambda: distributed.agreed(stop.asked),
             )
         except train.Stopped as stopped:
             step = int(stopped.state.step)
