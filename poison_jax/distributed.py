@@ -35,7 +35,7 @@ def session(
     process_id: int | None = None,
     detect: bool = False,
 ) -> Iterator[None]:
-    """Within it this process is one of several; after a failure it ends with the process itself.
+    """Within it this process is one of several; an exception, once it is said, ends this process at once.
 
     Enter it before anything asks JAX for a device. Without arguments there is one process, as always.
 
@@ -69,7 +69,8 @@ def session(
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"the processes do not find each other: {_line(error)}") from None
+        hint = f"give {', '.join(three)}" if detect else "start all, with the address of process 0"
+        raise UserError(f"the processes do not find each other ({_line(error)}): {hint}") from None
     try:
         yield
     except BaseException as ending:
@@ -94,12 +95,12 @@ def _line(error: BaseException) -> str:
 
 def several() -> bool:
     """Whether this process is one of several."""
-    return jax.process_count() > 1
+    return jax.distributed.is_initialized() and jax.process_count() > 1  # devices are not asked for in vain
 
 
 def is_first() -> bool:
     """Whether this is process 0, that writes and speaks for all."""
-    return jax.process_index() == 0
+    return not several() or jax.process_index() == 0
 
 
 @contextlib.contextmanager

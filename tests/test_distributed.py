@@ -219,7 +219,7 @@ def test_a_failure_that_all_know_is_said_by_all(tmp_path):
 def test_no_process_outlives_another(tmp_path, ending):
     """One fails where the others cannot know it: it says why, and none waits for ever."""
     began = time.monotonic()
-    (status, out, err), (other_status, _, other_err) = two(tmp_path, ending)
+    (status, _, err), (other_status, _, other_err) = two(tmp_path, ending)
     assert time.monotonic() - began < 60
     assert status == 2, err
     assert err.startswith("error: another process is gone")
