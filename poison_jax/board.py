@@ -1,5 +1,6 @@
 """What cells of a sweep are done, running, failed or waiting: said by files, for any number of processes."""
 
+import itertools
 import time
 from pathlib import Path
 
@@ -44,9 +45,10 @@ class Board:
             return "running"
         return "failed" if run.deaths >= self.attempts else "waiting"
 
-    def first_waiting(self, passed: set[str]) -> str | None:
-        """The next cell to be done, those passed over left out; None where there is none."""
-        return next((c for c in self.cells if c not in passed and self.state(c) == "waiting"), None)
+    def waiting(self, passed: set[str], most: int = 1) -> list[str]:
+        """The next cells to be done, those passed over left out: `most`, or as many as there are."""
+        left = (cell for cell in self.cells if cell not in passed and self.state(cell) == "waiting")
+        return list(itertools.islice(left, most))
 
     def fail(self, cell: str, error: str) -> None:
         """Keeps why a cell cannot be done."""

@@ -27,6 +27,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, warn: Callable[[str], None] = print):
         self._directory = Path(directory).resolve()
+        self._directory.mkdir(parents=True, exist_ok=True)
         self._aside = self._directory.with_name("damaged")
         self._warn = warn
         self._manager = self._open()
@@ -104,7 +105,13 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2,
+            enable_async_checkpointing=False,
+            create=False,
+            # Of several processes one writes, and the others know nothing of it (`shared`).
+            multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
+        )
         return ocp.CheckpointManager(self._directory, options=options)
 
 

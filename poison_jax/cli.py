@@ -11,11 +11,12 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from poison_jax import allocator, cache
+from poison_jax import allocator, cache, distributed
 from poison_jax import config as config_lib
 from poison_jax.errors import CellsFailed, Interrupted, UserError
 
@@ -38,6 +39,16 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
         "dry_run": flags.DEFINE_bool("dry_run", False, "Print the runs, their FLOPs and hours; do nothing."),
         "slurm": flags.DEFINE_integer(
             "slurm", 0, "Of a sweep: print the script of a Slurm array of so many."
+        ),
+    }
+    processes = {
+        "coordinator": flags.DEFINE_string(
+            "coordinator", None, "Of several processes: HOST:PORT of number 0."
+        ),
+        "num_processes": flags.DEFINE_integer("num_processes", None, "Of several processes: how many.", 1),
+        "process_id": flags.DEFINE_integer("process_id", None, "Of several processes: which one this is.", 0),
+        "detect": flags.DEFINE_bool(
+            "distributed", False, "Several processes, that Slurm or a TPU pod knows."
         ),
     }
     sys.modules["__main__"].__doc__ = usage + "\nExperiments:\n" + "".join(_experiments(configs))
@@ -63,33 +74,40 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
             _fail(about + _one_line(error))
 
     def call(_) -> None:
-        with ready():
+        with ready(**{name: flag.value for name, flag in processes.items()}):
             main(config.value, workdir.value, **{name: flag.value for name, flag in options.items()})
 
     app.run(call, flags_parser=parse)
 
 
 @contextlib.contextmanager
-def ready() -> Iterator[None]:
-    """Within it memory and compilations are kept, and a foreseeable failure is one line and a status."""
+def ready(**processes: Any) -> Iterator[None]:
+    """Within it memory and compilations are kept, and a foreseeable failure is one line and a status.
+
+    Args:
+        processes: as `distributed.session` takes them.
+    """
     logging.set_verbosity(logging.ERROR)  # of the libraries
     allocator.keep_memory()
     cache.keep_compilations()
-    try:
-        yield
-    except Interrupted as error:
-        print(error, file=sys.stderr)
-        sys.exit(143)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with what is not done", file=sys.stderr)
-        sys.exit(130)
-    except CellsFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except UserError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{_one_line(error)}: free some space, or choose another --workdir")
+    with contextlib.ExitStack() as session:  # left when all is said
+        try:
+            session.enter_context(distributed.session(**processes))
+            with distributed.in_unison():
+                yield
+        except Interrupted as error:
+            print(error, file=sys.stderr)
+            sys.exit(143)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on with what is not done", file=sys.stderr)
+            sys.exit(130)
+        except CellsFailed as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except UserError as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"{_one_line(error)}: free some space, or choose another --workdir")
 
 
 _QUOTED = "Traceback (most recent call last)"

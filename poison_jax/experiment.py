@@ -1,11 +1,12 @@
 """One config -> its experiment -> finished runs."""
 
 import importlib
+import json
 
 import ml_collections
 
 from poison_jax import config as config_lib
-from poison_jax import store
+from poison_jax import distributed, store
 from poison_jax.errors import UserError
 
 # Imported when asked for: no experiment pays for another's imports.
@@ -33,8 +34,12 @@ def run(
         UserError: bad input, before any compute where it can be known then.
         Interrupted: asked to stop; what was done is kept.
     """
+    distributed.same("their config", json.dumps(config.to_dict(), sort_keys=True))
     config_lib.check(config)
     if config.experiment not in _MODULES:
         raise UserError(f"experiment = {config.experiment} is several runs: start it with launch.run")
-    module = importlib.import_module(f"poison_jax.{_MODULES[config.experiment]}")
+    name = _MODULES[config.experiment]
+    if distributed.several() and name != "training":
+        raise UserError(f"experiment={config.experiment} is the work of one process: start it as one")
+    module = importlib.import_module(f"poison_jax.{name}")
     return module.run(config, workdir, tensorboard=tensorboard)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_jax import augment, losses, poison
+from poison_jax import augment, distributed, losses, poison
 from poison_jax.errors import UserError
 from poison_jax.models import Model
 
@@ -128,7 +128,7 @@ def init_state(key: jax.Array, image_shape: tuple[int, int, int], program: Progr
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """The arrays on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return distributed.put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def make_batch(
@@ -333,7 +333,8 @@ def fit(
         on_epoch: called after every epoch with its number (from 1), the state and the epoch's means by name
             (of stacked states a list of them; what is not finite in some of them is in theirs).
         on_step: called after every step.
-        should_stop: asked after every step.
+        should_stop: asked after every step; where there are several processes after every tenth, and has
+            the same answer on all of them.
 
     Raises:
         Diverged: a loss or gradient is not finite (of stacked states: in every one of them); what `on_epoch`
@@ -356,8 +357,9 @@ def fit(
         for i in range(done, steps):
             state = step(state, train_data, order, knobs, program=program)
             on_step()
-            stop = i + 1 < steps and should_stop()
-            if stop or i % 10 == 9:  # waits for the device: rarely, but soon enough
+            waits = i % 10 == 9  # for the device (and the other processes): rarely, but soon enough
+            stop = i + 1 < steps and (waits or not distributed.several()) and should_stop()
+            if stop or waits:
                 _check_finite(state, epoch, i)
             if stop:
                 raise Stopped(state)

@@ -13,17 +13,18 @@ from poison_jax import (
     analysis,
     console,
     convolution,
+    distributed,
     evaluate,
     metrics,
     models,
     provenance,
+    shared,
     store,
     summary,
     together,
     train,
 )
 from poison_jax import config as config_lib
-from poison_jax.checkpoint import Checkpoints
 from poison_jax.errors import Interrupted, UserError
 from poison_jax.setup import Setup
 from poison_jax.signals import StopSignals
@@ -35,7 +36,8 @@ def run(
 ) -> list[store.Run]:
     """Runs a config (every arm of a comparison), prints the summary, returns the finished runs.
 
-    What is already done is not done again; what was interrupted goes on where it stopped.
+    What is already done is not done again; what was interrupted goes on where it stopped. Of several
+    processes the first writes and returns the runs, the others none.
 
     Args:
         config: see `poison_jax.config`.
@@ -46,29 +48,45 @@ def run(
         UserError: what only the data or the devices can show to be wrong, before any compute.
         Interrupted: asked to stop; what was done is kept.
     """
+    arms, axes = config_lib.arms(config), config_lib.axes(config)
+    return run_all(arms, axes if len(arms) > 1 else ["penalty.kappa"], workdir, tensorboard=tensorboard)
+
+
+def run_all(
+    arms: list[ml_collections.ConfigDict], axes: list[str], workdir: str, *, tensorboard: bool = False
+) -> list[store.Run]:
+    """Runs single runs' configs, `train.together` of those that are alike at once; otherwise as `run`.
+
+    Args:
+        arms: of experiment=train.
+        axes: the keys that the summary names.
+        workdir, tensorboard: as for `run`.
+    """
     started = time.monotonic()
-    arms = config_lib.arms(config)
     if reason := convolution.why_not():
         console.warn(f"convolutions take two to three times as long as they need to: {reason}")
     # Every arm's input and directory are checked before the first one trains.
-    setups = [Setup(arm) for arm in arms]
-    runs = [store.open_run(workdir, arm.name, arm.to_dict(), config_lib.not_identity(arm)) for arm in arms]
+    setups = distributed.together(lambda: [Setup(arm) for arm in arms])
+    runs = [shared.open_run(workdir, arm.name, arm.to_dict(), config_lib.not_identity(arm)) for arm in arms]
     for setup, run in zip(setups, runs, strict=True):
         run.pin_inputs(setup.inputs_digest())
     labels = [f"{i + 1}/{len(arms)} " if len(arms) > 1 else "" for i in range(len(arms))]
-    for places in together.groups(setups, config.train.together):
+    for places in together.groups(setups, arms[0].train.together):
         group = [_Member(setups[i], runs[i], labels[i]) for i in places]
         _run_group(group, tensorboard)
+    if not distributed.is_first():
+        return []
+    finished = [store.Run(run.path) for run in runs]
     console.say("")
-    summary.show(runs, config_lib.axes(config) if len(arms) > 1 else ["penalty.kappa"])
+    summary.show(finished, axes)
     console.say(f"total {console.duration(time.monotonic() - started)} on {provenance.device()}")
-    return runs
+    return finished
 
 
 class _Member:
     """One run of a group that is trained at once, or alone in it."""
 
-    def __init__(self, setup: Setup, run: store.Run, label: str):
+    def __init__(self, setup: Setup, run: shared.Run, label: str):
         self.setup, self.run, self._label = setup, run, label
         penalty, theta = setup.config.penalty, setup.config.poison.fraction
         strength = f"epsilon {penalty.epsilon:g}" if penalty.epsilon else f"kappa {penalty.kappa:g}"
@@ -79,7 +97,7 @@ class _Member:
     def restored(self, tensorboard: bool) -> Iterator[None]:
         """Sets `state`, fresh or from the last checkpoint; while this lasts the run can be written to."""
         setup, run = self.setup, self.run
-        self.checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
+        self.checkpoints = shared.Checkpoints(run.checkpoints, warn=console.warn)
         self.state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
         self._seconds, self._together = 0.0, 1
         epochs = setup.config.train.epochs
@@ -92,10 +110,9 @@ class _Member:
         first_epoch = self.first_step // setup.steps_per_epoch + 1
         run.keep_metrics(first_epoch - 1)
         try:
-            with contextlib.ExitStack() as scalars:
-                self._write_scalars = lambda row: None
-                if tensorboard:
-                    self._write_scalars = scalars.enter_context(scalar_writer(run.path, first_epoch))
+            with shared.held_by_first(
+                lambda: scalar_writer(run.path, first_epoch) if tensorboard else contextlib.nullcontext()
+            ) as self._write_scalars:
                 yield
         finally:
             self.checkpoints.close()
@@ -118,7 +135,8 @@ class _Member:
         _, report = _evaluate(setup, state)
         row = {"epoch": epoch, "step": step, **means, **report, **analysis.after_epoch(setup, state)}
         self.run.append_metrics(row)
-        self._write_scalars(row)
+        if self._write_scalars:
+            self._write_scalars(row)
         self.save(state)
         epochs = setup.config.train.epochs
         done, left = step - self.first_step, epochs * setup.steps_per_epoch - step
@@ -240,7 +258,7 @@ def _train(members: list[_Member]) -> list[float]:
                 batch_size=c.batch_size,
                 on_epoch=on_epoch,
                 on_step=advance,
-                should_stop=lambda: stop.asked,
+                should_stop=lambda: distributed.agreed(stop.asked),
             )
         except train.Stopped as stopped:
             states = together.unstack(stopped.state, mesh)

@@ -5,6 +5,7 @@ it begins (`lease`). A cell that cannot be done leaves `failure.json` in its dir
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -13,8 +14,10 @@ import time
 import traceback
 from pathlib import Path
 
+import ml_collections
+
 from poison_jax import config as config_lib
-from poison_jax import console, experiment
+from poison_jax import console, experiment, training
 from poison_jax.board import Board
 from poison_jax.errors import Busy, Interrupted, UserError
 
@@ -26,10 +29,20 @@ def work(board: Board) -> None:
         Interrupted: asked to stop; the cell's state is saved.
         OSError: the disk is full or read-only.
     """
+    together = board.sweep.config["train"].get("together", 1)
     passed: set[str] = set()  # claimed by others the moment they were tried
-    while (cell := board.first_waiting(passed)) is not None:
-        if not attempt(board, cell):
-            passed.add(cell)
+    while cells := board.waiting(passed, together):
+        if len(cells) > 1:
+            _attempt_together(board, cells)
+        # What is done is done; what has failed with others fails again by itself, and is kept as such.
+        passed |= {cell for cell in cells if not attempt(board, cell)}
+
+
+def _attempt_together(board: Board, cells: list[str]) -> None:
+    """Does cells that one program can train at once, as far as it can."""
+    if board.sweep.config["experiment"] == "train":
+        with contextlib.suppress(UserError):  # one is claimed, or fails: each is tried alone next
+            training.run_all([_config(board, cell) for cell in cells], ["name"], str(board.workdir))
 
 
 def attempt(board: Board, cell: str) -> bool:
@@ -40,10 +53,8 @@ def attempt(board: Board, cell: str) -> bool:
         OSError: the disk is full or read-only.
     """
     try:
-        config = config_lib.from_json(board.sweep.config, f"sweep {board.sweep.name}")
-        for key, value in board.overrides(cell).items():
-            config_lib.assign(config, key, value, f"sweep {board.sweep.name}")
-        experiment.run(config, str(board.workdir))
+        if board.state(cell) != "done":
+            experiment.run(_config(board, cell), str(board.workdir))
     except Busy:
         return False
     except (Interrupted, OSError):
@@ -55,6 +66,14 @@ def attempt(board: Board, cell: str) -> bool:
         console.warn(f"{cell} failed: {reason}")
         board.fail(cell, reason)
     return True
+
+
+def _config(board: Board, cell: str) -> ml_collections.ConfigDict:
+    where = f"sweep {board.sweep.name}"
+    config = config_lib.from_json(board.sweep.config, where)
+    for key, value in board.overrides(cell).items():
+        config_lib.assign(config, key, value, where)
+    return config
 
 
 def _stop_with(parent: int) -> None:

@@ -39,12 +39,13 @@ def test_states(board):
     board.fail("run-1", "it diverged")
     with board.run("run-2").claim():
         assert states(board) == ["done", "failed", "running"]
-        assert board.first_waiting(set()) is None
+        assert board.waiting(set()) == []
     assert board.why("run-1") == "it diverged"
-    assert board.first_waiting(set()) == "run-2"
-    assert board.first_waiting({"run-2"}) is None
+    assert board.waiting(set()) == ["run-2"]
+    assert board.waiting({"run-2"}) == []
     board.retry("run-1")
-    assert board.first_waiting(set()) == "run-1"
+    assert board.waiting(set()) == ["run-1"]
+    assert board.waiting(set(), 9) == ["run-1", "run-2"]
 
 
 def test_a_cell_that_kills_its_process_again_and_again_has_failed(board):
