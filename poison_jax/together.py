@@ -14,7 +14,7 @@ from poison_jax.setup import Setup
 
 
 def groups(setups: Sequence[Setup], most: int) -> list[list[int]]:
-    """Places of consecutive setups that one program can train, at most `most` in a group.
+    """Places of setups that one program can train, at most `most` in a group.
 
     They may differ in whatever is traced (seed, kappa, epsilon, theta, target, the trigger's pixels), not in
     the data, the network, the optimisation, or whether there is a penalty at all.
@@ -24,10 +24,11 @@ def groups(setups: Sequence[Setup], most: int) -> list[list[int]]:
     """
     result: list[list[int]] = []
     for place, setup in enumerate(setups):
-        if result and len(result[-1]) < most and _alike(setups[result[-1][0]], setup):
-            result[-1].append(place)
-        else:
+        fits = (group for group in result if len(group) < most and _alike(setups[group[0]], setup))
+        if (group := next(fits, None)) is None:
             result.append([place])
+        else:
+            group.append(place)
     return result
 
 

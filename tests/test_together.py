@@ -103,7 +103,7 @@ def test_who_goes_together():
         {"poison__mode": "deterministic"},
         {"poison__trigger": "blend"},  # of another shape
     ):
-        assert places(9, {}, apart, {}) == [[0], [1], [2]], apart
+        assert places(9, {}, apart, {}) == [[0, 2], [1]], apart
 
 
 # --- whole runs -----------------------------------------------------------------------------------------
