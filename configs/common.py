@@ -7,9 +7,9 @@ CIFAR10, CIFAR100 = "cifar10", "cifar100"
 SEEDS = ("seed", (0, 1, 2))
 THETAS = (0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007, 0.008, 0.009, 0.01, 0.02, 0.03)
 KAPPAS = (0.0, 1e2, 1e3, 1e4, 3e4, 1e5)
-# At the small size a penalty of 100 has removed the attack, and below theta = 0.02 there is none yet.
+# At the small size a penalty of 100 has removed the attack, and below theta = 0.05 there is none yet.
 SMALL_SEEDS = ("seed", (0, 1))
-SMALL_THETAS = (0.02, 0.05, 0.1, 0.3)
+SMALL_THETAS = (0.05, 0.07, 0.1, 0.3)
 SMALL_KAPPAS = (0.0, 15.0, 50.0)
 
 
