@@ -90,8 +90,11 @@ def run(
     try:
         _supervise(board, engine_of(board), labels)
     finally:
-        for figure in draw(board.workdir, board.sweep.name, board.folder):
-            console.say(f"figure: {figure}")
+        try:
+            for figure in draw(board.workdir, board.sweep.name, board.folder):
+                console.say(f"figure: {figure}")
+        except Exception as error:  # of no weight beside what the sweep ends with
+            console.warn(f"sweep {board.sweep.name} is not drawn: {error}")
     summary(board, labels)
     if failed := [cell for cell in board.cells if board.state(cell) == "failed"]:
         for cell in failed:

@@ -3,10 +3,12 @@
 import time
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from poison_jax import config as config_lib
 from poison_jax import console
 from poison_jax.board import Board
 from poison_jax.store import Json, Run
@@ -84,27 +86,34 @@ class Progress:
             return f"failed: {self._board.why(cell)}"
         return _in_words(self._board.run(cell).result())
 
-    def _table(self, states: dict[str, str], progress: dict[str, float], left: str) -> Table:
-        table = Table(title=f"{self._board.sweep.name}: {self._counts(states)}, {left}", show_header=False)
+    def _table(self, states: dict[str, str], progress: dict[str, float], left: str) -> Group:
+        table = Table(box=None, show_header=False, padding=(0, 2))
+        table.add_row("all cells", ProgressBar(len(states), sum(progress.values()), width=40), left)
         for cell, state in states.items():
             if state == "running":
-                table.add_row(self._labels[cell], f"{progress[cell]:.0%}")
-        return table
+                table.add_row(
+                    self._labels[cell], ProgressBar(1, progress[cell], width=40), f"{progress[cell]:.0%}"
+                )
+        return Group(f"sweep {self._board.sweep.name}: {self._counts(states)}", table)
 
 
 def summary(board: Board, labels: dict[str, str]) -> None:
-    """Prints a row for each cell."""
+    """Prints a row for each cell: its values of the axes, if all have the same ones, else its label."""
+    axes = {tuple(cell["overrides"]) for cell in board.sweep.cells}
+    (head,) = axes if len(axes) == 1 else [()]
     rows = []
     for cell in board.cells[:ROWS]:
-        result = board.run(cell).result()
+        values = (str(value) for value in board.overrides(cell).values())
+        row, result = [", ".join(values) if head else labels[cell]], board.run(cell).result()
         if result is None:
-            rows.append((labels[cell], *["-"] * (len(_COLUMNS) + 1), board.state(cell)))
+            row += [*["-"] * (len(_COLUMNS) + 1), board.state(cell)]
         else:
-            status = str(result.get("status", "ok")).split(":")[0]
-            values = (form(result) if key in result else "-" for key, form in _COLUMNS.values())
-            rows.append((labels[cell], *values, console.duration(result["wall_seconds"]), status))
+            row += [form(result) if key in result else "-" for key, form in _COLUMNS.values()]
+            row += [console.duration(result["wall_seconds"]), str(result.get("status", "ok")).split(":")[0]]
+        rows.append(row)
     console.say("")
-    console.table(f"sweep {board.sweep.name}", ["cell", *_COLUMNS, "wall time", "status"], rows)
+    names = ", ".join(map(config_lib.short, head)) or "cell"
+    console.table(f"sweep {board.sweep.name}", [names, *_COLUMNS, "time", "status"], rows)
     if len(board.cells) > ROWS:
         console.say(f"and {len(board.cells) - ROWS} more")
 
@@ -114,12 +123,11 @@ def _percent(key: str):
 
 
 _COLUMNS: dict[str, Any] = {
-    "clean acc.": _percent("clean_accuracy"),
+    "clean": _percent("clean_accuracy"),
     "ASR": _percent("asr"),
-    "no trigger": _percent("no_trigger_target_rate"),
-    "lambda_1": ("eigenvalues", lambda result: f"{result['eigenvalues'][0]:.3g}"),
-    "overlap^2": ("overlap_squared", lambda result: f"{result['overlap_squared'][0]:.3f}"),
-    "max in": ("max_overlap_index", lambda result: f"v{result['max_overlap_index'] + 1}"),
+    "no trig.": _percent("no_trigger_target_rate"),
+    "λ₁": ("eigenvalues", lambda result: f"{result['eigenvalues'][0]:.3g}"),
+    "overlap²": ("overlap_squared", lambda result: f"{result['overlap_squared'][0]:.3f}"),
 }
 
 

@@ -92,7 +92,8 @@ def test_all_cells_are_done_and_shown(undisturbed):
     workdir, out = undisturbed
     assert len(runs(workdir)) == 4
     assert "4/4 done, 0 running, 0 failed" in out
-    for cell in ("theta 0.1, kappa 0", "theta 0.3, kappa 5"):
+    assert re.search(r"┃ theta, kappa ┃ clean ┃", out)
+    for cell in ("0.1, 0.0", "0.3, 5.0"):
         assert re.search(rf"│ {cell} .*%.*%", out), cell
     log = (workdir / "sweeps" / "toy" / "worker-1.log").read_text()
     assert log.count("epoch   3/3") == 4
@@ -102,7 +103,7 @@ def test_what_is_done_is_not_done_again(undisturbed, start):
     workdir, _ = undisturbed
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json*")}
     out, _ = finish(start(workdir, FOUR))
-    assert "theta 0.3, kappa 5" in out
+    assert "0.3, 5.0" in out
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json*")} == before
 
 
@@ -208,7 +209,7 @@ def test_slurm_array(undisturbed, start, tmp_path):
         ["bash", str(script)], capture_output=True, text=True, check=False, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert "theta 0.3, kappa 5" in done.stdout
+    assert "0.3, 5.0" in done.stdout
 
 
 def test_ray_tasks(undisturbed, start, tmp_path):
