@@ -101,19 +101,23 @@ def summary(board: Board, labels: dict[str, str]) -> None:
     """Prints a row for each cell: its values of the axes, if all have the same ones, else its label."""
     axes = {tuple(cell["overrides"]) for cell in board.sweep.cells}
     (head,) = axes if len(axes) == 1 else [()]
-    rows = []
+    rows, states = [], []
     for cell in board.cells[:ROWS]:
         values = (str(value) for value in board.overrides(cell).values())
         row, result = [", ".join(values) if head else labels[cell]], board.run(cell).result()
         if result is None:
-            row += [*["-"] * (len(_COLUMNS) + 1), board.state(cell)]
+            row += ["-"] * (len(_COLUMNS) + 1)
+            states.append(board.state(cell))
         else:
             row += [form(result) if key in result else "-" for key, form in _COLUMNS.values()]
-            row += [console.duration(result["wall_seconds"]), str(result.get("status", "ok")).split(":")[0]]
+            row.append(console.duration(result["wall_seconds"]))
+            states.append(str(result.get("status", "ok")).split(":")[0])
         rows.append(row)
+    header = [", ".join(map(config_lib.short, head)) or "cell", *_COLUMNS, "time"]
+    if set(states) != {"ok"}:
+        header, rows = [*header, "status"], [[*row, state] for row, state in zip(rows, states, strict=True)]
     console.say("")
-    names = ", ".join(map(config_lib.short, head)) or "cell"
-    console.table(f"sweep {board.sweep.name}", [names, *_COLUMNS, "time", "status"], rows)
+    console.table(f"sweep {board.sweep.name}", header, rows)
     if len(board.cells) > ROWS:
         console.say(f"and {len(board.cells) - ROWS} more")
 
@@ -126,7 +130,6 @@ _COLUMNS: dict[str, Any] = {
     "clean": _percent("clean_accuracy"),
     "ASR": _percent("asr"),
     "no trig.": _percent("no_trigger_target_rate"),
-    "λ₁": ("eigenvalues", lambda result: f"{result['eigenvalues'][0]:.3g}"),
     "overlap²": ("overlap_squared", lambda result: f"{result['overlap_squared'][0]:.3f}"),
 }
 
