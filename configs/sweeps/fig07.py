@@ -9,5 +9,7 @@ from configs import common
 
 def get_config(size=""):
     config = common.augmented(common.sweep("fig07", size))
-    config.sweep.grids = common.plane(size, seeds=("seed", (0,)) if size else None)
+    config.sweep.grids = common.plane(
+        size, thetas=(0.1, 0.3) if size else None, seeds=("seed", (0,)) if size else None
+    )
     return config

@@ -12,7 +12,7 @@ def get_config(size=""):
     config.sweep.grids = (
         (
             ("data.augment,data.crop", (("none", "pad4"), ("crop_flip", "crop28"))),
-            ("poison.fraction", (0.05, 0.1, 0.3) if size else (0.001, 0.005, 0.01, 0.03)),
+            ("poison.fraction", (0.1, 0.3) if size else (0.001, 0.005, 0.01, 0.03)),
             ("penalty.kappa", (0.0, 50.0) if size else (0.0, 1e3, 1e5)),
         ),
     )
