@@ -29,13 +29,7 @@ class Cost(NamedTuple):
 def of_run(setup: Setup) -> Cost:
     """The FLOPs of a run."""
     c = setup.config
-    forward, first = flops.preresnet_forward(
-        c.model.depth,
-        setup.train_set.num_classes,
-        setup.input_shape,
-        block=c.model.block,
-        width=c.model.width,
-    )
+    forward, first = _forward(setup)
     if c.penalty.kappa > 0:
         image = flops.penalised_step(forward, first)
     else:
@@ -88,16 +82,8 @@ def _rate(cells: list[grid.Cell], costs: dict[str, Cost], workdir: str) -> tuple
 
 
 def _forward_rate(setup: Setup) -> float:
-    c = setup.config
     variables = setup.model.init(setup.key, setup.input_shape)
-    images = np.zeros((c.train.batch_size, *setup.input_shape), np.float32)
-    forward, _ = flops.preresnet_forward(
-        c.model.depth,
-        setup.train_set.num_classes,
-        setup.input_shape,
-        block=c.model.block,
-        width=c.model.width,
-    )
+    images = np.zeros((setup.config.train.batch_size, *setup.input_shape), np.float32)
     apply = jax.jit(setup.model.apply)
     jax.block_until_ready(apply(variables, images))
     seconds = []
@@ -105,4 +91,11 @@ def _forward_rate(setup: Setup) -> float:
         began = time.perf_counter()
         jax.block_until_ready(apply(variables, images))
         seconds.append(time.perf_counter() - began)
-    return len(images) * forward / statistics.median(seconds)
+    return len(images) * _forward(setup)[0] / statistics.median(seconds)
+
+
+def _forward(setup: Setup) -> tuple[int, int]:
+    """FLOPs of one image's forward pass, and of the first convolution in it."""
+    model = setup.config.model
+    classes, shape = setup.train_set.num_classes, setup.input_shape
+    return flops.preresnet_forward(model.depth, classes, shape, block=model.block, width=model.width)

@@ -1,0 +1,47 @@
+"""What runs will cost."""
+
+import pytest
+from toys import tiny
+
+from poison_jax import config as config_lib
+from poison_jax import cost, experiment, flops, grid
+from poison_jax.errors import UserError
+from poison_jax.setup import Setup
+
+FORWARD, FIRST = flops.preresnet_forward(8, 10, (8, 8, 1), width=4)  # of `tiny`: 128 digits, 2 epochs
+
+
+@pytest.mark.parametrize(
+    ("changes", "image"),
+    [
+        ({}, 3 * FORWARD - FIRST),
+        ({"penalty__kappa": 1.0}, 6 * FORWARD - FIRST),
+        ({"penalty__epsilon": 1.0, "penalty__steps": 3}, 3 * FORWARD - FIRST + 3 * 2 * FORWARD),
+    ],
+)
+def test_flops_of_a_run(changes, image):
+    found = cost.of_run(Setup(tiny(**changes)))
+    assert found.training == 2 * 128 * image
+    assert found.evaluation == 2 * 2 * 64 * FORWARD
+    assert found.hessian == 40 * flops.hessian_products(FORWARD, 6 + 3 + 1)
+    assert found.total == found.training + found.evaluation + found.hessian
+
+
+def test_hours_are_those_of_finished_cells(tmp_path, capsys):
+    config = tiny(experiment="sweep", sweep__grids=((("seed", (0, 1)),),))
+    cells = grid.cells(config)
+    (run,) = experiment.run(cells[0].config, str(tmp_path))
+    seconds = run.result()["wall_seconds"]
+    capsys.readouterr()
+    cost.show(cells, str(tmp_path))
+    out = capsys.readouterr().out
+    assert "to do: 1 cells" in out
+    assert f"{seconds / 3600:.3g} hours" in out
+    assert "median of 1 finished cells" in out
+
+
+def test_only_training_is_counted(tmp_path):
+    config = config_lib.default()
+    config.experiment, config.sweep.of = "sweep", "mnist_linear"
+    with pytest.raises(UserError, match="--dry_run counts what training costs"):
+        cost.show(grid.cells(config), str(tmp_path))
