@@ -346,8 +346,8 @@ def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
 
 def single(config: ml_collections.ConfigDict, experiment: str) -> ml_collections.ConfigDict:
     """A copy that is one run of an experiment, with no word of the comparison or sweep that asks for it."""
-    copy = ml_collections.ConfigDict(config).copy_and_resolve_references()
-    copy.experiment, copy.compare, copy.sweep = experiment, default().compare, default().sweep
+    copy, fresh = ml_collections.ConfigDict(config).copy_and_resolve_references(), default()
+    copy.experiment, copy.compare, copy.sweep = experiment, fresh.compare, fresh.sweep
     return copy
 
 
