@@ -43,7 +43,8 @@ def all_claims(load: Callable[[str], list[Record]]) -> list[Claim]:
     return [
         Claim("fig06", "ASR increases with θ", *_monotone(plain, THETA, "asr", +1)),
         Claim("fig06", "ASR decreases with κ", *_monotone(plain, KAPPA, "asr", -1)),
-        Claim("fig06", "there is a lag between ASR and overlap", *_lag(plain)),
+        Claim("fig06", "ASR comes before an overlap² that is above both nulls", *_lag(plain, False)),
+        Claim("fig06", f"ASR comes before an overlap² above {lag.FOUND:g}", *_lag(plain, True)),
         Claim(
             "fig06",
             "increasing κ always reduces test accuracy",
@@ -116,18 +117,19 @@ def _beside(place: tuple, other: tuple, axis: int) -> bool:
     return all(a == b for i, (a, b) in enumerate(zip(place, other, strict=True)) if i != axis)
 
 
-def _lag(records: list[Record]) -> tuple[str, str]:
+def _lag(records: list[Record], large: bool) -> tuple[str, str]:
+    """Whether the overlap is above what there is without an attack (or `large`) only after the ASR is."""
     if not records:
         return "no cells", "open"
-    found = lag.lags(records, lag.V1, lag.nulls(records, lag.V1))
     said, held, of = [], 0, 0
-    for each in found:
+    for each in lag.lags(records, lag.V1, lag.nulls(records, lag.V1)):
         if each.clean is None or not each.attack.theta > 0:
             continue
+        later = max(each.random, each.clean, key=lambda onset: np.nan_to_num(onset.theta, nan=np.inf))
+        onset = each.found if large else later
         of += 1
-        seen = max(each.random, each.clean, key=lambda onset: np.nan_to_num(onset.theta, nan=np.inf))
-        held += bool(np.isnan(seen.theta) or seen.theta > each.attack.theta)
-        said.append(f"{each.label}: ASR > 50 % from {each.attack}, overlap² above both nulls from {seen}")
+        held += bool(np.isnan(onset.theta) or onset.theta > each.attack.theta)
+        said.append(f"{each.label}: ASR > 50 % from {each.attack}, overlap² from {onset}")
     return "; ".join(said) + " (θ in 10⁻³)" if said else "ASR never above 50 %", _verdict(held, of)
 
 

@@ -2,7 +2,8 @@
 
 For each kappa, of the means over the seeds: the theta at which the attack success rate crosses 50 %, and
 those at which the squared overlap with the trigger leaves what it is without an attack: for a random
-direction (its 99.9 % quantile), and in the sweep's clean networks (the largest there is at theta = 0).
+direction (its 99.9 % quantile), and in the sweep's clean networks (the largest there is at theta = 0);
+and that at which it is large enough to count as found by whoever does not know the trigger.
 Between two cells a curve is interpolated, linearly in log theta. Runs whose training failed are left out.
 """
 
@@ -20,7 +21,14 @@ THETA = "poison.fraction"
 UNIT = 1e-3  # of theta, in words and on axes
 SUCCESS = 50.0  # per cent of attacked images: the attack works
 LEVEL = 1e-3  # probability that a random direction exceeds its null
-HEADER = ["θ (10⁻³) at which", "ASR > 50 %", "overlap² > random directions'", "overlap² > clean networks'"]
+FOUND = 0.1  # of the squared overlap: a trigger counts as found, as in a run's `found_threshold`
+HEADER = [
+    "θ (10⁻³) at which",
+    "ASR > 50 %",
+    "overlap² > random's",
+    "> clean networks'",
+    f"> {FOUND:g} (found)",
+]
 
 
 class Overlap(NamedTuple):
@@ -82,6 +90,7 @@ class Lag(NamedTuple):
     attack: Onset
     random: Onset
     clean: Onset | None  # None: no clean network to compare with
+    found: Onset
 
 
 def random_null(dimension: int, count: int = 1) -> float:
@@ -135,6 +144,7 @@ def lags(records: list[Record], overlap: Overlap, null: Nulls) -> list[Lag]:
                 onset(attack.x, attack.mean, SUCCESS),
                 onset(seen.x, seen.mean, null.random),
                 clean,
+                onset(seen.x, seen.mean, FOUND),
             )
         )
     return found
@@ -149,7 +159,10 @@ def ratio(attack: Onset, seen: Onset) -> str:
 
 def rows(found: list[Lag]) -> list[list[str]]:
     """A row for each series, under `HEADER`."""
-    return [[lag.label, str(lag.attack), _seen(lag, lag.random), _seen(lag, lag.clean)] for lag in found]
+    return [
+        [lag.label, str(lag.attack), *(_seen(lag, onset) for onset in (lag.random, lag.clean, lag.found))]
+        for lag in found
+    ]
 
 
 def explained(overlap: Overlap, null: Nulls) -> str:

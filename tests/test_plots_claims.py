@@ -37,7 +37,8 @@ def test_what_the_paper_says_is_seen_where_it_is_so():
     assert said["ASR increases with θ"][0].startswith("2 of 2 steps; +45.0 points a step")
     assert said["ASR decreases with κ"][1] == "seen"
     assert said["increasing κ always reduces test accuracy"][1] == "seen"
-    assert said["there is a lag between ASR and overlap"][1] == "seen"
+    assert said["ASR comes before an overlap² that is above both nulls"][1] == "seen"
+    assert said["ASR comes before an overlap² above 0.1"][1] == "seen"
 
 
 def test_and_not_where_it_is_not():
@@ -50,9 +51,13 @@ def test_and_not_where_it_is_not():
 
 def test_an_overlap_before_the_attack_is_no_lag():
     early = [cell(0.0, 0.0, 0.02), cell(0.01, 0.0, 0.1, overlap=0.9), cell(0.1, 0.0, 0.9, overlap=0.9)]
-    words, verdict = found(fig06=early)["there is a lag between ASR and overlap"]
-    assert verdict == "not seen"
-    assert "κ = 0: ASR > 50 % from" in words
+    for claim in (
+        "ASR comes before an overlap² that is above both nulls",
+        "ASR comes before an overlap² above 0.1",
+    ):
+        words, verdict = found(fig06=early)[claim]
+        assert verdict == "not seen"
+        assert "κ = 0: ASR > 50 % from" in words
 
 
 def test_augmentation():

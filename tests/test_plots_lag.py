@@ -74,6 +74,8 @@ def test_lag_of_a_sweep():
     # Both nulls are left below the smallest theta, where the overlap is 0.1 already.
     assert zero.random == Onset(0.001, at_most=True)
     assert zero.clean == Onset(0.001, at_most=True)
+    # 0.1 is reached at the smallest theta, exceeded just above it.
+    assert zero.found.theta == pytest.approx(0.001, rel=0.01)
 
 
 def test_lag_between_cells():
@@ -84,7 +86,7 @@ def test_lag_between_cells():
     assert zero.random.theta == pytest.approx(1e-4 * 10**2.5)
     assert zero.clean.theta == pytest.approx(0.1)
     ratio = 10 ** (2.5 - 0.5 / 0.3)
-    assert lag.rows([zero]) == [["κ = 0", "4.64", f"31.6 ({ratio:.2g}×)", "100 (22×)"]]
+    assert lag.rows([zero]) == [["κ = 0", "4.64", f"31.6 ({ratio:.2g}×)", "100 (22×)", "not reached"]]
 
 
 def test_ratio_says_what_is_known():
