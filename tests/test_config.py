@@ -412,7 +412,7 @@ def test_bad_input_costs_nothing(changes, words, tmp_path, no_compute):
 def test_how_a_run_is_computed_is_not_its_identity(key):
     value = {"train.together": 4, "model.remat": True, "data.dir": "/elsewhere"}[key]
     assert identity(edited({key: value})) == identity(config_lib.default())
-    with pytest.raises(UserError, match="not a key that arms can differ in"):
+    with pytest.raises(UserError, match="not a key that runs can differ in"):
         config_lib.arms(edited({"experiment": "compare", "compare.key": key, "compare.arms": (value,)}))
 
 
