@@ -103,17 +103,23 @@ def read_sweep(path: Path, name: str) -> Sweep:
 
 
 def write_sweep(path: Path, sweep: Sweep) -> None:
-    """Keeps what a sweep consists of; one that is there already must consist of the same.
+    """Keeps what a sweep consists of; one that is there already must have the same cells.
+
+    The rest of its config, where the data lie and the like, is what is given now.
 
     Raises:
         UserError: a sweep of that name has other cells.
     """
     file = Path(path) / SWEEPS / f"{sweep.name}.json"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        store.write_json(file, {"format": FORMAT, **sweep._asdict()})
-    elif {c["run"] for c in read_sweep(path, sweep.name).cells} != {c["run"] for c in sweep.cells}:
-        raise UserError(f"{file} is a sweep with other cells: choose another sweep.name or --workdir")
+    if file.exists():
+        kept = read_sweep(path, sweep.name)
+        if {cell["run"] for cell in kept.cells} != {cell["run"] for cell in sweep.cells}:
+            raise UserError(f"{file} is a sweep with other cells: choose another sweep.name or --workdir")
+        if kept.config == store.plain(sweep.config):
+            return
+        sweep = kept._replace(config=sweep.config)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    store.write_json(file, {"format": FORMAT, **sweep._asdict()})
 
 
 def write_lines(records: list[Record], file: Path) -> None:

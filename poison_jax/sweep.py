@@ -26,6 +26,7 @@ from poison_jax.errors import CellsFailed, Interrupted, UserError
 from poison_jax.signals import StopSignals
 from poison_jax.sweep_table import Progress, summary
 
+STOPPED = (130, 143)  # exit status of a worker that was asked to stop
 POLL = 0.5  # seconds between two looks at the workers; the store is looked at every fourth time
 
 
@@ -195,7 +196,9 @@ class Processes:
                 continue
             del self._running[i]
             self._logs.pop(i).close()
-            if process.returncode == 2:  # not a cell's failure: those are kept and passed over
+            # A worker that is killed is replaced; one that ends like this would do so again. It is no
+            # cell's failure: those are kept and passed over.
+            if process.returncode > 0 and process.returncode not in STOPPED:
                 raise UserError(f"worker {i + 1}: {_last_line(self._log(i))}")
         free = [i for i in range(self._workers) if i not in self._running]
         for i in free[: max(0, len(waiting) - len(self._running))]:

@@ -1,7 +1,7 @@
 """A process that does cells of a sweep until none is left: `python -m poison_jax.worker WORKDIR SWEEP`.
 
 Any number of them, on any machines that share the disk, may work on one sweep: each claims a cell before
-it begins (`lease`). A cell that cannot be done leaves `failure.json` in its directory and is passed over.
+it begins (`lease`). Why one cannot be done, if it cannot, is kept (`board`), and it is passed over.
 """
 
 import argparse

@@ -67,6 +67,16 @@ def test_a_sweep_is_not_changed(board, tmp_path):
     assert file.read_bytes() == before
 
 
+def test_what_is_no_cells_identity_may_change(board, tmp_path):
+    """As where the data lie, or how many are trained at once."""
+    records.write_sweep(
+        tmp_path, records.Sweep("toy", {"seed": 0, "data": {"dir": "/elsewhere"}}, CELLS[::-1])
+    )
+    kept = records.read_sweep(tmp_path, "toy")
+    assert kept.config["data"] == {"dir": "/elsewhere"}
+    assert kept.cells == CELLS
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

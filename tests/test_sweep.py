@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 from conftest import QUICK
 
+from poison_jax import config as config_lib
+from poison_jax import sweep
+from poison_jax.errors import UserError
+
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 TINY = (
@@ -145,6 +149,15 @@ def test_cells_that_fail_are_listed_and_retried(start, tmp_path):
     assert log.read_text() == before
     finish(start(tmp_path, rates, "--retry"), status=1)
     assert log.read_text().count("not finite") == 2 * before.count("not finite") > 0
+
+
+def test_a_worker_that_cannot_work_ends_the_sweep(tmp_path, monkeypatch):
+    """Instead of being started again and again."""
+    config = config_lib.default()
+    config.experiment, config.sweep.of, config.sweep.grids = "sweep", "mnist_linear", ((),)
+    monkeypatch.setattr(sweep.sys, "executable", shutil.which("false"))
+    with pytest.raises(UserError, match="worker 1: no reason given"):
+        sweep.run(config, str(tmp_path))
 
 
 @pytest.mark.parametrize(
