@@ -61,7 +61,8 @@ def broken(*_, **__):
 
 
 def contents(path):
-    return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.iterdir()}
+    files = (file for file in path.rglob("*") if file.is_file())
+    return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
 
 @pytest.mark.slow
