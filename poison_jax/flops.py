@@ -49,12 +49,15 @@ def preresnet_forward(
 
 
 def plain_step(forward: int, first: int) -> int:
+    """FLOPs of one image in a plain training step, from those of its forward pass and of the first layer."""
     return 3 * forward - first
 
 
 def penalised_step(forward: int, first: int) -> int:
+    """FLOPs of one image in a penalised training step (double backprop)."""
     return 6 * forward - first
 
 
 def hessian_products(forward: int, count: int) -> int:
+    """FLOPs of one image in `count` Hessian products that share a linearised gradient."""
     return 2 * forward * (1 + count)

@@ -168,7 +168,7 @@ def _check_format(content: Json, where: str) -> None:
         raise UserError(f"{where} has format {version}, this version reads {FORMAT}: {advice}")
 
 
-_TABLE3 = (
+COLUMNS = (  # of Table 3, each `[K]`
     "mean_norm",
     "std_norm",
     "triggered_mean_norm",
@@ -177,8 +177,6 @@ _TABLE3 = (
     "distance",
     "triggered_distance",
     "distance_ratio",
-    "class_names",
-    "target",
 )
 
 
@@ -193,7 +191,7 @@ def _arrays(run: Run, result: Json) -> Arrays:
     }
     if (run.path / "features.npz").exists():
         features = run.arrays("features")
-        arrays |= {name: features[name] for name in _TABLE3}
+        arrays |= {name: features[name] for name in (*COLUMNS, "class_names", "target")}
     return arrays
 
 

@@ -76,17 +76,7 @@ def _arrays(overrides, features):
         "trigger": trigger,
     }
     if features:
-        names = (
-            "mean_norm",
-            "std_norm",
-            "triggered_mean_norm",
-            "triggered_std_norm",
-            "std_ratio",
-            "distance",
-            "triggered_distance",
-            "distance_ratio",
-        )
-        arrays |= {name: i + np.arange(10) / 10 for i, name in enumerate(names)}
+        arrays |= {name: i + np.arange(10) / 10 for i, name in enumerate(records.COLUMNS)}
         arrays["distance_ratio"] = np.where(np.arange(10) == 0, np.nan, arrays["distance_ratio"])
         arrays |= {"class_names": np.array([f"class {c}" for c in range(10)]), "target": np.array(0)}
     return arrays

@@ -39,7 +39,7 @@ def _finish(run, result):
     rng = np.random.default_rng(0)
     run.save_arrays("spectrum", vectors=rng.standard_normal((2, 60)), shape=np.array(SHAPE))
     run.save_arrays("examples", mask=rng.uniform(-1, 1, SHAPE))
-    table = {name: np.arange(3.0) for name in records._TABLE3}
+    table = {name: np.arange(3.0) for name in (*records.COLUMNS, "class_names", "target")}
     table |= {"class_names": np.array(["a", "bb", "ü"]), "target": np.array(2)}
     run.save_arrays("features", **table | {"distance_ratio": np.array([np.nan, 1 / 3, 12345.6])})
     run.finish(result)

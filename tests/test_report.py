@@ -174,8 +174,6 @@ def test_sweep_and_single_run(tmp_path, draw_sweep, capsys):
 
 
 def test_real_figures_of_a_sweep(tmp_path):
-    if not hasattr(plots, "draw_sweep"):
-        pytest.skip("no script draws sweeps yet")
     runs = tmp_path / "runs"
     cells = [{"run": f"cell-{theta:g}", "overrides": {"poison.fraction": theta}} for theta in (0.1, 0.3)]
     records.write_sweep(runs, records.Sweep("grid", configured(), cells))
