@@ -60,6 +60,9 @@ def hold(folder: Path, *, patience: float = PATIENCE) -> Iterator[Lease]:
             json.dump([_machine(), os.getpid(), _born(os.getpid())], file)
     except FileExistsError:
         raise busy from None
+    except OSError:  # a full disk takes the name but not the content: nobody may hold it then
+        lease.file.unlink(missing_ok=True)
+        raise
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(lease.file, patience / 10, done), daemon=True)
     beat.start()

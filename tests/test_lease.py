@@ -123,6 +123,19 @@ def test_a_holder_gives_signs_of_life(folder):
             pytest.fail("expired though its process lives")
 
 
+def test_a_claim_that_could_not_be_written_holds_nothing(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease.json, "dump", full)
+        with pytest.raises(OSError, match="No space"), lease.hold(folder):
+            pytest.fail("held")
+    assert lease.deaths(folder) == 0
+    with lease.hold(folder):
+        pass
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null"])
 def test_a_damaged_claim_expires_like_any_other(folder, content):
     folder.mkdir()
