@@ -14,6 +14,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax  # noqa: E402  (it reads the flags)
 import pytest  # noqa: E402
 
+# The harness is no test file: `python -m tests.faults`.
+collect_ignore = ["faults"]
+
 LONGEST = ("test_resume", "test_cli", "test_train", "test_models", "test_experiment", "test_losses")
 
 

@@ -51,8 +51,9 @@ def test_one_compilation_serves_every_arm(tmp_path):
     runs = experiment.run(config, tmp_path)
     runs += experiment.run(tiny(penalty__kappa=3.0, poison__fraction=0.1, seed=4, train__epochs=1), tmp_path)
     assert [done.config()["penalty"]["kappa"] for done in runs] == [1.0, 20.0, 3.0]
-    assert train.train_step._cache_size() == before[0] + 1
-    assert evaluate._predict_batch._cache_size() == before[1] + 1
+    # None where another file's tests compiled the same.
+    assert train.train_step._cache_size() <= before[0] + 1
+    assert evaluate._predict_batch._cache_size() <= before[1] + 1
 
 
 def test_a_network_that_learned_nothing_is_a_failed_training(tmp_path, capsys):

@@ -126,7 +126,7 @@ def outcome(run):
 def undisturbed(tmp_path_factory):
     before = train.train_steps._cache_size()
     runs = compare(tmp_path_factory.mktemp("undisturbed"))
-    assert train.train_steps._cache_size() == before + 1
+    assert train.train_steps._cache_size() <= before + 1
     return runs
 
 
@@ -143,7 +143,7 @@ def test_a_comparison_at_once(undisturbed, tmp_path):
         for row, expected in zip(run.metrics(), alone.metrics(), strict=True):
             assert row == pytest.approx(expected, rel=1e-3)
         np.testing.assert_allclose(run.result()["eigenvalues"], alone.result()["eigenvalues"], rtol=1e-3)
-    assert train.train_step._cache_size() == before[0] + 1
+    assert train.train_step._cache_size() <= before[0] + 1  # none where another file's tests compiled it
     assert evaluate._predict_batch._cache_size() == before[1]  # a state of several is like one of its own
 
 
