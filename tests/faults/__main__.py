@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
         epilog="\n".join(f"{name:10s} {about}" for name, (_, about) in CHAPTERS.items()),
     )
     parser.add_argument(
-        "--minutes", type=float, default=60, help="in all; each chapter does one round at least"
+        "--minutes", type=float, default=60, help="in all; one round of each chapter is done"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--most", type=int, help="faults of a chapter after which it ends")
