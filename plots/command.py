@@ -1,9 +1,7 @@
 """How the scripts begin and end: what to draw from the command line, files out, one line if it cannot be."""
 
 import argparse
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from poison_jax import records as records_lib
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, one_line
 from poison_jax.records import Record
 from poison_jax.store import Run
 
@@ -64,16 +62,6 @@ def of_runs(
             if run.result() is None:
                 raise UserError(f"{run.path} holds no finished run: name finished runs' directories")
         print(*draw(arguments.runs, arguments.out))
-
-
-@contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Within it what a user can mend ends the process with one line and status 2."""
-    try:
-        yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def save(figure: plt.Figure, out: Path, stem: str) -> list[Path]:

@@ -1,5 +1,9 @@
 """The exceptions that the command line turns into one line and an exit status."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
+
 
 class UserError(ValueError):
     """Bad input: a config value, a missing data set, a broken file, a wrong shape.
@@ -13,9 +17,38 @@ class Busy(UserError):
     """Another process is working on it."""
 
 
+class Damaged(UserError):
+    """A file is not as it was written.
+
+    Args:
+        where: the file, perhaps with a line's number.
+        reason: what is wrong with it, a predicate: "does not match its checksum".
+        advice: what to do about it.
+    """
+
+    def __init__(self, where: object, reason: str, advice: str = "move it away"):
+        super().__init__(f"{where} {reason}: {advice}")
+        self.reason = reason
+
+
 class CellsFailed(Exception):
     """Some cells of a sweep could not be done; all others are."""
 
 
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C: the state is saved, the same command goes on from there."""
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Within it what a user can mend ends the process with one line and status 2."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error)
+    except OSError as error:
+        said = f"{error}: free some space, or choose another folder"
+    else:
+        return
+    print(f"error: {said}", file=sys.stderr)
+    sys.exit(2)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import plots
-from poison_jax import console, outcomes, page, records, report_tables, store
-from poison_jax.errors import UserError
+from poison_jax import console, files, outcomes, page, records, report_tables
+from poison_jax.errors import UserError, one_line
 from poison_jax.outcomes import Group, Outcome
 from poison_jax.store import Run
 
@@ -74,7 +74,7 @@ def write(path: Path, out: Path) -> tuple[int, int]:
         page.contents((part.id, part.title, part.remark) for part in parts),
         *(page.section(part.title, part.body, id=part.id, level=part.level) for part in parts),
     ]
-    store.write(out, page.document(f"poison_jax: {path.resolve().name or path}", "".join(body)))
+    files.write(out, page.document(f"poison_jax: {path.resolve().name or path}", "".join(body)))
     return len(groups), len(runs)
 
 
@@ -229,15 +229,9 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page")
     arguments = parser.parse_args(argv)
-    try:
+    with one_line():
         sweeps, runs = write(arguments.runs, arguments.out)
         size = arguments.out.stat().st_size
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: {error}: free some space, or choose another --out", file=sys.stderr)
-        sys.exit(2)
     console.say(f"{arguments.out}: {size / 1e6:.2f} MB, {sweeps} sweeps, {runs} single runs")
 
 

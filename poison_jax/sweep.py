@@ -77,8 +77,8 @@ def run(
     base = config_lib.single(config, config.sweep.of).to_dict()
     described = [{"run": cell.run, "overrides": cell.overrides} for cell in cells]
     records.write_sweep(Path(workdir), records.Sweep(config.sweep.name, base, described))
-    records.load(Path(workdir), config.sweep.name)  # damaged results are said now, not in the end
     board = Board(Path(workdir), config.sweep.name, config.sweep.attempts)
+    board.recover()
     board.folder.mkdir(exist_ok=True)
     if retry:
         for cell in board.cells:

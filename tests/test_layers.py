@@ -13,6 +13,7 @@ FLOORS = {
     "convolution": 0,
     "distributed": 0,
     "arrays": 0,
+    "files": 0,
     "flops": 0,
     "provenance": 0,
     "lease": 0,
@@ -35,6 +36,7 @@ FLOORS = {
     "checkpoint": 2,
     "store": 3,
     "records": 4,
+    "verify": 5,
     "grid": 4,
     "board": 5,
     "outcomes": 6,
@@ -104,7 +106,7 @@ def test_floor(file):
             assert FLOORS[other] < FLOORS[own], f"{file.name} imports {name}, not below it"
 
 
-@pytest.mark.parametrize("name", ["store", "records", "page"])
+@pytest.mark.parametrize("name", ["files", "store", "records", "verify", "page"])
 def test_stored_results_need_no_ml_package(name):
     assert not {name.partition(".")[0] for name in imports(ROOT / "poison_jax" / f"{name}.py")} & ML_PACKAGES
 
