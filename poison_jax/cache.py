@@ -5,6 +5,8 @@ import fcntl
 import hashlib
 import os
 import platform
+import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,28 @@ def keep_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(path))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a run's many small ones add up
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        _mend(path)
+
+
+def _mend(path: Path) -> None:
+    """Has what JAX cannot read of its cache made again: it would warn at every start, and leave it there.
+
+    A process that is killed while it writes leaves such a file behind. JAX does not say which it is, so all
+    of them go.
+    """
+    show = warnings.showwarning
+
+    def instead(message, category, filename, lineno, file=None, line=None):
+        said = " ".join(str(message).split())
+        if not said.startswith("Error reading persistent compilation cache entry"):
+            show(message, category, filename, lineno, file, line)
+            return
+        print(f"warning: {path} holds a damaged program: compiled again ({said})", file=sys.stderr)
+        for entry in path.glob("*-cache"):
+            with contextlib.suppress(OSError):
+                entry.unlink()
+
+    warnings.showwarning = instead
 
 
 @contextlib.contextmanager

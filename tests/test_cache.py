@@ -1,11 +1,13 @@
 """What is kept between starts, and where."""
 
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from poison_jax import cache
 
@@ -73,3 +75,37 @@ def test_lock_where_no_folder_can_be_made(tmp_path):
         pass
     with pytest.raises(ZeroDivisionError), cache.lock(tmp_path / "made.npz"):
         raise ZeroDivisionError
+
+
+def test_what_jax_cannot_read_is_made_again(untold, tmp_path, monkeypatch, capsys):
+    """And said in a line; every other warning is shown as ever."""
+    monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "cache"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        cache.keep_compilations()
+        folder = Path(jax.config.jax_compilation_cache_dir)
+
+        def kept():
+            return {file.name: file.read_bytes() for file in folder.glob("*-cache")}
+
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        try:
+            compilation_cache.reset_cache()
+            jax.jit(lambda x: x * 3 + 1)(1.0)
+            sound = kept()
+            assert sound
+            for name, content in sound.items():
+                (folder / name).write_bytes(content[: len(content) // 2])
+            jax.clear_caches()
+            jax.jit(lambda x: x * 3 + 1)(1.0)
+            said = capsys.readouterr().err
+            jax.clear_caches()
+            jax.jit(lambda x: x * 3 + 1)(1.0)
+        finally:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+            compilation_cache.reset_cache()
+        assert said.startswith(f"warning: {folder} holds a damaged program: compiled again")
+        assert said.count("\n") == 1
+        assert capsys.readouterr().err == ""  # a sound one has taken its place
+        warnings.warn("another", stacklevel=1)
+        assert "UserWarning: another" in capsys.readouterr().err
