@@ -25,7 +25,6 @@ def main(argv: list[str]) -> None:
             setup, state = restore(run, **counts)
             with run.claim():
                 found = analysis.pre_fc_features(setup, run, state) | analysis.theory(setup, run, state)
-                run.reseal()
             console.table(
                 str(run.path), ("", "value"), [(name, f"{value:.4g}") for name, value in found.items()]
             )

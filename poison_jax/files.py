@@ -208,9 +208,10 @@ def append(file: Path, line: str) -> None:
 # --- seals ------------------------------------------------------------------------------------------
 
 
-def seal(folder: Path, files: Iterable[Path]) -> None:
-    """Puts the digests of files in a folder beside them."""
-    write_json(folder / SEAL, _digests(folder, files))
+def seal(folder: Path, files: Iterable[Path], *, more: bool = False) -> None:
+    """Puts the digests of files in a folder beside them; those of others stay if there are `more`."""
+    others = read_json(folder / SEAL) if more and (folder / SEAL).exists() else {}
+    write_json(folder / SEAL, others | _digests(folder, files))
 
 
 def broken(folder: Path, files: Iterable[Path]) -> dict[str, str]:

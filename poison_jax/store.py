@@ -83,11 +83,6 @@ class Run:
         files.seal(self.path, self._sealed())
         files.write_json(self.path / "result.json", result)
 
-    def reseal(self) -> None:
-        """Puts on record how the files of a finished run are now that some were rightly changed."""
-        if self.done:
-            files.seal(self.path, self._sealed())
-
     def damage(self) -> dict[str, str]:
         """The files of a finished run that are not as they were written, and why; of another run none."""
         found = {}
@@ -166,10 +161,13 @@ class Run:
         files.write(file, "".join(files.dumps(row) + "\n" for row in rows).encode())
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Writes `<name>.npz`, compressed."""
+        """Writes `<name>.npz`, compressed; of a finished run it is sealed with the new content."""
         self._check_claim()
-        with files.replacing(self.path / f"{name}.npz") as stream:
+        file = self.path / f"{name}.npz"
+        with files.replacing(file) as stream:
             np.savez_compressed(stream, **arrays)
+        if self.done:
+            files.seal(self.path, [file], more=True)
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """Reads `<name>.npz`; plain arrays only, nothing is unpickled.
