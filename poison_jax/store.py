@@ -201,12 +201,14 @@ def open_run(workdir: str | os.PathLike, name: str, config: Json, not_identity: 
     config = plain(config)
     run = Run(Path(workdir) / run_name(name, config, not_identity))
     run.path.mkdir(parents=True, exist_ok=True)
+    # Looked at first: another process that makes the same run now writes config.json before anything else.
+    begun = any(run.path.glob("[!.]*.json*")) or run.checkpoints.exists()
     if (run.path / "config.json").exists():
         if _identity(run.config(), not_identity) != _identity(config, not_identity):
             raise UserError(
                 f"{run.path} holds the run of a different config: choose another --workdir or name"
             )
-    elif any(run.path.glob("[!.]*.json*")) or run.checkpoints.exists():
+    elif begun:
         raise UserError(f"{run.path} holds files of a run but no config.json: move it away")
     else:
         write_json(run.path / "config.json", config)
