@@ -1,9 +1,10 @@
 """A claim on a folder that expires: one process at a time, on one machine or on many that share a disk.
 
 A claim is a numbered file, made exclusively and with its content: whoever makes number n + 1 has taken over
-from n, and of two that try one succeeds. Its holder touches it now and then; one that was not touched for `patience` seconds
-has expired, and at once where its process is known to be gone. A holder that was asleep for longer finds
-a higher number than its own: `Lease.check`, called before anything is written, then raises `Busy`.
+from n, and of two that try one succeeds. Its holder touches it now and then; one that was not touched for
+`patience` seconds has expired, and at once where its process is known to be gone. A holder that was asleep
+for longer finds a higher number than its own: `Lease.check`, called before anything is written, then raises
+`Busy`.
 """
 
 import contextlib
