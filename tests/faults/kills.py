@@ -1,7 +1,6 @@
 """Processes killed at any moment: the same command ends with the bits of one that was left alone."""
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -112,8 +111,8 @@ class _Supervisors:
             process.kill()
             with contextlib.suppress(ValueError):  # read to its end already
                 process.communicate()
-        for worker in _workers(self._workdir):
-            _kill(worker)
+        for worker in runs.workers(self._workdir):
+            runs.kill(worker)
 
     def start(self) -> None:
         """One more."""
@@ -126,9 +125,9 @@ class _Supervisors:
 
     def kill(self, whom: str, chapter: Chapter) -> int:
         """Kills one of the workers, one of the supervisors, or all of both; returns how many processes."""
-        workers = _workers(self._workdir)
+        workers = runs.workers(self._workdir)
         if whom == "workers":
-            return sum(_kill(worker) for worker in chapter.random.sample(workers, min(1, len(workers))))
+            return sum(runs.kill(worker) for worker in chapter.random.sample(workers, min(1, len(workers))))
         alive = [process for process in self.running if process.poll() is None]
         victims = alive if whom == "whole sweeps" else chapter.random.sample(alive, 1)
         for process in victims:
@@ -138,31 +137,12 @@ class _Supervisors:
             if err and process.returncode == -signal.SIGKILL:
                 self._said.append(f"a sweep said before it was killed: {err[-800:]!r}")
         others = workers if whom == "whole sweeps" else []
-        return len(victims) + sum(_kill(worker) for worker in others)
+        return len(victims) + sum(runs.kill(worker) for worker in others)
 
     def problems(self) -> Iterator[str]:
         """What those that were killed had said."""
         while self._said:
             yield self._said.pop()
-
-
-def _workers(workdir: Path) -> list[int]:
-    """The processes that do cells of a sweep in `workdir`."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"poison_jax.worker" in words and os.fsencode(workdir) in words:
-                found.append(int(folder.name))
-    return sorted(found)
-
-
-def _kill(pid: int) -> bool:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 # --- moments --------------------------------------------------------------------------------------
@@ -176,7 +156,7 @@ def _wait(chapter: Chapter, workdir: Path, ended: Callable[[], bool]) -> str:
     name = chapter.random.choice(list(_MOMENTS))
     names_of = _MOMENTS[name]
     before = _names(workdir, names_of)
-    seconds = chapter.random.uniform(0, 3 if names_of is None else 12) ** 1.0
+    seconds = chapter.random.uniform(0, 3 if names_of is None else 12)
     began = time.monotonic()
     while time.monotonic() - began < seconds and not ended():
         if names_of and _names(workdir, names_of) - before:

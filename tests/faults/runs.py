@@ -1,8 +1,11 @@
-"""A training run and a sweep of seconds, what they end with, and how it is compared: of `kills` and `disks`."""
+"""A training run and a sweep of seconds, what they end with, and how it is compared: for `kills`, `disks`."""
 
+import contextlib
 import hashlib
 import json
+import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -86,11 +89,12 @@ class Runs:
         except Exception as error:
             return self._chapter.check(False, f"{what}: {workdir} cannot be read: {error!r}")
         wanted = self.undisturbed[kind]
-        unlike = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        said = ", ".join(
-            f"{name} ({'missing' if name not in found else 'not in the other' if name not in wanted else 'differs'})"
-            for name in unlike
-        )
+        unlike = [
+            f"{name} ({'differs' if {name} <= wanted.keys() & found.keys() else 'only in one'})"
+            for name in sorted(wanted.keys() | found.keys())
+            if wanted.get(name) != found.get(name)
+        ]
+        said = ", ".join(unlike)
         return self._chapter.check(not unlike, f"{what} is not as the undisturbed one: {said}")
 
 
@@ -123,6 +127,26 @@ def logs(workdir: Path) -> str:
     """What the workers of a sweep have said."""
     files = sorted(workdir.glob(f"sweeps/{SWEEP}/*.log"))
     return "\n".join(file.read_text(errors="replace") for file in files)
+
+
+def workers(workdir: Path) -> list[int]:
+    """The processes that do cells of a sweep in a workdir."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"poison_jax.worker" in words and os.fsencode(workdir) in words:
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def kill(pid: int) -> bool:
+    """Kills a process; whether it was there."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def outcome(workdir: Path) -> Outcome:
