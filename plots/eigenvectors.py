@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from plots import setting
+from plots import command, setting
 from poison_jax.store import Run
 
 MANY = 12  # classes, from which on each is shown by its top eigenvector alone
@@ -171,9 +171,8 @@ def _percent(value):
 
 
 def _save(figure, file):
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
-    return file
+    (written,) = command.write(figure, file, dpi=110)
+    return written
 
 
 def main(arguments: list[str] | None = None) -> None:

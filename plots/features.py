@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
-from plots import tabular
+from plots import command, tabular
 from poison_jax.store import Run
 
 # Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
@@ -37,12 +37,8 @@ def draw(run: Run) -> list[Path]:
     files = []
     for name, function in (("figure1", _example), ("figure2", _planes), ("figure3", _classes)):
         figure = function(measured, setting)
-        files.append(run.path / f"{name}.png")
-        figure.savefig(files[-1], dpi=110)
-        plt.close(figure)
-    files.append(run.path / "table3.md")
-    files[-1].write_text(_table(measured, setting), encoding="utf-8")
-    return files
+        files += command.write(figure, run.path / f"{name}.png", dpi=110)
+    return files + command.save_text(_table(measured, setting), run.path, "table3")
 
 
 def _setting(c, result):

@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from plots import command
 from poison_jax.store import Json, Run
 
 BIAS, ONE_HOT = 1, 0  # of the arrays' axes: the fits that are drawn
@@ -24,8 +25,7 @@ def draw(run: Run) -> list[Path]:
         "rise.png": _rise(result, measured),
     }
     for name, figure in figures.items():
-        figure.savefig(run.path / name, dpi=90)
-        plt.close(figure)
+        command.write(figure, run.path / name, dpi=90)
     return [run.path / name for name in figures]
 
 

@@ -15,6 +15,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator
 from scipy import stats
 
+from plots import command
 from poison_jax.store import Run
 
 NEAR = 0.1  # r / l; the tests compare it to the code
@@ -66,9 +67,8 @@ def _save(figure, axes, run, name="near_clone.png"):
         axis.legend(fontsize=8, framealpha=0.9)
         for line in (axis.xaxis, axis.yaxis):
             _ticks(line)
-    figure.savefig(run.path / name, dpi=100)
-    plt.close(figure)
-    return run.path / name
+    (written,) = command.write(figure, run.path / name, dpi=100)
+    return written
 
 
 def _ticks(line):

@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import os
 import platform
-import sys
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,28 +35,30 @@ def keep_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(path))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a run's many small ones add up
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        _mend(path)
+        _make_again(path)
 
 
-def _mend(path: Path) -> None:
-    """Has what JAX cannot read of its cache made again: it would warn at every start, and leave it there.
+def _make_again(path: Path) -> None:
+    """Has compilations that cannot be read removed, so that they are kept again, without a word.
 
-    A process that is killed while it writes leaves such a file behind. JAX does not say which it is, so all
-    of them go.
+    JAX writes a file in place and never again: what a kill or a full disk cut off would be compiled, and
+    complained of, at every start. That one could not be written costs the next start some seconds.
     """
     show = warnings.showwarning
 
-    def instead(message, category, filename, lineno, file=None, line=None):
-        said = " ".join(str(message).split())
-        if not said.startswith("Error reading persistent compilation cache entry"):
-            show(message, category, filename, lineno, file, line)
-            return
-        print(f"warning: {path} holds a damaged program: compiled again ({said})", file=sys.stderr)
-        for entry in path.glob("*-cache"):
-            with contextlib.suppress(OSError):
-                entry.unlink()
+    def hear(message, *where, **more):
+        told = _CACHE_ERROR.match(str(message))
+        if not told:
+            show(message, *where, **more)
+        elif told[1] == "reading":
+            for file in path.glob(f"{told[2]}-*"):
+                with contextlib.suppress(OSError):
+                    file.unlink()
 
-    warnings.showwarning = instead
+    warnings.showwarning = hear
+
+
+_CACHE_ERROR = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([\w.-]+)'")
 
 
 @contextlib.contextmanager

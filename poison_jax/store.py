@@ -24,7 +24,7 @@ from poison_jax.arrays import read_npz
 from poison_jax.errors import Damaged, UserError
 from poison_jax.files import Json, plain
 
-_SEALED = (".json", ".jsonl", ".npz", ".md")  # pictures are drawn again from these
+_SEALED = (".json", ".jsonl", ".npz")  # pictures and tables are drawn again from these
 _VERIFY = "python -m poison_jax.verify --set_aside names all that is damaged, and makes way for it"
 _MOST = 2**30  # bytes of a run's file, and of the arrays in it: a hostile one is not unpacked
 
