@@ -24,6 +24,7 @@ TEMPORARY = ".tmp"  # ends the name of a file that is being written
 SEAL = "digests.json"  # of a folder: the SHA-256 of every file in it
 CHECKSUM = "checksum"  # the key of a JSON object under which its own digest stands
 _MOST_JSON = 2**26  # bytes of a JSON object: more is none of ours
+_MOST_SEALED = 2**34  # bytes of a file that is sealed
 
 
 def read(file: Path, *, most: int) -> bytes:
@@ -244,6 +245,8 @@ def _digests(folder: Path, files: Iterable[Path]) -> dict[str, str]:
             continue
         if not stat.S_ISREG(kind):
             raise Damaged(file, "is a link or a pipe, none of ours")
+        if file.lstat().st_size > _MOST_SEALED:  # of holes, maybe: the digest would take hours
+            raise Damaged(file, f"has {file.lstat().st_size:,} bytes, more than {_MOST_SEALED:,}")
         with open(file, "rb") as stream:
             result[file.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
     return result

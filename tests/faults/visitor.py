@@ -5,6 +5,8 @@ imported once is there. Each store holds a run, and may hold a sweep. A line say
 they did that reading needs not (`events`), by how much the memory grew, and how long it took.
 """
 
+import contextlib
+import io
 import json
 import resource
 import signal
@@ -34,18 +36,8 @@ _FORBIDDEN = (
 def readers(store: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """Whatever looks at a store, by name."""
     for folder in sorted(store.iterdir()):
-        if not (folder / "checkpoints").exists() and not (folder / "checkpoints").is_symlink():
-            continue
-        run = Run(folder)
-        yield "config", run.config
-        yield "result", run.result
-        yield "metrics", run.metrics
-        for file in sorted(folder.glob("*.npz")):
-            yield file.stem, lambda file=file: run.arrays(file.stem)
-        yield "damage", lambda: list(verify.damage(run))
-        yield "finished", run.finished
-        yield "restore", lambda: setup.restore(run)
-        yield "draw", lambda: plots.draw(run)
+        if (folder / "checkpoints").exists() or (folder / "checkpoints").is_symlink():
+            yield from _of_run(Run(folder))
     for name in records.names(store):
         yield f"sweep {name}", lambda name=name: [record.arrays for record in records.load(store, name)]
     with tempfile.TemporaryDirectory() as folder:
@@ -54,15 +46,28 @@ def readers(store: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "page", lambda: page.read_text("utf-8") if page.exists() else ""
 
 
+def _of_run(run: Run) -> Iterator[tuple[str, Callable[[], object]]]:
+    yield "config", run.config
+    yield "result", run.result
+    yield "metrics", run.metrics
+    for file in sorted(run.path.glob("*.npz")):
+        yield file.stem, lambda file=file: run.arrays(file.stem)
+    yield "damage", lambda: list(verify.damage(run))
+    yield "finished", run.finished
+    yield "restore", lambda: setup.restore(run)
+    yield "draw", lambda: plots.draw(run)
+
+
 def visit(store: Path, events: list[str]) -> dict[str, object]:
-    """How each reader of a store ended: `ok`, or what it said; anything but a `UserError` is `odd`."""
+    """How each reader of a store ended: `ok`, or what it said; anything but a line of ours is `odd`."""
     said, odd, page = {}, {}, ""
     before, began = _memory(), time.monotonic()
     for name, read in readers(store):
         signal.alarm(SECONDS)
         try:
-            found = read()
-            said[name] = "ok"
+            with contextlib.redirect_stderr(io.StringIO()) as warnings:
+                found = read()
+            said[name] = warnings.getvalue().removeprefix("warning: ").removesuffix("\n") or "ok"
             page = found if name == "page" else page
         except UserError as error:
             said[name] = str(error)
