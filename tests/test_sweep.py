@@ -160,6 +160,19 @@ def test_a_worker_that_cannot_work_ends_the_sweep(tmp_path, monkeypatch):
         sweep.run(config, str(tmp_path))
 
 
+def killed(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_whoever_looks_at_the_data_is_killed(tmp_path, monkeypatch):
+    config = config_lib.default()
+    config.experiment, config.sweep.of, config.sweep.grids = "sweep", "train", ((),)
+    monkeypatch.setattr(sweep, "_set_up", killed)
+    with pytest.raises(UserError, match="looks at the data was killed"):
+        sweep.run(config, str(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

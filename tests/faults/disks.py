@@ -1,4 +1,4 @@
-"""Disks that fill, become read-only and come back: one line, and in the end the bits of an undisturbed run."""
+"""Disks that fill, become read-only and come back: one line, and the undisturbed outcome in the end."""
 
 import shutil
 import subprocess
@@ -67,7 +67,7 @@ def _one(chapter: Chapter, own: runs.Runs, disk: "_Disk", workdir: Path, kind: s
             break
         chapter.count(f"{fault} disks of a {kind}")
         if process.returncode == 0:
-            chapter.count("  noticed by nobody")
+            chapter.count("failures that nobody noticed")
             chapter.check(not err, f"{what} said {err[-800:]!r}")
         elif wrong := ended_in_one_line(process, err):
             chapter.fail(f"{what}: {wrong}")

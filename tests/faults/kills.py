@@ -49,7 +49,7 @@ def _training(chapter: Chapter, own: runs.Runs, workdir: Path, kills: int) -> No
             chapter.check(process.returncode == 0, f"a training run ended with {process.returncode}: {err}")
             break
         chapter.count(_KILLS["training"])
-        chapter.count(f"  {moment}")
+        chapter.count(f"killed {moment}")
         chapter.check(not err, f"a training run said before it was killed: {err[-800:]!r}")
         _check_whole(chapter, workdir)
     own.end(own.start("training", workdir), f"a training run killed {kills} times")
@@ -75,8 +75,8 @@ def _sweep(chapter: Chapter, own: runs.Runs, workdir: Path, kills: int) -> None:
             killed = supervisors.kill(whom, chapter)
             if killed:
                 chapter.count(_KILLS["sweep"], killed)
-                chapter.count(f"  of {whom}", killed)
-                chapter.count(f"  {moment}")
+                chapter.count(f"kills of {whom}", killed)
+                chapter.count(f"killed {moment}")
             _see_results(chapter, workdir, results)
             for problem in supervisors.problems():
                 chapter.fail(problem)

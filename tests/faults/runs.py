@@ -24,6 +24,7 @@ _BOTH = (
     "--config.model.block=basic",
     "--config.model.width=4",
     "--config.poison.margin=0",
+    "--config.train.epochs=8",
     "--config.train.learning_rate=0.05",
     "--config.train.batch_size=32",
     "--config.spectrum.k=2",
@@ -35,17 +36,15 @@ COMMANDS = {
         *_BOTH,
         "--config.experiment=train",
         "--config.penalty.kappa=1.0",
-        "--config.train.epochs=8",
     ),
     "sweep": (
         "--config=configs/sweeps/fig06.py:small",
         *_BOTH,
         f"--config.sweep.name={SWEEP}",
-        "--config.sweep.grids=((('poison.fraction',(0.1,0.3)),('penalty.kappa',(0.0,1.0))),)",
+        "--config.sweep.grids=((('poison.fraction',(0.05,0.1)),('penalty.kappa',(0.0,1.0))),)",
         "--config.sweep.workers=2",
         "--config.sweep.attempts=1000",
         "--config.analysis.features=0",
-        "--config.train.epochs=5",
     ),
 }
 Outcome = dict[str, Any]
