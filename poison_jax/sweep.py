@@ -24,7 +24,7 @@ from poison_jax import config as config_lib
 from poison_jax import console, grid, records, store
 from poison_jax.board import Board
 from poison_jax.errors import CellsFailed, Interrupted, UserError
-from poison_jax.signals import StopSignals
+from poison_jax.signals import StopSignals, stop_with
 from poison_jax.sweep_table import Progress, summary
 
 STOPPED = (130, 143)  # exit status of a worker that was asked to stop
@@ -169,7 +169,8 @@ def _check_inputs(cells: list[grid.Cell]) -> None:
         if config.experiment == "train":
             unlike.setdefault(config.to_json(), cell.config.to_dict())
     if unlike:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, spawn, initializer=stop_with, initargs=(os.getpid(),)) as pool:
             try:
                 pool.submit(_set_up, list(unlike.values())).result()
             except BrokenProcessPool:

@@ -1,5 +1,6 @@
 """Sweeps as a person starts them: processes that work together, are killed, fail, and go on."""
 
+import contextlib
 import json
 import os
 import re
@@ -109,6 +110,30 @@ def test_what_is_done_is_not_done_again(undisturbed, start):
     out, _ = finish(start(workdir, FOUR))
     assert "0.3, 5.0" in out
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json*")} == before
+
+
+def test_killed_at_once_it_leaves_no_process_behind(start, tmp_path):
+    """What looks at the data, before there are workers, would wait for more to do for ever."""
+    process = start(tmp_path / "runs", FOUR)
+    children = lambda: _children(process.pid)  # noqa: E731
+    wait_for(lambda: any("spawn_main" in command for command in children().values()), process)
+    left = children().keys()
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}/cmdline").exists() for pid in left):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _children(parent):
+    """Process number -> command line."""
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(file.read_text().rpartition(")")[2].split()[1]) == parent:
+                found[int(file.parent.name)] = (file.parent / "cmdline").read_text()
+    return found
 
 
 def test_killed_while_two_work_together(undisturbed, start, tmp_path):

@@ -44,7 +44,7 @@ def _one(chapter: Chapter, own: runs.Runs, disk: "_Disk", workdir: Path, kind: s
         fault = chapter.random.choice(("full", "read-only"))
         process = own.start(kind, workdir, cache)
         try:
-            _wait(process, chapter.random.uniform(0, 12))
+            _wait(process, own.seconds[kind] * chapter.random.random())
             running = process.poll() is None
             if running and not (
                 disk.fill(chapter.random.choice(LEFT)) if fault == "full" else disk.protect()
@@ -76,9 +76,9 @@ def _one(chapter: Chapter, own: runs.Runs, disk: "_Disk", workdir: Path, kind: s
             _kill_workers(workdir)
         reason = runs.not_whole(workdir) if workdir.exists() else None
         chapter.check(reason is None, f"{what} left half a file: {reason}")
-    what = f"a {kind} whose disk failed and came back"
-    own.end(own.start(kind, workdir, cache), what)
-    own.compare(kind, workdir, what)
+    fate = f"whose disk failed {faults} times"
+    own.end(own.start(kind, workdir, cache), kind, fate)
+    own.compare(kind, workdir, fate)
     chapter.count("runs and sweeps compared")
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,12 @@ class Runs:
         self._chapter = chapter
         self.cache = chapter.folder / "cache"
         self.undisturbed: dict[str, Outcome] = {}
+        self.seconds: dict[str, float] = {}  # that one of a kind takes, about
         for kind in COMMANDS:
             workdir = chapter.folder / f"undisturbed-{kind}"
-            self.end(self.start(kind, workdir), f"an undisturbed {kind}")
+            began = time.monotonic()
+            self.end(self.start(kind, workdir), kind, "undisturbed")
+            self.seconds[kind] = 0.6 * (time.monotonic() - began)  # the others find it compiled
             self.undisturbed[kind] = outcome(workdir)
 
     def start(self, kind: str, workdir: Path, cache: Path | None = None) -> subprocess.Popen:
@@ -72,21 +76,20 @@ class Runs:
         command = ["main.py", f"--workdir={workdir}", *COMMANDS[kind]]
         return start(command, POISON_JAX_CACHE=str(cache or self.cache))
 
-    def end(self, process: subprocess.Popen, what: str) -> bool:
-        """Waits for the end of a process that nobody disturbs any more: success, and not a word on stderr."""
+    def end(self, process: subprocess.Popen, kind: str, fate: str) -> bool:
+        """Waits for a process that nobody disturbs any more: it succeeds, and says not a word on stderr."""
         out, err = output(process)
         good = process.returncode == 0 and not err
         return self._chapter.check(
-            good,
-            f"{what} ended with status {process.returncode}: {err[-800:]!r} {'' if good else out[-200:]!r}",
+            good, f"a {kind} {fate} ended with {process.returncode}: {err[-800:]!r} after {out[-200:]!r}"
         )
 
-    def compare(self, kind: str, workdir: Path, what: str) -> bool:
+    def compare(self, kind: str, workdir: Path, fate: str) -> bool:
         """Whether a workdir holds what the undisturbed one does, to the bit."""
         try:
             found = outcome(workdir)
         except Exception as error:
-            return self._chapter.check(False, f"{what}: {workdir} cannot be read: {error!r}")
+            return self._chapter.check(False, f"a {kind} {fate}: {workdir} cannot be read: {error!r}")
         wanted = self.undisturbed[kind]
         unlike = [
             f"{name} ({'differs' if {name} <= wanted.keys() & found.keys() else 'only in one'})"
@@ -94,7 +97,7 @@ class Runs:
             if wanted.get(name) != found.get(name)
         ]
         said = ", ".join(unlike)
-        return self._chapter.check(not unlike, f"{what} is not as the undisturbed one: {said}")
+        return self._chapter.check(not unlike, f"a {kind} {fate} is not as the undisturbed one: {said}")
 
 
 def output(process: subprocess.Popen, seconds: float = LONGEST) -> tuple[str, str]:
