@@ -51,7 +51,7 @@ def _one(chapter: Chapter, own: runs.Runs, disk: "_Disk", workdir: Path, kind: s
             ):
                 # A sweep's logs are open for writing all the time: it meets such a disk as it starts.
                 process.kill()
-                process.communicate()
+                process.wait()
                 _kill_workers(workdir)
                 chapter.check(disk.protect(), f"the disk did not become {fault}")
                 process = own.start(kind, workdir, cache)

@@ -111,8 +111,7 @@ class _Supervisors:
     def __exit__(self, *_):
         for process in self._started:
             process.kill()
-            with contextlib.suppress(ValueError):  # read to its end already
-                process.communicate()
+            process.wait()
         for worker in runs.workers(self._workdir):
             runs.kill(worker)
 
@@ -131,7 +130,7 @@ class _Supervisors:
         for process in victims:
             process.kill()
             self.running.remove(process)
-            _, err = process.communicate()
+            _, err = runs.output(process)
             if err and process.returncode == -signal.SIGKILL:
                 self._said.append(f"a sweep said before it was killed: {err[-800:]!r}")
         others = workers if whom == "whole sweeps" else []

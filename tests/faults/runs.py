@@ -104,16 +104,16 @@ def output(process: subprocess.Popen, seconds: float = LONGEST) -> tuple[str, st
     """What a process says until it ends.
 
     Raises:
-        TimeoutError: it does not end; it is killed.
+        TimeoutError: it does not end, and is killed; or it leaves another behind that holds its output.
     """
     try:
         return process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
+        said, ended = (error.stderr or error.stdout or b"").decode(errors="replace"), process.poll()
         process.kill()
-        out, err = process.communicate()
-        raise TimeoutError(
-            f"a process did not end within {seconds:.0f} s: {out[-300:]!r} {err[-300:]!r}"
-        ) from None
+    if ended is None:
+        raise TimeoutError(f"a process did not end within {seconds:.0f} s, and said last {said[-500:]!r}")
+    raise TimeoutError("a process ended, but one that it had started lives on, and holds its output open")
 
 
 def trouble(text: str) -> str | None:
