@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -262,5 +263,8 @@ def _gpus() -> list[str]:
 
 
 def _last_line(file: Path) -> str:
+    """What a worker said last: why it ended, if there was space for that."""
     lines = file.read_text(errors="replace").strip().splitlines()
+    if not (lines and lines[-1].startswith("error: ")) and shutil.disk_usage(file.parent).free < 4096:
+        return f"no space is left for its log, {file}: free some"
     return lines[-1].removeprefix("error: ") if lines else "no reason given"

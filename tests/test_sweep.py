@@ -185,6 +185,21 @@ def test_a_worker_that_cannot_work_ends_the_sweep(tmp_path, monkeypatch):
         sweep.run(config, str(tmp_path))
 
 
+def test_a_worker_whose_log_is_on_the_full_disk(tmp_path, monkeypatch):
+    """It cannot say why it ended; its exit status is that of a full disk all the same."""
+    command = [sys.executable, "-m", "poison_jax.worker", str(tmp_path), "nosuch"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=full, check=False, timeout=300)
+    assert done.returncode == 2
+    log = tmp_path / "worker-1.log"
+    log.write_text("  epoch   3/4\n")
+    assert sweep._last_line(log) == "  epoch   3/4".strip()
+    monkeypatch.setattr(sweep.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
+    assert sweep._last_line(log) == f"no space is left for its log, {log}: free some"
+    log.write_text("error: no\n")
+    assert sweep._last_line(log) == "no"
+
+
 def killed(_):
     os.kill(os.getpid(), signal.SIGKILL)
 
