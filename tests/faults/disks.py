@@ -27,7 +27,7 @@ def run(chapter: Chapter) -> None:
                 _one(chapter, own, disk, workdir, kind, chapter.random.randint(1, MOST if number else 2))
                 shutil.rmtree(disk.path / "cache", ignore_errors=True)
                 shutil.rmtree(workdir, ignore_errors=True)
-    except TimeoutError as error:
+    except runs.Stuck as error:
         chapter.fail(str(error))
     finally:
         _kill_workers(workdir)
@@ -115,7 +115,7 @@ class _Disk:
     def restore(self) -> None:
         """As in the beginning."""
         if not self._until(lambda: self._mount(f"remount,rw,{SIZE}")):
-            raise TimeoutError(f"{self.path} could not be mounted for writing again")
+            raise runs.Stuck(f"{self.path} could not be mounted for writing again")
 
     def unmount(self) -> None:
         """Takes it away with all it holds."""

@@ -29,7 +29,7 @@ def run(chapter: Chapter) -> None:
                 shutil.rmtree(workdir, ignore_errors=True)
             if all(chapter.counts[what] >= EACH for what in _KILLS.values()):
                 return
-    except TimeoutError as error:
+    except runs.Stuck as error:
         chapter.fail(str(error))
 
 

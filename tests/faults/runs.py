@@ -52,24 +52,35 @@ Outcome = dict[str, Any]
 _TROUBLE = re.compile(r"Traceback|warning|^error|Error\b|Exception", re.IGNORECASE)
 
 
+_UNDISTURBED: dict[Path, tuple[dict[str, Outcome], dict[str, float]]] = {}  # done once for all chapters
+
+
+class Stuck(Exception):
+    """A chapter cannot go on: a process does not end, or an undisturbed one has failed."""
+
+
 class Runs:
     """The undisturbed training and sweep, and everything that others are compared with.
 
     Args:
-        chapter: they are done in its folder; a cache that all processes share is there too.
+        chapter: they are done beside its folder, where a cache is too that all processes share.
+
+    Raises:
+        Stuck: they fail.
     """
 
     def __init__(self, chapter: Chapter):
         self._chapter = chapter
-        self.cache = chapter.folder / "cache"
-        self.undisturbed: dict[str, Outcome] = {}
-        self.seconds: dict[str, float] = {}  # that one of a kind takes, about
+        shared = chapter.folder.parent / "undisturbed"
+        self.cache = shared / "cache"
+        self.undisturbed, self.seconds = _UNDISTURBED.setdefault(shared, ({}, {}))
         for kind in COMMANDS:
-            workdir = chapter.folder / f"undisturbed-{kind}"
-            began = time.monotonic()
-            self.end(self.start(kind, workdir), kind, "undisturbed")
-            self.seconds[kind] = 0.6 * (time.monotonic() - began)  # the others find it compiled
-            self.undisturbed[kind] = outcome(workdir)
+            if kind not in self.undisturbed:
+                began = time.monotonic()
+                if not self.end(self.start(kind, shared / kind), kind, "undisturbed"):
+                    raise Stuck(f"without a {kind} that succeeds there is nothing to compare with")
+                self.seconds[kind] = 0.6 * (time.monotonic() - began)  # the others find it compiled
+                self.undisturbed[kind] = outcome(shared / kind)
 
     def start(self, kind: str, workdir: Path, cache: Path | None = None) -> subprocess.Popen:
         """The command of a kind, `training` or `sweep`."""
@@ -104,7 +115,7 @@ def output(process: subprocess.Popen, seconds: float = LONGEST) -> tuple[str, st
     """What a process says until it ends.
 
     Raises:
-        TimeoutError: it does not end, and is killed; or it leaves another behind that holds its output.
+        Stuck: it does not end, and is killed; or it leaves another behind that holds its output.
     """
     try:
         return process.communicate(timeout=seconds)
@@ -112,8 +123,8 @@ def output(process: subprocess.Popen, seconds: float = LONGEST) -> tuple[str, st
         said, ended = (error.stderr or error.stdout or b"").decode(errors="replace"), process.poll()
         process.kill()
     if ended is None:
-        raise TimeoutError(f"a process did not end within {seconds:.0f} s, and said last {said[-500:]!r}")
-    raise TimeoutError("a process ended, but one that it had started lives on, and holds its output open")
+        raise Stuck(f"a process did not end within {seconds:.0f} s, and said last {said[-500:]!r}")
+    raise Stuck("a process ended, but one that it had started lives on, and holds its output open")
 
 
 def trouble(text: str) -> str | None:
