@@ -136,5 +136,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where stderr is a file on the disk that is full
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

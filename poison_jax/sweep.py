@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from poison_jax import config as config_lib
 from poison_jax import console, grid, records, store
 from poison_jax.board import Board
 from poison_jax.errors import CellsFailed, Interrupted, UserError
-from poison_jax.signals import StopSignals
+from poison_jax.signals import StopSignals, stop_with
 from poison_jax.sweep_table import Progress, summary
 
 STOPPED = (130, 143)  # exit status of a worker that was asked to stop
@@ -169,7 +170,8 @@ def _check_inputs(cells: list[grid.Cell]) -> None:
         if config.experiment == "train":
             unlike.setdefault(config.to_json(), cell.config.to_dict())
     if unlike:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, spawn, initializer=stop_with, initargs=(os.getpid(),)) as pool:
             try:
                 pool.submit(_set_up, list(unlike.values())).result()
             except BrokenProcessPool:
@@ -261,5 +263,8 @@ def _gpus() -> list[str]:
 
 
 def _last_line(file: Path) -> str:
+    """What a worker said last: why it ended, if there was space for that."""
     lines = file.read_text(errors="replace").strip().splitlines()
+    if not (lines and lines[-1].startswith("error: ")) and shutil.disk_usage(file.parent).free < 4096:
+        return f"no space is left for its log, {file}: free some"
     return lines[-1].removeprefix("error: ") if lines else "no reason given"

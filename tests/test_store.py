@@ -70,6 +70,20 @@ def test_one_config_has_one_directory(tmp_path):
     assert store.open_run(tmp_path, "toy", CONFIG | {"seed": 1}, ("data.dir",)).path != first.path
 
 
+def test_two_processes_may_begin_one_run_at_once(tmp_path, monkeypatch):
+    exists = Path.exists
+
+    def then_begun_by_another(path, **options):
+        found = exists(path, **options)
+        if path.name == "config.json" and not found:
+            monkeypatch.undo()
+            store.open_run(tmp_path, "toy", CONFIG)
+        return found
+
+    monkeypatch.setattr(Path, "exists", then_begun_by_another)
+    assert store.open_run(tmp_path, "toy", CONFIG).config() == store.plain(CONFIG)
+
+
 def test_directory_of_another_config_is_left_alone(run, tmp_path):
     other = files.dumps(CONFIG | {"seed": 1})
     (run.path / "config.json").write_text(other)

@@ -1,5 +1,6 @@
 """Sweeps as a person starts them: processes that work together, are killed, fail, and go on."""
 
+import contextlib
 import json
 import os
 import re
@@ -112,6 +113,30 @@ def test_what_is_done_is_not_done_again(undisturbed, start):
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json*")} == before
 
 
+def test_killed_at_once_it_leaves_no_process_behind(start, tmp_path):
+    """What looks at the data, before there are workers, would wait for more to do for ever."""
+    process = start(tmp_path / "runs", FOUR)
+    children = lambda: _children(process.pid)  # noqa: E731
+    wait_for(lambda: any("spawn_main" in command for command in children().values()), process)
+    left = children().keys()
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}/cmdline").exists() for pid in left):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _children(parent):
+    """Process number -> command line."""
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(file.read_text().rpartition(")")[2].split()[1]) == parent:
+                found[int(file.parent.name)] = (file.parent / "cmdline").read_text()
+    return found
+
+
 def test_killed_while_two_work_together(undisturbed, start, tmp_path):
     """Two commands, three workers; one command is killed with its worker, the other finishes."""
     first, second = start(tmp_path, FOUR, "--config.sweep.workers=2"), start(tmp_path, FOUR)
@@ -159,6 +184,34 @@ def test_a_worker_that_cannot_work_ends_the_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep.sys, "executable", shutil.which("false"))
     with pytest.raises(UserError, match="worker 1: no reason given"):
         sweep.run(config, str(tmp_path))
+
+
+def test_a_worker_whose_log_is_on_the_full_disk(tmp_path, monkeypatch):
+    """It cannot say why it ended; its exit status is that of a full disk all the same."""
+    command = [sys.executable, "-m", "poison_jax.worker", str(tmp_path), "nosuch"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=full, check=False, timeout=300)
+    assert done.returncode == 2
+    log = tmp_path / "worker-1.log"
+    log.write_text("  epoch   3/4\n")
+    assert sweep._last_line(log) == "  epoch   3/4".strip()
+    monkeypatch.setattr(sweep.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
+    assert sweep._last_line(log) == f"no space is left for its log, {log}: free some"
+    log.write_text("error: no\n")
+    assert sweep._last_line(log) == "no"
+
+
+def killed(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_whoever_looks_at_the_data_is_killed(tmp_path, monkeypatch):
+    config = config_lib.default()
+    config.experiment, config.sweep.of, config.sweep.grids = "sweep", "train", ((),)
+    monkeypatch.setattr(sweep, "_set_up", killed)
+    with pytest.raises(UserError, match="looks at the data was killed"):
+        sweep.run(config, str(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

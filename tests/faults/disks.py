@@ -1,4 +1,4 @@
-"""Disks that fill, become read-only and come back: one line, and in the end an undisturbed run's bits."""
+"""Disks that fill, become read-only and come back: one line, and the undisturbed outcome in the end."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ def run(chapter: Chapter) -> None:
                 _one(chapter, own, disk, workdir, kind, chapter.random.randint(1, MOST if number else 2))
                 shutil.rmtree(disk.path / "cache", ignore_errors=True)
                 shutil.rmtree(workdir, ignore_errors=True)
-    except TimeoutError as error:
+    except runs.Stuck as error:
         chapter.fail(str(error))
     finally:
         _kill_workers(workdir)
@@ -44,14 +44,14 @@ def _one(chapter: Chapter, own: runs.Runs, disk: "_Disk", workdir: Path, kind: s
         fault = chapter.random.choice(("full", "read-only"))
         process = own.start(kind, workdir, cache)
         try:
-            _wait(process, chapter.random.uniform(0, 12))
+            _wait(process, own.seconds[kind] * chapter.random.random())
             running = process.poll() is None
             if running and not (
                 disk.fill(chapter.random.choice(LEFT)) if fault == "full" else disk.protect()
             ):
                 # A sweep's logs are open for writing all the time: it meets such a disk as it starts.
                 process.kill()
-                process.communicate()
+                process.wait()
                 _kill_workers(workdir)
                 chapter.check(disk.protect(), f"the disk did not become {fault}")
                 process = own.start(kind, workdir, cache)
@@ -67,7 +67,7 @@ def _one(chapter: Chapter, own: runs.Runs, disk: "_Disk", workdir: Path, kind: s
             break
         chapter.count(f"{fault} disks of a {kind}")
         if process.returncode == 0:
-            chapter.count("  noticed by nobody")
+            chapter.count("failures that nobody noticed")
             chapter.check(not err, f"{what} said {err[-800:]!r}")
         elif wrong := ended_in_one_line(process, err):
             chapter.fail(f"{what}: {wrong}")
@@ -76,9 +76,9 @@ def _one(chapter: Chapter, own: runs.Runs, disk: "_Disk", workdir: Path, kind: s
             _kill_workers(workdir)
         reason = runs.not_whole(workdir) if workdir.exists() else None
         chapter.check(reason is None, f"{what} left half a file: {reason}")
-    what = f"a {kind} whose disk failed and came back"
-    own.end(own.start(kind, workdir, cache), what)
-    own.compare(kind, workdir, what)
+    fate = f"whose disk failed {faults} times"
+    own.end(own.start(kind, workdir, cache), kind, fate)
+    own.compare(kind, workdir, fate)
     chapter.count("runs and sweeps compared")
 
 
@@ -115,7 +115,7 @@ class _Disk:
     def restore(self) -> None:
         """As in the beginning."""
         if not self._until(lambda: self._mount(f"remount,rw,{SIZE}")):
-            raise TimeoutError(f"{self.path} could not be mounted for writing again")
+            raise runs.Stuck(f"{self.path} could not be mounted for writing again")
 
     def unmount(self) -> None:
         """Takes it away with all it holds."""

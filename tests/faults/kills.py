@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults import runs
@@ -13,7 +13,6 @@ from tests.faults.chapter import Chapter
 
 EACH = 100  # kills of a training run, and of a sweep's processes, after which the chapter ends
 MOST = 12  # kills that one run or sweep meets: then it is let be
-_EMPTY = frozenset[str]()
 
 
 def run(chapter: Chapter) -> None:
@@ -30,7 +29,7 @@ def run(chapter: Chapter) -> None:
                 shutil.rmtree(workdir, ignore_errors=True)
             if all(chapter.counts[what] >= EACH for what in _KILLS.values()):
                 return
-    except TimeoutError as error:
+    except runs.Stuck as error:
         chapter.fail(str(error))
 
 
@@ -38,10 +37,11 @@ _KILLS = {"training": "kills of a training run", "sweep": "kills of a sweep's pr
 
 
 def _training(chapter: Chapter, own: runs.Runs, workdir: Path, kills: int) -> None:
+    results: dict[Path, tuple[int, int]] = {}
     for _ in range(kills):
         process = own.start("training", workdir)
         try:
-            moment = _wait(chapter, workdir, lambda process=process: process.poll() is not None)
+            moment = _wait(chapter, workdir, [process], own.seconds["training"])
         finally:
             process.kill()
         _, err = runs.output(process)
@@ -49,11 +49,13 @@ def _training(chapter: Chapter, own: runs.Runs, workdir: Path, kills: int) -> No
             chapter.check(process.returncode == 0, f"a training run ended with {process.returncode}: {err}")
             break
         chapter.count(_KILLS["training"])
-        chapter.count(f"  {moment}")
+        chapter.count(f"killed {moment}")
         chapter.check(not err, f"a training run said before it was killed: {err[-800:]!r}")
         _check_whole(chapter, workdir)
-    own.end(own.start("training", workdir), f"a training run killed {kills} times")
-    own.compare("training", workdir, f"a training run killed {kills} times")
+        _see_results(chapter, workdir, results)
+    own.end(own.start("training", workdir), "training", "that was killed")
+    _see_results(chapter, workdir, results)
+    own.compare("training", workdir, "that was killed")
     chapter.count("training runs compared")
     _count_leftovers(chapter, workdir)
 
@@ -64,32 +66,32 @@ def _sweep(chapter: Chapter, own: runs.Runs, workdir: Path, kills: int) -> None:
         for _ in range(kills):
             if not supervisors.running:
                 supervisors.start()
-            elif chapter.random.random() < 0.3:
+            elif len(supervisors.running) == 1 and chapter.random.random() < 0.3:
                 supervisors.start()
                 chapter.count("second supervisors beside the first")
-            moment = _wait(chapter, workdir, lambda: len(supervisors.ended()) == len(supervisors.running))
+            moment = _wait(chapter, workdir, supervisors.running, own.seconds["sweep"] / 2)
             _see_results(chapter, workdir, results)
-            if len(supervisors.ended()) == len(supervisors.running):
+            if _all_ended(supervisors.running):
                 break  # all is done
             whom = chapter.random.choice(("workers", "workers", "supervisors", "whole sweeps"))
             killed = supervisors.kill(whom, chapter)
             if killed:
                 chapter.count(_KILLS["sweep"], killed)
-                chapter.count(f"  of {whom}", killed)
-                chapter.count(f"  {moment}")
+                chapter.count(f"kills of {whom}", killed)
+                chapter.count(f"killed {moment}")
             _see_results(chapter, workdir, results)
             for problem in supervisors.problems():
                 chapter.fail(problem)
         if not supervisors.running:
             supervisors.start()
         for process in supervisors.running:
-            own.end(process, f"a sweep killed {kills} times")
+            own.end(process, "sweep", "that was killed")
     _see_results(chapter, workdir, results)
     chapter.check(len(results) == 4, f"{len(results)} results instead of 4")
     if said := runs.trouble(runs.logs(workdir)):
         chapter.fail(f"a worker said: {said}")
     _check_whole(chapter, workdir)
-    own.compare("sweep", workdir, f"a sweep killed {kills} times")
+    own.compare("sweep", workdir, "that was killed")
     chapter.count("sweeps compared")
     _count_leftovers(chapter, workdir)
 
@@ -109,8 +111,7 @@ class _Supervisors:
     def __exit__(self, *_):
         for process in self._started:
             process.kill()
-            with contextlib.suppress(ValueError):  # read to its end already
-                process.communicate()
+            process.wait()
         for worker in runs.workers(self._workdir):
             runs.kill(worker)
 
@@ -118,10 +119,6 @@ class _Supervisors:
         """One more."""
         self.running.append(self._own.start("sweep", self._workdir))
         self._started.append(self.running[-1])
-
-    def ended(self) -> list[subprocess.Popen]:
-        """Those that have ended by themselves."""
-        return [process for process in self.running if process.poll() is not None]
 
     def kill(self, whom: str, chapter: Chapter) -> int:
         """Kills one of the workers, one of the supervisors, or all of both; returns how many processes."""
@@ -133,7 +130,7 @@ class _Supervisors:
         for process in victims:
             process.kill()
             self.running.remove(process)
-            _, err = process.communicate()
+            _, err = runs.output(process)
             if err and process.returncode == -signal.SIGKILL:
                 self._said.append(f"a sweep said before it was killed: {err[-800:]!r}")
         others = workers if whom == "whole sweeps" else []
@@ -148,27 +145,32 @@ class _Supervisors:
 # --- moments --------------------------------------------------------------------------------------
 
 
-def _wait(chapter: Chapter, workdir: Path, ended: Callable[[], bool]) -> str:
-    """Returns at a moment of the chapter's choice, or when `ended`; its name, for the report.
+def _wait(chapter: Chapter, workdir: Path, processes: list[subprocess.Popen], longest: float) -> str:
+    """Returns at a moment of the chapter's choice, after `longest` seconds, or when all processes have ended.
 
-    That of some new file in the folder, and otherwise any.
+    Returns:
+        The moment's name for the report: that of some new file in the folder, or any.
     """
     name = chapter.random.choice(list(_MOMENTS))
-    names_of = _MOMENTS[name]
-    before = _names(workdir, names_of)
-    seconds = chapter.random.uniform(0, 3 if names_of is None else 12)
+    patterns = _MOMENTS[name]
+    before = _names(workdir, patterns)
+    seconds = longest * chapter.random.uniform(0.3 if patterns else 0, 1)
     began = time.monotonic()
-    while time.monotonic() - began < seconds and not ended():
-        if names_of and _names(workdir, names_of) - before:
+    while time.monotonic() - began < seconds and not _all_ended(processes):
+        if _names(workdir, patterns) - before:
             time.sleep(chapter.random.choice((0, 0, 0.001, 0.01, 0.05)))
             return name
-        time.sleep(0.0005 if names_of else 0.02)
+        time.sleep(0.001 if patterns else 0.02)
     return "at any moment"
+
+
+def _all_ended(processes: list[subprocess.Popen]) -> bool:
+    return all(process.poll() is not None for process in processes)
 
 
 # What is new in the folder at that moment.
 _MOMENTS = {
-    "at any moment": None,
+    "at any moment": (),
     "while a file was written": ("*/.*.tmp", "sweeps/.*.tmp", "sweeps/*/.*.tmp"),
     "while a checkpoint was written": ("*/checkpoints/*tmp*",),
     "when a checkpoint was there": ("*/checkpoints/*/commit_success.txt",),
@@ -181,13 +183,11 @@ _MOMENTS = {
 }
 
 
-def _names(workdir: Path, patterns: tuple[str, ...] | None) -> frozenset[str]:
-    if not patterns:
-        return _EMPTY
-    try:
-        return frozenset(str(file) for pattern in patterns for file in workdir.glob(pattern))
-    except OSError:  # a folder that has gone meanwhile
-        return _EMPTY
+def _names(workdir: Path, patterns: tuple[str, ...]) -> set[str]:
+    found: set[str] = set()
+    with contextlib.suppress(OSError):  # a folder that has gone meanwhile
+        found = {str(file) for pattern in patterns for file in workdir.glob(pattern)}
+    return found
 
 
 # --- promises -------------------------------------------------------------------------------------
