@@ -436,7 +436,7 @@ def test_spelt_otherwise_it_is_still_a_kernel(kernels, x64, options):
         ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), "SAME", {"dtypes": ("float64", "float32")}),
     ],
 )
-@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
 def test_what_xla_refuses_is_refused_in_its_words(kernels, x64, images, filters, strides, padding, options):
     options = {"dimension_numbers": DIMENSIONS} | options
     dtypes = options.pop("dtypes", ("float32", "float32"))
