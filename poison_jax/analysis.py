@@ -253,7 +253,7 @@ def _last_layer(state: train.TrainState) -> tuple[np.ndarray, np.ndarray]:
 
 def _vector(direction: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A direction `[h, w]` or `[h, w, C]` as a vector over all pixels and channels."""
-    direction = np.asarray(direction, np.float32)
+    direction = np.asarray(direction, float)
     return np.broadcast_to(direction[..., None] if direction.ndim == 2 else direction, shape).ravel()
 
 

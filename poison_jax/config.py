@@ -52,7 +52,7 @@ def default() -> ml_collections.ConfigDict:
     model.depth = 110  # 6n + 2 with basic blocks, 9n + 2 with bottleneck blocks
     model.block = "bottleneck"  # bottleneck (1,146,842 parameters at depth 110) | basic (1,730,522)
     model.width = 16  # channels of the first stage
-    model.dtype = "float32"  # of the computation: float32 | bfloat16
+    model.dtype = "float32"  # of the computation: float32 | bfloat16 | float64 (with JAX_ENABLE_X64=1)
     model.remat = False  # compute each block again in the gradient: slower, less memory (not on CPUs)
 
     poison = config.poison = ml_collections.ConfigDict()
@@ -190,7 +190,7 @@ _CHOICES = {
     "data.augment": ("none", "crop_flip"),
     "data.crop": ("pad4", "crop28"),
     "model.name": ("preresnet",),
-    "model.dtype": ("float32", "bfloat16"),
+    "model.dtype": ("float32", "bfloat16", "float64"),
     "poison.trigger": ("l", "square", "mask", "blend", "warp", "none"),
     "poison.labels": LABEL_MAPS,
     "poison.warp.unit": ("s", "fraction"),

@@ -98,14 +98,16 @@ def take(dataset: Dataset, count: int | None) -> Dataset:
     )
 
 
-def normalisation(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Channel mean and standard deviation, float32 `[C]`, of images in [0, 1].
+def normalisation(
+    name: str, images: np.ndarray, dtype: type[np.floating] = np.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """Channel mean and standard deviation, `[C]` of a dtype, of images in [0, 1].
 
     The field's constants for a known name, those of `images` (uint8 `[N, H, W, C]`) otherwise.
     """
     if name in _NORMALISATION:
         mean, std = _NORMALISATION[name]
-        return np.float32(mean), np.float32(std)
+        return dtype(mean), dtype(std)
     # Exact from the histogram: no float copy of the data set.
     values = np.arange(256) / 255.0
     means, stds = [], []
@@ -114,7 +116,7 @@ def normalisation(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray
         means.append(weights @ values)
         stds.append(np.sqrt(max(weights @ values**2 - means[-1] ** 2, 0.0)))
     # A constant channel carries nothing; 1 keeps it finite.
-    return np.float32(means), np.where(np.array(stds) > 0, stds, 1.0).astype(np.float32)
+    return dtype(means), dtype(np.where(np.array(stds) > 0, stds, 1.0))
 
 
 def _hold_out(dataset: Dataset, split: str) -> Dataset:

@@ -70,7 +70,7 @@ def preresnet(
         UserError: illegal depth, block, width or dtype.
     """
     if dtype not in ("float32", "bfloat16", "float64"):
-        raise UserError(f"model.dtype {dtype!r}: use float32 or bfloat16")
+        raise UserError(f"model.dtype {dtype!r}: use float32, bfloat16 or float64")
     if num_classes < 1:
         raise UserError(f"a network needs at least one class, not {num_classes}")
     check_architecture(depth, block, width)
@@ -98,7 +98,10 @@ def parameter_count(variables: Variables) -> int:
 
 @partial(jax.jit, static_argnums=(0, 2))
 def _init(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Variables:
-    return module.init(key, jnp.zeros((1, *image_shape)))
+    # Drawn in float32 whatever the precision, so that it is the same network in each.
+    drawn = module.clone(dtype=jnp.float32, param_dtype=jnp.float32)
+    variables = drawn.init(key, jnp.zeros((1, *image_shape), jnp.float32))
+    return jax.tree.map(lambda leaf: leaf.astype(module.param_dtype), variables)
 
 
 _LAYERS_PER_BLOCK = {"basic": 6, "bottleneck": 9}  # over the three stages

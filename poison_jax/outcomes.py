@@ -54,8 +54,8 @@ def read(path: Path) -> tuple[list[Group], list[Outcome]]:
         raise UserError(f"{path} is no folder: name the --workdir of runs, or a folder of results")
     groups = [_group(path, name) for name in records.names(path)]
     cells = {outcome.run for group in groups for outcome in group.outcomes}
-    runs = [_of_run(Run(folder), {}) for folder in sorted(path.iterdir()) if _is_run(folder)]
-    singles = [outcome for outcome in runs if outcome.run not in cells]
+    others = sorted(folder for folder in path.iterdir() if folder.name not in cells)
+    singles = [_of_run(Run(folder), {}) for folder in others if _is_run(folder)]
     if not groups and not singles:
         raise UserError(f"{path} holds neither a sweep nor a run: name the --workdir of runs")
     return groups, singles

@@ -83,9 +83,8 @@ def run(
     board.recover()
     board.folder.mkdir(exist_ok=True)
     if retry:
-        for cell in board.cells:
-            if board.state(cell) == "failed":
-                board.retry(cell)
+        for cell in _failed(board):
+            board.retry(cell)
     labels = {cell.run: str(cell) for cell in cells}
     console.say(
         f"sweep {config.sweep.name}: {len(cells)} cells, {config.sweep.engine}, logs in {board.folder}"
@@ -99,12 +98,16 @@ def run(
         except Exception as error:  # of no weight beside what the sweep ends with
             console.warn(f"sweep {board.sweep.name} is not drawn: {error}")
     summary(board, labels)
-    if failed := [cell for cell in board.cells if board.state(cell) == "failed"]:
+    if failed := _failed(board):
         for cell in failed:
             console.warn(f"{labels[cell]} ({cell}): {board.why(cell)}")
         raise CellsFailed(
             f"{len(failed)} of {len(cells)} cells failed, the others are done: --retry does them again"
         )
+
+
+def _failed(board: Board) -> list[str]:
+    return [cell for cell, state in board.states(board.cells).items() if state == "failed"]
 
 
 def slurm_script(config: ml_collections.ConfigDict, workdir: str, tasks: int) -> str:
@@ -162,18 +165,12 @@ def _check_inputs(cells: list[grid.Cell]) -> None:
     In a process of its own: this one must not take an accelerator's memory, nor start threads before it
     starts processes.
     """
-    unlike = {}
-    for cell in cells:
-        config = ml_collections.ConfigDict(cell.config).copy_and_resolve_references()
-        for key in ("seed", "poison.fraction", "penalty.kappa", "penalty.epsilon", "train.epochs"):
-            config.update_from_flattened_dict({key: config_lib.get(config_lib.default(), key)})
-        if config.experiment == "train":
-            unlike.setdefault(config.to_json(), cell.config.to_dict())
-    if unlike:
+    configs = [kind[0].config for kind in grid.kinds(cells)]
+    if unlike := [config.to_dict() for config in configs if config.experiment == "train"]:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, spawn, initializer=stop_with, initargs=(os.getpid(),)) as pool:
             try:
-                pool.submit(_set_up, list(unlike.values())).result()
+                pool.submit(_set_up, unlike).result()
             except BrokenProcessPool:
                 raise UserError(
                     "the process that looks at the data was killed, maybe for its memory: start again"

@@ -42,10 +42,9 @@ class Progress:
     def show(self) -> dict[str, str]:
         """Looks at the store, shows it, returns the cells' states."""
         ended = ("done", "failed")
-        states = {
-            cell: state if (state := self._states.get(cell)) in ended else self._board.state(cell)
-            for cell in self._board.cells
-        }
+        known = {cell: state for cell, state in self._states.items() if state in ended}
+        looked_at = self._board.states(cell for cell in self._board.cells if cell not in known)
+        states = {cell: known.get(cell) or looked_at[cell] for cell in self._board.cells}
         progress = {cell: self._share(cell, state) for cell, state in states.items()}
         if self._first is None:
             self._first = progress

@@ -389,7 +389,7 @@ several_devices = pytest.mark.skipif(jax.device_count() == 1, reason="any batch 
         ({"model__depth": 8, "model__block": "bottleneck"}, ["model.depth", "nearest is 11"]),
         ({"model__block": "nosuch"}, ["model.block", "basic", "bottleneck"]),
         ({"model__dtype": "nosuch"}, ["model.dtype", "float32", "bfloat16"]),
-        ({"model__dtype": "float64"}, ["model.dtype", "float32", "bfloat16"]),  # not without x64
+        ({"model__dtype": "float64"}, ["model.dtype = float64", "JAX_ENABLE_X64=1"]),
         ({"model__width": 0}, ["model.width"]),
         ({"spectrum__num_iters": 65}, ["spectrum.num_iters", "64"]),
         ({"train__batch_size": 1440}, ["train.batch_size", "1438"]),

@@ -377,6 +377,9 @@ def test_normalisation_of_a_users_images():
     unit = IMAGES.astype(np.float64) / 255
     np.testing.assert_allclose(mean, unit.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(std, unit.std((0, 1, 2)), rtol=1e-6)
+    mean, std = data.normalisation("./mine.npz", IMAGES, np.float64)
+    np.testing.assert_allclose(mean, unit.mean((0, 1, 2)), rtol=1e-14)
+    np.testing.assert_allclose(std, unit.std((0, 1, 2)), rtol=1e-13)
 
 
 def test_normalisation_of_constant_channels():

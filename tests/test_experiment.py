@@ -3,6 +3,7 @@
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 from toys import tiny
@@ -41,6 +42,48 @@ def test_deterministic_defender_sees_the_poisoned_training_data(tmp_path):
     assert result["max_overlap_index"] == np.argmax(overlap**2)
     np.testing.assert_allclose(result["overlap_squared"], overlap**2)
     np.testing.assert_allclose(result["gap"], result["eigenvalues"][0] - result["eigenvalues"][1], rtol=1e-5)
+
+
+def test_float64_from_end_to_end(tmp_path, x64):
+    """The same draws of everything random, so that what differs is rounding; and no float32 on the way."""
+    changes = {
+        "data__augment": "crop_flip",
+        "poison__trigger": "warp",
+        "poison__warp__cross_ratio": 1.0,
+        "penalty__kappa": 3.0,
+        "analysis__fisher": 40,
+        "analysis__features": 0,
+        "train__epochs": 1,
+        "train__learning_rate": 0.01,
+    }
+    single, _ = run(tmp_path, **changes)
+    double, _ = run(tmp_path, model__dtype="float64", **changes)
+    made, state = setup.restore(double)
+    assert not {leaf.dtype for leaf in jax.tree.leaves((made.knobs, state))} & {np.dtype(np.float32)}
+    assert {view.dtype for view in made.views(made.test_set.images[:2])} == {np.dtype(float)}
+    for name in ("spectrum", "fisher"):
+        values, exact = single.arrays(name)["values"], double.arrays(name)["values"]
+        assert (values.dtype, exact.dtype) == (np.float32, np.float64)
+        np.testing.assert_allclose(values, exact, rtol=1e-3, atol=1e-4 * exact[0])
+    (row,), (exact,) = single.metrics(), double.metrics()
+    assert row["poisoned"] == exact["poisoned"]
+    for name in ("objective", "loss", "penalty", "gradient_norm", "fisher_energy"):
+        assert float(np.float32(exact[name])) != exact[name], name
+        np.testing.assert_allclose(row[name], exact[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("trigger", ["l", "blend", "warp"])
+def test_a_trigger_is_the_same_in_float64(trigger, x64):
+    changes = {"poison__trigger": trigger, "poison__alpha": 0.3, "poison__value": 0.3}
+    single, double = (
+        setup.Setup(tiny(model__dtype=dtype, **changes)).knobs for dtype in ("float32", "float64")
+    )
+    for a, b in zip(*map(jax.tree.leaves, (single, double)), strict=True):
+        if a.dtype == np.float32:
+            assert b.dtype == np.float64
+            np.testing.assert_allclose(a, b, atol=1e-6)
+    assert double.fraction == 0.3
+    assert trigger != "l" or double.trigger.picture == 0.3
 
 
 def test_one_compilation_serves_every_arm(tmp_path):

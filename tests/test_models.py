@@ -82,6 +82,17 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
     assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
 
 
+def test_a_key_is_the_same_network_in_every_precision(x64):
+    drawn = {
+        dtype: models.preresnet(8, 3, width=4, dtype=dtype).init(jax.random.key(0), (8, 8, 1))
+        for dtype in ("float32", "bfloat16", "float64")
+    }
+    for dtype, stored in (("bfloat16", np.float32), ("float64", np.float64)):
+        for a, b in zip(*map(jax.tree.leaves, (drawn["float32"], drawn[dtype])), strict=True):
+            assert (a.dtype, b.dtype) == (np.float32, stored)
+            np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(
     ("depth", "block", "says"),
     [

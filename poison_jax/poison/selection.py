@@ -137,8 +137,8 @@ def select_crossed(
 
 
 def uniform_draws(key: jax.Array, count: int) -> jax.Array:
-    """A uniform number in [0, 1) for each of `count` examples, from one key or from one key each."""
+    """A uniform float32 in [0, 1) for each of `count` examples, from one key or from one key each."""
     axes_of_one = 0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1  # old keys are uint32 [2]
     if key.ndim > axes_of_one:
-        return jax.vmap(jax.random.uniform)(key)
-    return jax.random.uniform(key, (count,))
+        return jax.vmap(lambda one: jax.random.uniform(one, dtype=jnp.float32))(key)
+    return jax.random.uniform(key, (count,), jnp.float32)
