@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from poison_jax import records as records_lib
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, fail
 from poison_jax.records import Record
 from poison_jax.store import Run
 
@@ -66,14 +65,56 @@ def of_runs(
         print(*draw(arguments.runs, arguments.out))
 
 
+def of_each_run(
+    draw: Callable[[Run], list[Path]],
+    description: str,
+    together: Callable[[list[Run]], list[Path]] | None = None,
+    *,
+    finished: bool = True,
+    argv: list[str] | None = None,
+) -> None:
+    """`RUN ...`: draws every run into its directory, and several into one picture if there is such a thing.
+
+    Args:
+        draw: of a run.
+        description: of the script; its first line is shown.
+        together: of several.
+        finished: draw nothing of a run that is not.
+        argv: the command line, None for that of the process.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Run, metavar="RUN", help="a run's directory")
+    runs = parser.parse_args(argv).runs
+    for run in runs:
+        with one_line(str(run.path)):
+            if not (run.done if finished else run.path.is_dir()):
+                raise UserError(f"{run.path} holds no {'finished ' * finished}run: name a run's directory")
+            print(*draw(run))
+    if together and len(runs) > 1:
+        with one_line():
+            print(*together(runs))
+
+
 @contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Within it what a user can mend ends the process with one line and status 2."""
+def one_line(source: str = "what is stored") -> Iterator[None]:
+    """Within it what a user can mend ends the process with one line and status 2.
+
+    Args:
+        source: what is drawn; named where it is damaged.
+    """
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(error)
+    except OSError as error:
+        fail(f"{error}: free some space, or choose another place")
+    except _DAMAGE as error:
+        said = f"{type(error).__name__}: {error}"
+        fail(f"{source} cannot be drawn ({said}): it is damaged, or of another version; make it again")
+
+
+# What results that are damaged, or were not written by this project, make the code that draws them raise.
+_DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def save(figure: plt.Figure, out: Path, stem: str) -> list[Path]:

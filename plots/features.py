@@ -1,7 +1,6 @@
 """Figures 1 to 3 and Table 3 of a network, from its run: `python plots/features.py runs/<run> ...`."""
 
 import math
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +11,7 @@ import numpy as np
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
-from plots import tabular
+from plots import command, tabular
 from poison_jax.store import Run
 
 # Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
@@ -34,15 +33,14 @@ TARGET, OTHER = COLOURS[0], COLOURS[1]
 def draw(run: Run) -> list[Path]:
     """`figure1.png`, `figure2.png`, `figure3.png` and `table3.md` in the run's directory."""
     measured, setting = run.arrays("features"), _setting(run.config(), run.result() or {})
-    files = []
-    for name, function in (("figure1", _example), ("figure2", _planes), ("figure3", _classes)):
-        figure = function(measured, setting)
-        files.append(run.path / f"{name}.png")
-        figure.savefig(files[-1], dpi=110)
+    functions = {"figure1": _example, "figure2": _planes, "figure3": _classes}
+    figures = {run.path / f"{name}.png": function(measured, setting) for name, function in functions.items()}
+    table, text = run.path / "table3.md", _table(measured, setting)
+    for file, figure in figures.items():  # once all of them can be drawn
+        figure.savefig(file, dpi=110)
         plt.close(figure)
-    files.append(run.path / "table3.md")
-    files[-1].write_text(_table(measured, setting), encoding="utf-8")
-    return files
+    table.write_text(text, encoding="utf-8")
+    return [*figures, table]
 
 
 def _setting(c, result):
@@ -278,5 +276,4 @@ def _table(measured, setting):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__, finished=False)

@@ -1,7 +1,6 @@
 """The pictures of the theory's run, drawn from its directory: `python plots/krr_theory.py runs/<run> ...`."""
 
 import contextlib
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
+from plots import command
 from poison_jax.store import Run
 
 # Settings of the synthetic problems, which their arrays do not hold; the tests compare them to the code.
@@ -295,5 +295,4 @@ def _defence(file, setting, a):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__, finished=False)

@@ -3,7 +3,6 @@
 A picture for each run; of several runs also one of all of them, in the first one's directory.
 """
 
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator
 from scipy import stats
 
+from plots import command
 from poison_jax.store import Run
 
 NEAR = 0.1  # r / l; the tests compare it to the code
@@ -194,8 +194,4 @@ def _percent(value):
 
 
 if __name__ == "__main__":
-    runs = [Run(directory) for directory in sys.argv[1:]]
-    for run in runs:
-        print(*draw(run))
-    if len(runs) > 1:
-        print(*draw_all(runs))
+    command.of_each_run(draw, __doc__, draw_all)

@@ -1,6 +1,5 @@
 """The picture of one run, drawn from its directory: `python plots/run.py runs/<run> ...`."""
 
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -9,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from plots import command
 from poison_jax.store import Run
 
 EXAMPLES = 3  # clean and triggered, beside the trigger
@@ -117,5 +117,4 @@ def _percent(value):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__)

@@ -18,7 +18,11 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array")
-        return {key: archive[key] for key in archive.files}
+        arrays = {key: archive[key] for key in archive.files}
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # NumPy hands out other members' bytes
+            raise ValueError(f"{key!r} is no array")
+    return arrays
 
 
 def digest(arrays: Iterable[np.ndarray]) -> str:

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from poison_jax import allocator, cache, distributed
 from poison_jax import config as config_lib
-from poison_jax.errors import CellsFailed, Interrupted, UserError
+from poison_jax.errors import CellsFailed, Interrupted, UserError, fail, printable
 
 
 def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -> None:
@@ -31,6 +31,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
         default: the one that is used if none is named.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.ERROR)  # of the libraries
     config = config_flags.DEFINE_config_file("config", None, "The experiment: a file, or file:size.")
     workdir = flags.DEFINE_string("workdir", "runs", "Where run directories are kept.")
     options = {
@@ -71,7 +72,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
             return rest
         except Exception as error:  # a config file is a program: it may raise anything
             about = "" if isinstance(error, flags.Error) and _QUOTED not in str(error) else f"{file}: "
-            _fail(about + _one_line(error))
+            fail(about + _one_line(error))
 
     def call(_) -> None:
         with ready(**{name: flag.value for name, flag in processes.items()}):
@@ -102,12 +103,12 @@ def ready(**processes: Any) -> Iterator[None]:
             print("stopped; the same command goes on with what is not done", file=sys.stderr)
             sys.exit(130)
         except CellsFailed as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
             sys.exit(1)
         except UserError as error:
-            _fail(str(error))
+            fail(error)
         except OSError as error:
-            _fail(f"{_one_line(error)}: free some space, or choose another --workdir")
+            fail(f"{_one_line(error)}: free some space, or choose another --workdir")
 
 
 _QUOTED = "Traceback (most recent call last)"
@@ -133,8 +134,3 @@ def _one_line(error: BaseException) -> str:
     if unknown := re.fullmatch(r"""["']+(\w+)["']+""", text):
         return f"no config key {unknown[1]!r}: see poison_jax/config.py"
     return text
-
-
-def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)

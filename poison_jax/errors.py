@@ -1,4 +1,7 @@
-"""The exceptions that the command line turns into one line and an exit status."""
+"""The exceptions that the command line turns into one line and an exit status, and that line."""
+
+import sys
+from typing import NoReturn
 
 
 class UserError(ValueError):
@@ -19,3 +22,24 @@ class CellsFailed(Exception):
 
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C: the state is saved, the same command goes on from there."""
+
+
+def fail(error: object) -> NoReturn:
+    """Ends the process as bad input does: `error: ` and what is said of it, in one line; status 2."""
+    print(f"error: {printable(error)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def printable(text: object, most: int = 500) -> str:
+    """A text as one line that a terminal shows and does not obey.
+
+    White space is single spaces, whatever else cannot be seen is escaped, and what is longer than `most`
+    characters lacks its middle.
+
+    >>> printable("two\\nlines \\x1b[31mred"), printable("0123456789", most=6)
+    ('two lines \\\\x1b[31mred', '012 ... 789')
+    """
+    line = " ".join(str(text).split())
+    if len(line) > most:
+        line = f"{line[: most // 2]} ... {line[-(most // 2) :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

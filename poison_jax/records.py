@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poison_jax import store
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, fail
 from poison_jax.store import Json, Run
 
 FORMAT = 1  # of the sweeps' files and of the lines
@@ -225,8 +225,7 @@ def main(argv: list[str]) -> None:
             write_lines(records, arguments.out / f"{name}.jsonl")
             print(f"{arguments.out / name}.jsonl: {len(records)} cells")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(error)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import plots
 from poison_jax import console, outcomes, page, records, report_tables, store
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, fail
 from poison_jax.outcomes import Group, Outcome
 from poison_jax.store import Run
 
@@ -233,11 +233,9 @@ def main(argv: list[str]) -> None:
         sweeps, runs = write(arguments.runs, arguments.out)
         size = arguments.out.stat().st_size
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(error)
     except OSError as error:
-        print(f"error: {error}: free some space, or choose another --out", file=sys.stderr)
-        sys.exit(2)
+        fail(f"{error}: free some space, or choose another --out")
     console.say(f"{arguments.out}: {size / 1e6:.2f} MB, {sweeps} sweeps, {runs} single runs")
 
 
