@@ -9,9 +9,10 @@ import contextlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -70,8 +71,12 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
             # --config.penalty.kappa=100 means that one
             config_lib.pin(config.value, config_flags.get_override_values(flags.FLAGS["config"]))
             return rest
-        except Exception as error:  # a config file is a program: it may raise anything
-            about = "" if isinstance(error, flags.Error) and _QUOTED not in str(error) else f"{file}: "
+        except KeyboardInterrupt:
+            _stopped()
+        except BaseException as error:  # a config file is a program: it may raise anything
+            if isinstance(error, SystemExit) and not _in_config_file(error):  # --help
+                raise
+            about = "" if isinstance(error, flags.Error) and _QUOTED not in _said(error) else f"{file}: "
             fail(about + _one_line(error))
 
     def call(_) -> None:
@@ -100,8 +105,7 @@ def ready(**processes: Any) -> Iterator[None]:
             print(error, file=sys.stderr)
             sys.exit(143)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on with what is not done", file=sys.stderr)
-            sys.exit(130)
+            _stopped()
         except CellsFailed as error:
             print(f"error: {printable(error)}", file=sys.stderr)
             sys.exit(1)
@@ -122,9 +126,28 @@ def _experiments(configs: Path) -> Iterator[str]:
             yield f"  {file.relative_to(configs.parent).as_posix():36s} {title}\n"
 
 
+def _stopped() -> NoReturn:
+    print("stopped; the same command goes on with what is not done", file=sys.stderr)
+    sys.exit(130)
+
+
+def _in_config_file(error: BaseException) -> bool:
+    """Whether it was raised while the config file ran."""
+    loader = str(Path(config_flags.__file__).parent)
+    return any(frame.filename.startswith(loader) for frame in traceback.extract_tb(error.__traceback__))
+
+
+def _said(error: BaseException) -> str:
+    """What an exception says; nothing where that fails in its turn."""
+    try:
+        return str(error.args[0] if isinstance(error, KeyError | AttributeError) and error.args else error)
+    except Exception:
+        return ""
+
+
 def _one_line(error: BaseException) -> str:
     """What an exception says, without a traceback that some library quoted into it."""
-    text = str(error.args[0]) if isinstance(error, KeyError | AttributeError) and error.args else str(error)
+    text = _said(error)
     text = text.replace("\\n", "\n").replace("\\'", "'")
     if _QUOTED in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]

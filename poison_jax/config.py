@@ -4,7 +4,7 @@ A file in `configs/` edits `default()`. Keys are fixed names: commands written t
 """
 
 import difflib
-import math
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -241,9 +241,17 @@ _AT_LEAST = {
     "krr.ridge": 1e-9,
     "linear.picture": 0,
 }
+_LARGEST = 3e38  # that a 32-bit number can hold
 _OPTIONAL = ("data.n_train", "data.n_test")
 _AT_MOST = {
     "seed": 2**32 - 1,
+    "model.depth": 10_000,
+    "model.width": 10_000,
+    "poison.warp.k": 1000,
+    "penalty.steps": 1000,
+    "train.epochs": 1_000_000,
+    "train.decay_times": 1000,
+    "sweep.workers": 1000,
     "poison.fraction": 1,
     "poison.value": 1,
     "poison.alpha": 1,
@@ -252,35 +260,33 @@ _AT_MOST = {
 }
 # Key -> type and bounds of each of its values.
 _LISTS = {
-    "krr.lengthscales": (float, 1e-3, math.inf),
-    "krr.ridges": (float, 1e-9, math.inf),
-    "krr.clones": (int, 1, math.inf),
+    "krr.lengthscales": (float, 1e-3, _LARGEST),
+    "krr.ridges": (float, 1e-9, _LARGEST),
+    "krr.clones": (int, 1, 10**9),
     "linear.fractions": (float, 0, 1),
     "linear.seeds": (int, 0, 9999),
-    "linear.ridges": (float, 1e-9, math.inf),
+    "linear.ridges": (float, 1e-9, _LARGEST),
 }
 
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises `UserError` for the first value that cannot be meant; needs neither data nor device."""
+    _check_form(config)
     for key, allowed in _CHOICES.items():
         if get(config, key) not in allowed:
             raise UserError(f"{key} = {get(config, key)!r}: use one of {', '.join(allowed)}")
     for key in _AT_LEAST | _AT_MOST:
-        value, low, high = get(config, key), _AT_LEAST.get(key, 0), _AT_MOST.get(key, math.inf)
+        value, low, high = get(config, key), _AT_LEAST.get(key, 0), _AT_MOST.get(key, _LARGEST)
         if value is None and key in _OPTIONAL:
             continue
-        if not isinstance(value, int | float) or not (low <= value <= high and math.isfinite(value)):
-            bounds = f"in [{low}, {high}]" if high < math.inf else f"finite and at least {low}"
+        if not isinstance(value, int | float) or not (low <= value <= high):
+            bounds = f"in [{low}, {high}]" if key in _AT_MOST else f"finite and at least {low}"
             raise UserError(f"{key} = {value}: must be {bounds}")
     for key, (kind, low, high) in _LISTS.items():
         values = get(config, key)
-        meant = [
-            isinstance(v, kind | int) and not isinstance(v, bool) and low <= v <= high and math.isfinite(v)
-            for v in values
-        ]
+        meant = [isinstance(v, kind | int) and not isinstance(v, bool) and low <= v <= high for v in values]
         if not values or not all(meant) or len(set(values)) < len(values):
-            bounds = f"in [{low:g}, {high:g}]" if high < math.inf else f"finite and at least {low:g}"
+            bounds = f"in [{low:g}, {high:g}]" if high < _LARGEST else f"finite and at least {low:g}"
             raise UserError(f"{key} = {tuple(values)}: name different {kind.__name__}s, each {bounds}")
     for key in ("name", "sweep.name"):
         name = get(config, key)
@@ -299,6 +305,23 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.experiment == "compare":
         for arm in arms(config):
             check(arm)
+
+
+def _check_form(config: ml_collections.ConfigDict) -> None:
+    """A config file or a stored config may lack keys, or hold anything under them."""
+    found = flatten(config)
+    for key, meant in _defaults().items():
+        if key not in found:
+            raise UserError(f"the config has no key {key!r}: begin with poison_jax.config.default()")
+        kind = {float: int | float, tuple: tuple | list}.get(type(meant), type(meant))
+        fits = isinstance(found[key], kind) and isinstance(found[key], bool) == isinstance(meant, bool)
+        if meant is not None and not fits:
+            raise UserError(f"{key} = {found[key]!r}: must be of type {type(meant).__name__}")
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return flatten(default())
 
 
 def _check_poison(poison: ml_collections.ConfigDict) -> None:

@@ -96,7 +96,7 @@ class _Bench:
         fresh = {key: example for example in found if (key := repr(example)) not in self._seen}
         self._seen |= fresh.keys()
         problems = dict(zip(fresh, self._pool.map(check, fresh.values()), strict=True))
-        for key, example in fresh.items():
+        for example in fresh.values():
             self.chapter.count(example.kind)
         wrong = {key: problem for key, problem in problems.items() if problem}
         if wrong:
@@ -113,7 +113,7 @@ class _Bench:
         gone = "".join(f", without {name}" for name in example.gone)
         self.chapter.fail(
             f"{example.kind}: python {program} {shlex.join(arguments)[:600]}"
-            f"{' with ' + files[:1500] if files else ''}{gone}: {problem}"
+            f"{' with ' + files[:1500] if files else ''}{gone} ||| {problem}"
         )
 
     def refused(self, example: Example) -> str | None:

@@ -51,7 +51,7 @@ def _data(draw) -> tuple[dict[str, Any], dict[str, bytes | None], dict[str, Any]
     shape = (height, width, *([channels] if channels else []))
     classes, count = draw(st.integers(1, 5)), draw(st.integers(10, 40))
     of = {"shape": (height, width, channels or 1), "classes": classes}
-    settings = {"data.n_train": "none", "data.n_test": "none"}
+    settings = {"data.n_train": None, "data.n_test": None}
     names = draw(st.lists(st.sampled_from(_NAMES), min_size=classes, max_size=classes, unique=True))
     if channels in (0, 3) and draw(st.booleans()):
         names = [name.strip().replace("\n", "-") or f"x{i}" for i, name in enumerate(names)]
@@ -100,7 +100,8 @@ def _poison(draw, shape, size, classes) -> tuple[dict[str, Any], dict[str, bytes
         "poison.target": target,
         "poison.labels": draw(st.sampled_from(labels)),
     }
-    settings["poison.source"] = (target + 1) % classes
+    if settings["poison.labels"] == "source_specific":
+        settings["poison.source"] = (target + 1) % classes
     settings["poison.mode"] = draw(st.sampled_from(["stochastic", "deterministic"]))
     if trigger in ("l", "square"):
         margin = draw(st.integers(2 if shrinks else 0, min(h, w) - 1 - (2 if shrinks else 0)))

@@ -40,9 +40,10 @@ QUICK = {
 }
 
 
-def flags(settings: dict[str, Any], **others: Any) -> tuple[str, ...]:
-    """A run of seconds, some keys of its config set, as a command line."""
-    return tuple(f"--config.{key}={value}" for key, value in (QUICK | settings).items())
+def flags(settings: dict[str, Any]) -> tuple[str, ...]:
+    """A run of seconds, some keys of its config set, as a command line; None: left at its default."""
+    merged = QUICK | settings
+    return tuple(f"--config.{key}={value}" for key, value in merged.items() if value is not None)
 
 
 # --- overrides -------------------------------------------------------------------------------------
@@ -169,7 +170,6 @@ _COMBINATIONS = (
     {"poison.target": 10},
     {"poison.labels": "source_specific", "poison.source": 0},
     {"poison.labels": "source_specific", "poison.source": 10},
-    {"poison.source": 99},
     {"model.depth": 9},
     {"model.depth": 14, "model.block": "bottleneck"},
     {"data.n_train": 1439},
