@@ -241,12 +241,11 @@ _AT_LEAST = {
     "krr.ridge": 1e-9,
     "linear.picture": 0,
 }
+_LONGEST_NAME = 200  # bytes: what is appended to it must fit in a file's name
 _LARGEST = 3e38  # that a 32-bit number can hold
 _OPTIONAL = ("data.n_train", "data.n_test")
 _AT_MOST = {
     "seed": 2**32 - 1,
-    "model.depth": 10_000,
-    "model.width": 10_000,
     "poison.warp.k": 1000,
     "penalty.steps": 1000,
     "train.epochs": 1_000_000,
@@ -292,6 +291,10 @@ def check(config: ml_collections.ConfigDict) -> None:
         name = get(config, key)
         if not name or any(not (c.isalnum() or c in "-_.") for c in name) or name[0] == ".":
             raise UserError(f"{key} = {name!r}: use letters, digits, '-', '_' and '.'")
+        if len(name.encode()) > _LONGEST_NAME:
+            raise UserError(f"{key} = {name!r}: a file's name cannot be that long, use {_LONGEST_NAME} bytes")
+    if not all(isinstance(name, str) for name in config.krr.data):
+        raise UserError(f"krr.data = {tuple(config.krr.data)}: name data sets, or () for none")
     if config.spectrum.k > config.spectrum.num_iters:
         raise UserError(
             f"spectrum.k = {config.spectrum.k} exceeds spectrum.num_iters = {config.spectrum.num_iters}: "
@@ -416,7 +419,11 @@ def from_json(stored: dict, where: str) -> ml_collections.ConfigDict:
         UserError: it holds a key that this version does not know, or a value of another type.
     """
     config = default()
-    for key, value in flatten(ml_collections.ConfigDict(stored)).items():
+    try:
+        found = flatten(ml_collections.ConfigDict(stored))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: what it holds is no config: {error}") from None
+    for key, value in found.items():
         try:
             config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -434,7 +441,7 @@ def axes(config: ml_collections.ConfigDict) -> list[str]:
 
 def pin(config: ml_collections.ConfigDict, keys: Iterable[str]) -> None:
     """Takes what was named on the command line out of what runs differ in: it is meant for all of them."""
-    named = set(keys) & set(axes(config))
+    named = set(keys) & set(axes(config)) - {"experiment"}
     if named and config.experiment == "compare":
         config.experiment = "train"
     elif named:

@@ -20,33 +20,30 @@ from hypothesis.strategies import SearchStrategy
 from tests.faults import legal, malformed, malformed_files
 from tests.faults.chapter import ROOT, Chapter, ended_in_one_line, start
 from tests.faults.forks import Ended, Forks
-from tests.faults.malformed import HERE, Example, flags
+from tests.faults.malformed import HERE, ROOT_HERE, Example, flags
 from tests.faults.malformed_files import EVERY_FILE, RUN
 
-BAD = {
-    "overrides": malformed.overrides,
-    "configs": malformed.configs,
-    "arrays": malformed_files.arrays,
-    "folders": malformed_files.folders,
-    "runs": malformed_files.runs,
-}
-AT_ONCE = 6  # examples of each, in a round
+BAD = malformed.BAD | malformed_files.BAD
+AT_ONCE = 6  # examples in a round, all of a kind
 LONGEST = 800  # characters of a message
-SHRINKING = 60  # seconds for making a failure smaller
+STRIDE = 5  # from one kind to the next; no divisor of their number, so that all have their turn
+SHRINKING = 30  # seconds for making a failure smaller
 WORKERS = min(2, os.cpu_count() or 1)
 
 Check = Callable[[Example], str | None]  # what is wrong, if anything
 
 
 def run(chapter: Chapter) -> None:
-    """Rounds of some examples of each kind."""
+    """Rounds of some examples of a kind: bad ones thrice, legal ones, and so on."""
     bench = _Bench(chapter)
     try:
         bench.compare_with_processes()
         for number in chapter.rounds():
-            for name, strategy in BAD.items():
-                bench.go_through(name, strategy, number, bench.refused)
-            bench.go_through("legal", legal.runs, number, bench.completed)
+            if number % 4 == 3:
+                bench.go_through("legal", legal.runs, number, bench.completed)
+            else:
+                kind = list(BAD)[(number - number // 4) * STRIDE % len(BAD)]
+                bench.go_through(kind, BAD[kind], number, bench.refused)
     finally:
         bench.close()
 
@@ -147,7 +144,8 @@ class _Bench:
                 return None
             configs = list(folder.rglob("config.json"))
             if keep:
-                shutil.copytree(configs[0].parent, self.chapter.folder / keep)
+                pictures = shutil.ignore_patterns("*.png", "*.md")
+                shutil.copytree(configs[0].parent, self.chapter.folder / keep, ignore=pictures)
             for config in configs:
                 if problem := _unfinished(config.parent):
                     return problem
@@ -215,7 +213,7 @@ def _smallest(
 
 
 def _run(forks: Forks, folder: Path, example: Example) -> Ended:
-    arguments = [a.replace(HERE, str(folder)).replace("{root}", str(ROOT)) for a in example.arguments]
+    arguments = [a.replace(HERE, str(folder)).replace(ROOT_HERE, str(ROOT)) for a in example.arguments]
     return forks.run(example.program, arguments, folder, **example.variables)
 
 

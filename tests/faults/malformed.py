@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from poison_jax import config as config_lib
 
 HERE = "{here}"  # in an argument: the folder of the example
+ROOT_HERE = "{root}"  # in an argument: the folder of the project
 DEFAULTS = config_lib.flatten(config_lib.default())
 
 
@@ -48,7 +49,14 @@ def flags(settings: dict[str, Any]) -> tuple[str, ...]:
 
 # --- overrides -------------------------------------------------------------------------------------
 
+
+def evenly(*strategies: st.SearchStrategy) -> st.SearchStrategy:
+    """One of them, each as often; `one_of` would go by how many branches each has in its turn."""
+    return st.integers(0, len(strategies) - 1).flatmap(lambda i: strategies[i])
+
+
 _letters = st.text("abcxyz", min_size=1, max_size=8)
+_anything = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 _nasty = st.one_of(
     _letters,
     st.sampled_from(
@@ -65,7 +73,7 @@ _nasty = st.one_of(
             "\x85",
         ]
     ),
-    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30),
+    _anything,
     st.integers(1, 4).map(lambda n: "long " * 10**n),
     st.just("{config} %s %(x)s {0} \\n $HOME `id` <b>"),
 )
@@ -125,7 +133,7 @@ def _misspelt(draw) -> dict[str, Any]:
 
 
 _arms = st.one_of(
-    _not_tuples.filter(lambda text: text not in ("(1, 1)", "(True,)")),
+    _not_tuples.filter(lambda text: text not in ("(1, 1)", "(True,)", "(0.1\n,0.1)")),
     st.sampled_from(["()", "((),)", "(0.0, 'x')", "((1, 2),)", "(-1.0,)", "(1e999,)", "(None,)"]),
 )
 _axis_keys = st.one_of(
@@ -224,21 +232,18 @@ _strays = st.one_of(
     ),
 )
 
-overrides = st.one_of(
-    _bad_value().map(lambda bad: Example("overrides of the wrong type or range", flags(bad))),
-    _misspelt().map(lambda bad: Example("unknown keys", flags({}) + flags(bad)[len(QUICK) :])),
-    st.sampled_from(_COMBINATIONS).map(lambda bad: Example("values that contradict each other", flags(bad))),
-    _arms.map(
-        lambda bad: Example("malformed arms and grids", flags({"experiment": "compare", "compare.arms": bad}))
-    ),
-    _axis_keys.map(
-        lambda bad: Example("malformed arms and grids", flags({"experiment": "compare", "compare.key": bad}))
-    ),
-    _grids.map(
-        lambda bad: Example("malformed arms and grids", flags({"experiment": "sweep", "sweep.grids": bad}))
-    ),
-    _strays.map(lambda bad: Example("stray arguments and flags", flags({}) + bad)),
+_lists = evenly(
+    _arms.map(lambda bad: {"experiment": "compare", "compare.arms": bad}),
+    _axis_keys.map(lambda bad: {"experiment": "compare", "compare.key": bad}),
+    _grids.map(lambda bad: {"experiment": "sweep", "sweep.grids": bad}),
 )
+OVERRIDES = {
+    "values of the wrong type or range": _bad_value().map(flags),
+    "unknown keys": _misspelt().map(lambda bad: flags({}) + flags(bad)[len(QUICK) :]),
+    "values that contradict each other": st.sampled_from(_COMBINATIONS).map(flags),
+    "malformed arms and grids": _lists.map(flags),
+    "stray arguments and flags": _strays.map(lambda bad: flags({}) + bad),
+}
 
 
 # --- config files ----------------------------------------------------------------------------------
@@ -309,14 +314,23 @@ _REAL = (
     "configs/mnist_linear.py",
 )
 
-configs = st.one_of(
-    _sources.map(lambda source: Example("config files", (f"--config={HERE}/mine.py",), {"mine.py": source})),
-    st.tuples(_sources, _letters).map(
-        lambda both: Example("config files", (f"--config={HERE}/mine.py:{both[1]}",), {"mine.py": both[0]})
-    ),
-    st.just(Example("config files", (f"--config={HERE}/mine.py",), {"mine.py": None})),
-    _nasty.map(lambda name: Example("config files", (f"--config={HERE}/{name}",))),
-    st.tuples(st.sampled_from(_REAL), _nasty).map(
-        lambda both: Example("sizes of config files", (f"--config={'{root}'}/{both[0]}:{both[1] or ' '}x",))
-    ),
+_files = evenly(
+    st.tuples(st.just(f"{HERE}/mine.py"), _sources),
+    st.tuples(_letters.map(lambda size: f"{HERE}/mine.py:{size}"), _sources),
+    st.just((f"{HERE}/mine.py", None)),
 )
+_absent = _nasty.map(lambda name: (f"--config={HERE}/{name}",))
+_sizes = st.tuples(st.sampled_from(_REAL), _nasty).map(
+    lambda both: (f"--config={ROOT_HERE}/{both[0]}:{both[1] or ' '}x",)
+)
+
+BAD = {
+    kind: arguments.map(lambda a, kind=kind: Example(kind, a)) for kind, arguments in OVERRIDES.items()
+} | {
+    "config files": _files.map(
+        lambda both: Example("config files", (f"--config={both[0]}",), {"mine.py": both[1]})
+    ),
+    "config files that are not there": evenly(_absent, _sizes).map(
+        lambda arguments: Example("config files that are not there", arguments)
+    ),
+}

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.faults.malformed import DEFAULTS, HERE, Example, flags
+from tests.faults.malformed import DEFAULTS, HERE, Example, evenly, flags
 
 # --- arrays in .npz files --------------------------------------------------------------------------
 
@@ -154,12 +154,7 @@ _garbage = st.one_of(
 )
 _BY_PATH = {"data.name": f"{HERE}/mine.npz", "data.n_train": 8, "data.n_test": 2, "train.batch_size": 4}
 
-arrays = st.one_of(
-    _bad_arrays().map(
-        lambda bad: Example("data sets in .npz files", flags(_BY_PATH), {"mine.npz": npz(**bad)})
-    ),
-    _garbage.map(lambda bad: Example("data sets in .npz files", flags(_BY_PATH), {"mine.npz": bad})),
-)
+_arrays = evenly(_bad_arrays().map(lambda bad: npz(**bad)), _garbage)
 
 
 # --- folders of images, masks, pictures, tensorflow-datasets ---------------------------------------
@@ -260,33 +255,32 @@ _tfds = st.one_of(
     ),
 )
 
-folders = st.one_of(
-    st.sampled_from(_FOLDERS).map(lambda files: Example("folders of images", flags(_IN_FOLDER), files)),
+
+_folders = evenly(
+    st.sampled_from(_FOLDERS),
     st.tuples(st.sampled_from(sorted(_PICTURES)), _not_pictures).map(
-        lambda one: Example("folders of images", flags(_IN_FOLDER), _PICTURES | {one[0]: one[1]})
-    ),
-    _masks.map(
-        lambda content: Example(
-            "masks and pictures",
-            flags({"poison.trigger": "mask", "poison.mask": f"{HERE}/mask.npy"}),
-            {"mask.npy": content},
-        )
-    ),
-    _pictures.map(
-        lambda content: Example(
-            "masks and pictures",
-            flags({"poison.trigger": "blend", "poison.picture": f"{HERE}/picture.png"}),
-            {"picture.png": content},
-        )
-    ),
-    _tfds.map(
-        lambda files: Example(
-            "folders of tensorflow-datasets",
-            flags({"data.name": "mnist", "data.dir": f"{HERE}/tfds", "train.batch_size": 4}),
-            {f"tfds/{path}": content for path, content in files.items()},
-        )
+        lambda one: _PICTURES | {one[0]: one[1]}
     ),
 )
+
+
+def _of_data(kind: str, settings: dict[str, Any], files: dict[str, bytes | None]) -> Example:
+    return Example(kind, flags(settings), files)
+
+
+_MASK = {"poison.trigger": "mask", "poison.mask": f"{HERE}/mask.npy"}
+_BLEND = {"poison.trigger": "blend", "poison.picture": f"{HERE}/picture.png"}
+_PREPARED = {"data.name": "mnist", "data.dir": f"{HERE}/tfds", "train.batch_size": 4}
+DATA = {
+    "data sets in .npz files": (_BY_PATH, _arrays.map(lambda content: {"mine.npz": content})),
+    "folders of images": (_IN_FOLDER, _folders),
+    "masks": (_MASK, _masks.map(lambda content: {"mask.npy": content})),
+    "pictures": (_BLEND, _pictures.map(lambda content: {"picture.png": content})),
+    "folders of tensorflow-datasets": (
+        _PREPARED,
+        _tfds.map(lambda files: {f"tfds/{path}": content for path, content in files.items()}),
+    ),
+}
 
 
 # --- run directories and stores --------------------------------------------------------------------
@@ -447,9 +441,8 @@ def _of_lines(program: str, content: bytes | None, *, store: bool) -> Example:
     path = f"lines/sweeps/{name}.json" if store else f"lines/{name}.jsonl"
     out = "page.html" if program == "poison_jax.report" else "out"
     arguments = ("--runs", f"{HERE}/lines", "--out", f"{HERE}/{out}")
-    kind = {"poison_jax.report": "stores for the report", "poison_jax.records": "stores for the records"}
     return Example(
-        kind.get(program, "results for plots"),
+        "stores and lines of results",
         arguments,
         {path: content},
         (),
@@ -479,10 +472,16 @@ _SWEEPS = st.one_of(
 )
 _readers = st.sampled_from(["poison_jax.records", "poison_jax.report", "plots/claims.py", *_FIGURES])
 
-runs = st.one_of(
-    _for_analyse(),
-    _for_plots(),
-    _results(),
-    st.tuples(_readers, _lines).map(lambda both: _of_lines(*both, store=False)),
-    st.tuples(_readers, _SWEEPS).map(lambda both: _of_lines(*both, store=True)),
-)
+_stores = evenly(
+    st.tuples(_readers, _lines, st.just(False)), st.tuples(_readers, _SWEEPS, st.just(True))
+).map(lambda one: _of_lines(one[0], one[1], store=one[2]))
+
+BAD = {
+    kind: files.map(lambda files, kind=kind, settings=settings: _of_data(kind, settings, files))
+    for kind, (settings, files) in DATA.items()
+} | {
+    "run directories for analyse": _for_analyse(),
+    "run directories for plots": _for_plots(),
+    "results of other forms": _results(),
+    "stores and lines of results": _stores,
+}
