@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from tests.faults.chapter import QUICK, ROOT
 
 MEMORY = 12 << 30  # bytes of address space that a program may have
+COMPUTING = 60  # seconds of a processor that it may take; by the clock it takes longer on a busy machine
 # What the programs import; not those that `python -m` runs, which would be there twice.
 WARM = (
     *(f"poison_jax.{name}" for name in ("cli", "launch", "training", "cost", "grid", "sweep", "outcomes")),
@@ -35,7 +36,7 @@ WARM = (
 class Ended(NamedTuple):
     """How a program ended."""
 
-    returncode: int  # as of `subprocess.Popen`; -9 where it ran out of time
+    returncode: int  # as of `subprocess.Popen`; -9 or -24 where it ran out of time
     out: str
     err: str
     seconds: float
@@ -63,7 +64,7 @@ class Forks:
         )
 
     def run(
-        self, program: str, arguments: list[str], cwd: Path, *, seconds: float = 60, **variables: str
+        self, program: str, arguments: list[str], cwd: Path, *, seconds: float = 300, **variables: str
     ) -> Ended:
         """Runs a program to its end.
 
@@ -71,7 +72,7 @@ class Forks:
             program: `main.py` or another script of the repository, or the name of a module, as after `-m`.
             arguments: its command line.
             cwd: where it runs.
-            seconds: that it may take.
+            seconds: that it may take by the clock.
             variables: of its environment.
         """
         files = {name: str(self._folder / name) for name in ("out", "err")}
@@ -128,6 +129,7 @@ def _become(task: dict[str, Any]) -> None:
     os.chdir(task["cwd"])
     os.environ.update(task["variables"])
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (COMPUTING, COMPUTING))
     program = task["program"]
     status = 0
     try:

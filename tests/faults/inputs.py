@@ -264,6 +264,8 @@ def _unfinished(folder: Path) -> str | None:
         return f"no result: {error}"
     undefined = sorted(path for path, value in _leaves(result) if value is None)
     unexpected = [path for path in undefined if path not in legal.UNDEFINED]
+    if result["asr"] is None and {"robust_accuracy", "no_trigger_target_rate"} - set(undefined):
+        unexpected.append("asr")
     return f"not finite in result.json: {unexpected}" if unexpected else None
 
 
