@@ -15,7 +15,7 @@ import numpy as np
 
 from plots import cells, command, curves, lag, setting, tabular
 from poison_jax import records as records_lib
-from poison_jax.errors import UserError, one_line
+from poison_jax.errors import UserError
 from poison_jax.records import Record
 
 THETA, KAPPA, EPOCHS = lag.THETA, "penalty.kappa", "train.epochs"
@@ -212,7 +212,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for claims.md")
     parser.add_argument("--small", action="store_true", help="of the small grids")
     arguments = parser.parse_args(argv)
-    with one_line():
+    with command.one_line():
         suffix, held = command.SMALL if arguments.small else "", records_lib.names(arguments.runs)
         loaded: dict[str, list[Record]] = {}
 

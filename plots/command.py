@@ -1,7 +1,8 @@
 """How the scripts begin and end: what to draw from the command line, files out, one line if it cannot be."""
 
 import argparse
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib
@@ -9,9 +10,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from poison_jax import errors
 from poison_jax import files as files_lib
 from poison_jax import records as records_lib
-from poison_jax.errors import UserError, one_line
+from poison_jax.errors import UserError
 from poison_jax.records import Record
 from poison_jax.store import Run
 
@@ -63,6 +65,57 @@ def of_runs(
             if run.result() is None:
                 raise UserError(f"{run.path} holds no finished run: name finished runs' directories")
         print(*draw(arguments.runs, arguments.out))
+
+
+def of_each_run(
+    draw: Callable[[Run], list[Path]],
+    description: str,
+    together: Callable[[list[Run]], list[Path]] | None = None,
+    *,
+    finished: bool = True,
+    argv: list[str] | None = None,
+) -> None:
+    """`RUN ...`: draws every run into its directory, and several into one picture if there is such a thing.
+
+    Args:
+        draw: of a run.
+        description: of the script; its first line is shown.
+        together: of several.
+        finished: draw nothing of a run that is not.
+        argv: the command line, None for that of the process.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Run, metavar="RUN", help="a run's directory")
+    runs = parser.parse_args(argv).runs
+    for run in runs:
+        with one_line(str(run.path)):
+            if not (run.done if finished else run.path.is_dir()):
+                raise UserError(f"{run.path} holds no {'finished ' * finished}run: name a run's directory")
+            print(*draw(run))
+    if together and len(runs) > 1:
+        with one_line():
+            print(*together(runs))
+
+
+@contextlib.contextmanager
+def one_line(source: str = "what is stored") -> Iterator[None]:
+    """Within it what a user can mend ends the process with one line and status 2.
+
+    Args:
+        source: what is drawn; named where it is damaged.
+    """
+    with errors.one_line():
+        try:
+            yield
+        except UserError:
+            raise
+        except _DAMAGE as error:
+            said = f"{source} cannot be drawn ({type(error).__name__}: {error})"
+            raise UserError(f"{said}: it is damaged, or of another version; make it again") from None
+
+
+# What results that are damaged, or were not written by this project, make the code that draws them raise.
+_DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def save(figure: plt.Figure, out: Path, stem: str) -> list[Path]:

@@ -1,7 +1,6 @@
 """Figures 1 to 3 and Table 3 of a network, from its run: `python plots/features.py runs/<run> ...`."""
 
 import math
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -34,11 +33,12 @@ TARGET, OTHER = COLOURS[0], COLOURS[1]
 def draw(run: Run) -> list[Path]:
     """`figure1.png`, `figure2.png`, `figure3.png` and `table3.md` in the run's directory."""
     measured, setting = run.arrays("features"), _setting(run.config(), run.result() or {})
-    files = []
-    for name, function in (("figure1", _example), ("figure2", _planes), ("figure3", _classes)):
-        figure = function(measured, setting)
-        files += command.write(figure, run.path / f"{name}.png", dpi=110)
-    return files + command.save_text(_table(measured, setting), run.path, "table3")
+    functions = {"figure1": _example, "figure2": _planes, "figure3": _classes}
+    figures = {run.path / f"{name}.png": function(measured, setting) for name, function in functions.items()}
+    text = _table(measured, setting)
+    for file, figure in figures.items():  # once all of them can be drawn
+        command.write(figure, file, dpi=110)
+    return [*figures, *command.save_text(text, run.path, "table3")]
 
 
 def _setting(c, result):
@@ -274,5 +274,4 @@ def _table(measured, setting):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__, finished=False)

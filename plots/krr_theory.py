@@ -1,7 +1,6 @@
 """The pictures of the theory's run, drawn from its directory: `python plots/krr_theory.py runs/<run> ...`."""
 
 import contextlib
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -295,5 +294,4 @@ def _defence(file, setting, a):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__, finished=False)

@@ -1,6 +1,5 @@
 """Figures 4 and 5, and why the attack grows slowly, from a run: `python plots/mnist_linear.py runs/<run>`."""
 
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -190,5 +189,4 @@ def _rise(result, measured):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__)

@@ -3,7 +3,6 @@
 A picture for each run; of several runs also one of all of them, in the first one's directory.
 """
 
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -194,8 +193,4 @@ def _percent(value):
 
 
 if __name__ == "__main__":
-    runs = [Run(directory) for directory in sys.argv[1:]]
-    for run in runs:
-        print(*draw(run))
-    if len(runs) > 1:
-        print(*draw_all(runs))
+    command.of_each_run(draw, __doc__, draw_all)

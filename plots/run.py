@@ -1,6 +1,5 @@
 """The picture of one run, drawn from its directory: `python plots/run.py runs/<run> ...`."""
 
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -92,7 +91,9 @@ def _curves(axes, rows, result):
     plot(axes[0], "loss", "cross-entropy", **marker)
     if any(row["penalty"] for row in rows):
         plot(axes[0], "penalty", "gradient penalty", **marker)
-    axes[0].set(title="training objective (batch mean)", xlabel="epoch", yscale="log")
+    axes[0].set(title="training objective (batch mean)", xlabel="epoch")
+    if any((row["loss"] or 0) > 0 or (row["penalty"] or 0) > 0 for row in rows):
+        axes[0].set_yscale("log")
     plot(axes[1], "clean_accuracy", "clean accuracy", 100, **marker)
     plot(axes[1], "asr", "attack success rate", 100, color="tab:red", **marker)
     plot(axes[1], "no_trigger_target_rate", "target rate without trigger", 100, color="tab:gray", ls="--")
@@ -116,5 +117,4 @@ def _percent(value):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__)

@@ -30,7 +30,11 @@ def read_npz(source: str | os.PathLike | BinaryIO, *, most: int | None = None) -
         size, most = sum(member.file_size for member in archive.zip.infolist()), most or _memory()
         if size > most:
             raise ValueError(f"its arrays take {size / 2**30:,.1f} GiB, more than {most / 2**30:,.1f} GiB")
-        return {key: archive[key] for key in archive.files}
+        arrays = {key: archive[key] for key in archive.files}
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # NumPy hands out other members' bytes
+            raise ValueError(f"{key!r} is no array")
+    return arrays
 
 
 def _memory() -> int:

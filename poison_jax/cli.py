@@ -9,16 +9,17 @@ import contextlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from poison_jax import allocator, cache, distributed
 from poison_jax import config as config_lib
-from poison_jax.errors import CellsFailed, Interrupted, UserError
+from poison_jax.errors import CellsFailed, Interrupted, UserError, fail, printable
 
 
 def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -> None:
@@ -31,6 +32,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
         default: the one that is used if none is named.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.ERROR)  # of the libraries
     config = config_flags.DEFINE_config_file("config", None, "The experiment: a file, or file:size.")
     workdir = flags.DEFINE_string("workdir", "runs", "Where run directories are kept.")
     options = {
@@ -69,9 +71,13 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
             # --config.penalty.kappa=100 means that one
             config_lib.pin(config.value, config_flags.get_override_values(flags.FLAGS["config"]))
             return rest
-        except Exception as error:  # a config file is a program: it may raise anything
-            about = "" if isinstance(error, flags.Error) and _QUOTED not in str(error) else f"{file}: "
-            _fail(about + _one_line(error))
+        except KeyboardInterrupt:
+            _stopped()
+        except BaseException as error:  # a config file is a program: it may raise anything
+            if isinstance(error, SystemExit) and not _in_config_file(error):  # --help
+                raise
+            about = "" if isinstance(error, flags.Error) and _QUOTED not in _said(error) else f"{file}: "
+            fail(about + _one_line(error))
 
     def call(_) -> None:
         with ready(**{name: flag.value for name, flag in processes.items()}):
@@ -99,15 +105,14 @@ def ready(**processes: Any) -> Iterator[None]:
             print(error, file=sys.stderr)
             sys.exit(143)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on with what is not done", file=sys.stderr)
-            sys.exit(130)
+            _stopped()
         except CellsFailed as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
             sys.exit(1)
         except UserError as error:
-            _fail(str(error))
+            fail(error)
         except OSError as error:
-            _fail(f"{_one_line(error)}: free some space, or choose another --workdir")
+            fail(f"{_one_line(error)}: free some space, or choose another --workdir")
 
 
 _QUOTED = "Traceback (most recent call last)"
@@ -121,9 +126,28 @@ def _experiments(configs: Path) -> Iterator[str]:
             yield f"  {file.relative_to(configs.parent).as_posix():36s} {title}\n"
 
 
+def _stopped() -> NoReturn:
+    print("stopped; the same command goes on with what is not done", file=sys.stderr)
+    sys.exit(130)
+
+
+def _in_config_file(error: BaseException) -> bool:
+    """Whether it was raised while the config file ran."""
+    loader = str(Path(config_flags.__file__).parent)
+    return any(frame.filename.startswith(loader) for frame in traceback.extract_tb(error.__traceback__))
+
+
+def _said(error: BaseException) -> str:
+    """What an exception says; nothing where that fails in its turn."""
+    try:
+        return str(error.args[0] if isinstance(error, KeyError | AttributeError) and error.args else error)
+    except Exception:
+        return ""
+
+
 def _one_line(error: BaseException) -> str:
     """What an exception says, without a traceback that some library quoted into it."""
-    text = str(error.args[0]) if isinstance(error, KeyError | AttributeError) and error.args else str(error)
+    text = _said(error)
     text = text.replace("\\n", "\n").replace("\\'", "'")
     if _QUOTED in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
@@ -133,9 +157,3 @@ def _one_line(error: BaseException) -> str:
     if unknown := re.fullmatch(r"""["']+(\w+)["']+""", text):
         return f"no config key {unknown[1]!r}: see poison_jax/config.py"
     return text
-
-
-def _fail(message: str) -> None:
-    with contextlib.suppress(OSError):  # where stderr is a file on the disk that is full
-        print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)

@@ -149,6 +149,10 @@ def _npz(path: Path, split: str) -> Dataset:
     labelled = [arrays[key] for key in ("labels", "test_labels") if key in arrays]
     labelled = [labels for labels in labelled if np.issubdtype(labels.dtype, np.integer)]
     num_classes = 1 + max((int(labels.max()) for labels in labelled if labels.size), default=0)
+    if "class_names" not in arrays and num_classes > max(1000, sum(labels.size for labels in labelled)):
+        raise UserError(
+            f"{path}: labels run to {num_classes - 1}: number the classes from 0, or name them in class_names"
+        )
     names = tuple(str(name) for name in np.atleast_1d(arrays.get("class_names", np.arange(num_classes))))
     has_test = {"test_images", "test_labels"} <= arrays.keys()
     prefix = "test_" if split == "test" and has_test else ""

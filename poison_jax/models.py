@@ -84,11 +84,11 @@ def check_architecture(depth: int, block: str, width: int) -> None:
     if block not in _LAYERS_PER_BLOCK:
         raise UserError(f"model.block {block!r}: use basic or bottleneck")
     step = _LAYERS_PER_BLOCK[block]
-    if depth < step + 2 or (depth - 2) % step:
-        nearest = max(1, round((depth - 2) / step)) * step + 2
+    if not step + 2 <= depth <= LARGEST or (depth - 2) % step:
+        nearest = max(1, round((min(depth, LARGEST) - 2) / step)) * step + 2
         raise UserError(f"model.depth {depth}: {block} blocks need {step}n + 2, n >= 1; nearest is {nearest}")
-    if width < 1:
-        raise UserError(f"model.width {width}: use at least 1 channel")
+    if not 1 <= width <= LARGEST:
+        raise UserError(f"model.width {width}: use at least 1 channel, at most {LARGEST}")
 
 
 def parameter_count(variables: Variables) -> int:
@@ -104,6 +104,7 @@ def _init(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Va
     return jax.tree.map(lambda leaf: leaf.astype(module.param_dtype), variables)
 
 
+LARGEST = 10_000  # depth and width: no device holds more, and XLA ends the process that asks it to
 _LAYERS_PER_BLOCK = {"basic": 6, "bottleneck": 9}  # over the three stages
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

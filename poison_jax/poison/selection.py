@@ -36,7 +36,8 @@ def label_map(name: str, num_classes: int, *, target: int, source: int = 0) -> L
     """
     if name not in LABEL_MAPS:
         raise UserError(f"unknown label map {name!r}: use one of {', '.join(LABEL_MAPS)}")
-    for key, value in (("target", target), ("source", source)):
+    used = {"target": target} | ({"source": source} if name == "source_specific" else {})
+    for key, value in used.items():
         if not 0 <= value < num_classes:
             raise UserError(f"poison.{key} = {value}: the data have classes 0 to {num_classes - 1}")
     classes = np.arange(num_classes, dtype=np.int32)

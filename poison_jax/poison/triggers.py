@@ -88,6 +88,8 @@ def load_mask(path: str, height: int, width: int, channels: int) -> np.ndarray:
         raise UserError(f"poison.mask: {path!r} is not a readable .npy file: {error}") from None
     if mask.shape not in ((height, width), (height, width, channels)):
         raise UserError(f"poison.mask: {path!r} is {mask.shape}, the image {(height, width, channels)}")
+    if mask.dtype.kind not in "biuf" or not np.isfinite(mask).all():
+        raise UserError(f"poison.mask: {path!r} holds {mask.dtype}, not all of them finite numbers: use bool")
     mask = mask.astype(bool)
     if not mask.any():
         raise UserError(f"poison.mask: {path!r} marks no pixel")
