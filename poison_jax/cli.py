@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -111,6 +112,13 @@ def ready(**processes: Any) -> Iterator[None]:
             sys.exit(1)
         except UserError as error:
             fail(error)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            fail(
+                f"out of memory ({printable(error, 200)}): lower train.batch_size, spectrum.batch_size or "
+                "train.together, use more devices, or set model.remat; what was done is kept"
+            )
         except OSError as error:
             fail(f"{_one_line(error)}: free some space, or choose another --workdir")
 

@@ -91,6 +91,12 @@ def check_architecture(depth: int, block: str, width: int) -> None:
         raise UserError(f"model.width {width}: use at least 1 channel, at most {LARGEST}")
 
 
+def rough_parameter_count(depth: int, block: str, width: int) -> int:
+    """Parameters to a few percent, without making any: (1 + 4 + 16) w^2 over the stages, and so many each."""
+    blocks = (depth - 2) // _LAYERS_PER_BLOCK[block]
+    return blocks * 21 * width**2 * (18 if block == "basic" else 17)
+
+
 def parameter_count(variables: Variables) -> int:
     """Number of trained parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, checkpoint, console, data, evaluate, models, poison, store, train
+from poison_jax import augment, checkpoint, console, data, evaluate, models, poison, provenance, store, train
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
@@ -156,6 +156,14 @@ class Setup:
             value, devices = config_lib.get(c, key), self.mesh.size
             if value % devices:
                 raise UserError(f"{key} = {value} is not a multiple of the {devices} devices")
+        # Parameters, momentum and gradient, 4 bytes each, before any of them is asked for.
+        needed = 12 * models.rough_parameter_count(c.model.depth, c.model.block, c.model.width)
+        limit = provenance.device_memory()
+        if limit is not None and needed > limit:
+            raise UserError(
+                f"model.depth = {c.model.depth} and model.width = {c.model.width} need more than "
+                f"{needed / 2**30:,.0f} GiB, a device has {limit / 2**30:,.0f}: lower one of them"
+            )
         if min(self.input_shape[:2]) < 4:
             raise UserError(f"network inputs of {self.input_shape} are too small: use 4x4 pixels at least")
         dimension = int(np.prod(self.input_shape))

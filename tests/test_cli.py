@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import QUICK, needs_tfds
 
+from poison_jax import cli
 from poison_jax.store import Run
 
 pytestmark = pytest.mark.slow
@@ -210,6 +212,24 @@ def test_bad_config_file(source, pattern, tmp_path):
         file.write_text(source)
     refused(main(f"--workdir={tmp_path / 'runs'}", f"--config={file}"), re.escape(str(file)), pattern)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("no room"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating")],
+)
+def test_out_of_memory_is_one_line(error, capsys):
+    with pytest.raises(SystemExit) as stopped, cli.ready():
+        raise error
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory (")
+    assert "lower train.batch_size" in line
+
+
+def test_other_errors_of_the_runtime_keep_their_traceback():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), cli.ready():
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
 
 # --- bad disks ------------------------------------------------------------------------------------

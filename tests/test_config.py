@@ -415,6 +415,12 @@ def test_how_a_run_is_computed_is_not_its_identity(key):
         config_lib.arms(edited({"experiment": "compare", "compare.key": key, "compare.arms": (value,)}))
 
 
+def test_a_network_that_no_device_holds_is_refused_before_it_is_made(no_compute):
+    with pytest.raises(UserError) as error:
+        Setup(digits(model__width=9_000))
+    message(error, "model.width = 9000", "GiB", "lower one of them")
+
+
 @pytest.mark.parametrize("taken", [0, 1], ids=["first arm", "second arm"])
 def test_another_configs_run_is_left_alone(taken, tmp_path, no_compute):
     config = digits(experiment="compare", compare__arms=(0.0, 30.0))

@@ -25,6 +25,7 @@ def test_parameter_counts(depth, block, classes, count):
         lambda key: model.module.init(key, jnp.zeros((1, 32, 32, 3))), jax.random.key(0)
     )
     assert models.parameter_count(variables) == count
+    assert models.rough_parameter_count(depth, block, 16) == pytest.approx(count, rel=0.08)
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
