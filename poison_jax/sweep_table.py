@@ -11,6 +11,7 @@ from rich.table import Table
 from poison_jax import config as config_lib
 from poison_jax import console
 from poison_jax.board import Board
+from poison_jax.errors import UserError
 from poison_jax.files import Json
 from poison_jax.store import Run
 
@@ -64,8 +65,11 @@ class Progress:
         if state != "running":
             return float(state in ("done", "failed"))
         run = self._board.run(cell)
-        rows = run.metrics()
-        return 0.95 * rows[-1]["epoch"] / epochs if rows and (epochs := _epochs(run)) else 0.0
+        try:
+            rows = run.metrics()
+            return 0.95 * rows[-1]["epoch"] / epochs if rows and (epochs := _epochs(run)) else 0.0
+        except UserError:  # a damaged file: whoever does the cell says so and mends it
+            return 0.0
 
     def _left(self, progress: dict[str, float]) -> str:
         done = sum(progress.values()) - sum(self._first.values())
