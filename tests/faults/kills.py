@@ -12,6 +12,7 @@ from tests.faults import runs
 from tests.faults.chapter import Chapter
 
 EACH = 100  # kills of a training run, and of a sweep's processes, after which the chapter ends
+_KILLS = {"training": "kills of a training run", "sweep": "kills of a sweep's processes"}
 MOST = 15  # kills that one run or sweep meets: then it is let be
 
 
@@ -31,9 +32,6 @@ def run(chapter: Chapter) -> None:
                 return
     except runs.Stuck as error:
         chapter.fail(str(error))
-
-
-_KILLS = {"training": "kills of a training run", "sweep": "kills of a sweep's processes"}
 
 
 def _training(chapter: Chapter, own: runs.Runs, workdir: Path, kills: int) -> None:
@@ -80,6 +78,8 @@ def _sweep(chapter: Chapter, own: runs.Runs, workdir: Path, kills: int) -> None:
                 chapter.count(f"kills of {whom}", killed)
                 chapter.count(f"killed {moment}")
             _see_results(chapter, workdir, results)
+            if whom == "whole sweeps" and not runs.workers(workdir):  # nobody is left who writes
+                _check_whole(chapter, workdir)
             for problem in supervisors.problems():
                 chapter.fail(problem)
         if not supervisors.running:
@@ -126,7 +126,7 @@ class _Supervisors:
         if whom == "workers":
             return sum(runs.kill(worker) for worker in chapter.random.sample(workers, min(1, len(workers))))
         alive = [process for process in self.running if process.poll() is None]
-        victims = alive if whom == "whole sweeps" else chapter.random.sample(alive, 1)
+        victims = alive if whom == "whole sweeps" else chapter.random.sample(alive, min(1, len(alive)))
         for process in victims:
             process.kill()
             self.running.remove(process)
