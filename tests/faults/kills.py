@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults import runs
@@ -80,8 +79,6 @@ def _sweep(chapter: Chapter, own: runs.Runs, workdir: Path, kills: int) -> None:
             _see_results(chapter, workdir, results)
             if whom == "whole sweeps" and not runs.workers(workdir):  # nobody is left who writes
                 _check_whole(chapter, workdir)
-            for problem in supervisors.problems():
-                chapter.fail(problem)
         if not supervisors.running:
             supervisors.start()
         for process in supervisors.running:
@@ -103,7 +100,6 @@ class _Supervisors:
         self._own, self._workdir = own, workdir
         self.running: list[subprocess.Popen] = []
         self._started: list[subprocess.Popen] = []
-        self._said: list[str] = []
 
     def __enter__(self):
         return self
@@ -130,16 +126,11 @@ class _Supervisors:
         for process in victims:
             process.kill()
             self.running.remove(process)
+        others = [worker for worker in workers if whom == "whole sweeps" and runs.kill(worker)]
+        for process in victims:
             _, err = runs.output(process)
-            if err and process.returncode == -signal.SIGKILL:
-                self._said.append(f"a sweep said before it was killed: {err[-800:]!r}")
-        others = workers if whom == "whole sweeps" else []
-        return len(victims) + sum(runs.kill(worker) for worker in others)
-
-    def problems(self) -> Iterator[str]:
-        """What those that were killed had said."""
-        while self._said:
-            yield self._said.pop()
+            chapter.check(not err, f"a sweep said before it was killed: {err[-800:]!r}")
+        return len(victims) + len(others)
 
 
 # --- moments --------------------------------------------------------------------------------------
