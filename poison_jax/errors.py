@@ -28,8 +28,11 @@ class Damaged(UserError):
     """
 
     def __init__(self, where: object, reason: str, advice: str = "move it away"):
-        super().__init__(f"{where} {reason}: {advice}")
+        super().__init__(where, reason, advice)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return "{} {}: {}".format(*self.args)
 
 
 class CellsFailed(Exception):

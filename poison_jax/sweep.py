@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -168,23 +168,38 @@ def _check_inputs(cells: list[grid.Cell]) -> None:
     configs = [kind[0].config for kind in grid.kinds(cells)]
     if unlike := [config.to_dict() for config in configs if config.experiment == "train"]:
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, spawn, initializer=stop_with, initargs=(os.getpid(),)) as pool:
-            try:
-                pool.submit(_set_up, unlike).result()
-            except BrokenProcessPool:
-                raise UserError(
-                    "the process that looks at the data was killed, maybe for its memory: start again"
-                ) from None
+        answer, told = spawn.Pipe(duplex=False)
+        process = spawn.Process(target=_set_up, args=(told, os.getpid(), unlike))
+        process.start()
+        told.close()
+        try:
+            error = answer.recv()
+        except EOFError:
+            raise UserError(
+                "the process that looks at the data was killed, maybe for its memory: start again"
+            ) from None
+        finally:
+            process.join()
+        if error:
+            raise error
 
 
-def _set_up(configs: list[store.Json]) -> None:
-    import jax
+def _set_up(answer: Connection, parent: int, configs: list[store.Json]) -> None:
+    """Tells the parent what is wrong with the configs, or None."""
+    stop_with(parent)
+    try:
+        import jax
 
-    from poison_jax.setup import Setup
+        from poison_jax.setup import Setup
 
-    jax.config.update("jax_platforms", "cpu")
-    for config in configs:
-        Setup(config_lib.from_json(config, "sweep"))
+        jax.config.update("jax_platforms", "cpu")
+        for config in configs:
+            Setup(config_lib.from_json(config, "sweep"))
+    except BaseException as error:
+        error.add_note(traceback.format_exc())
+        answer.send(error)
+    else:
+        answer.send(None)
 
 
 class Processes:

@@ -201,7 +201,7 @@ def test_a_worker_whose_log_is_on_the_full_disk(tmp_path, monkeypatch):
     assert sweep._last_line(log) == "no"
 
 
-def killed(_):
+def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -79,7 +79,7 @@ class Runs:
                 began = time.monotonic()
                 if not self.end(self.start(kind, shared / kind), kind, "undisturbed"):
                     raise Stuck(f"without a {kind} that succeeds there is nothing to compare with")
-                self.seconds[kind] = 0.6 * (time.monotonic() - began)  # the others find it compiled
+                self.seconds[kind] = (time.monotonic() - began) / 2  # the others find it compiled
                 self.undisturbed[kind] = outcome(shared / kind)
 
     def start(self, kind: str, workdir: Path, cache: Path | None = None) -> subprocess.Popen:
