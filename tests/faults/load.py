@@ -68,7 +68,7 @@ def _deep(chapter: Chapter, *, steps: int, depth: int) -> None:
         arguments.append(f"--config.data.name={_random_images(chapter.folder)}")
     seen = _watched(chapter, "deep", steps, arguments, status=143, flags="")
     if seen:
-        _measure(chapter, f"PreResNet-{depth}, 50,000 images", seen, settled=20)
+        _measure(chapter, f"PreResNet-{depth}, 50,000 images", seen, settled=20, growth=16)
         chapter.count("steps on 50,000 images", len(seen))
 
 
@@ -79,7 +79,9 @@ def _epochs(chapter: Chapter, *, epochs: int) -> None:
     if not seen:
         return
     first = seen[4 * epochs // 5 :][0]
-    _measure(chapter, f"{epochs} epochs with a checkpoint each", seen, settled=len(seen) // 5)
+    # TensorStore (0.1.86) leaks the statistics that orbax asks it for at every save: 4 MiB in 90 epochs.
+    growth = 16 + 0.1 * epochs
+    _measure(chapter, f"{epochs} epochs with a checkpoint each", seen, settled=len(seen) // 5, growth=growth)
     for what in ("threads", "files"):
         chapter.check(
             seen[-1][what] <= first[what] + 2,
@@ -89,18 +91,16 @@ def _epochs(chapter: Chapter, *, epochs: int) -> None:
     chapter.count("epochs", epochs)
 
 
-def _measure(chapter: Chapter, of: str, seen: list[dict], *, settled: int) -> None:
-    """Memory must stay where it is once training has `settled`: within a hundredth, or 16 MiB."""
+def _measure(chapter: Chapter, of: str, seen: list[dict], *, settled: int, growth: float) -> None:
+    """After `settled` steps memory must stay where it is, within so many MiB of `growth`."""
     memory = [look["memory"] for look in seen]
     seconds = (seen[-1]["seconds"] - seen[settled]["seconds"]) / (len(seen) - 1 - settled)
     chapter.measured[f"{of}: seconds a step"] = f"{seconds:.3g}"
     chapter.measured[f"{of}: MiB after {settled} steps, and after {len(seen)}"] = (
         f"{memory[settled - 1]:.0f}, {memory[-1]:.0f}"
     )
-    growth = memory[-1] - memory[settled - 1]
-    chapter.check(
-        growth < max(16, memory[-1] / 100), f"{of}: grew by {growth:.0f} MiB after the first {settled} steps"
-    )
+    grew = memory[-1] - memory[settled - 1]
+    chapter.check(grew < growth, f"{of}: grew by {grew:.0f} MiB after the first {settled} steps")
 
 
 def _watched(

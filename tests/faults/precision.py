@@ -2,7 +2,7 @@
 
 Every run goes through `main.py` and is judged by what it leaves. Where the order of sums is the same the bits
 must be; elsewhere rounding may differ, and training spreads it: a tame learning rate keeps that within the
-bounds, which are some thirty times what was measured when they were written.
+bounds, which are ten times and more what was measured when they were written.
 """
 
 import socket
@@ -59,8 +59,9 @@ class Bounds(NamedTuple):
 
 
 SAME = Bounds(0, 0, 0, 0, 0)
-FLOAT32 = Bounds(1e-4, 1e-4, 0.02, 3e-3, 3e-3)
-BFLOAT16 = Bounds(0.1, 0.05, 0.1, 0.5, 0.3)
+SUMS = Bounds(1e-6, 1e-6, 0, 1e-5, 1e-5)  # in another order
+FLOAT32 = Bounds(3e-4, 1e-4, 0.02, 0.01, 0.01)  # against float64
+BFLOAT16 = Bounds(0.02, 0.003, 0.05, 0.15, 0.15)  # against float32
 
 
 def run(chapter: Chapter) -> None:
@@ -83,15 +84,13 @@ def run(chapter: Chapter) -> None:
     _diverges_later(chapter)
     _needs_x64(chapter)
     _compare(chapter, "bfloat16", single, trained("bfloat16", {"model.dtype": "bfloat16"}), BFLOAT16)
-    _compare(chapter, "float32 with x64 enabled", single, trained("enabled", **X64), SAME)
+    _compare(chapter, "float32 with x64 enabled", single, trained("enabled", **X64), SUMS)
     two = trained("2 devices", XLA_FLAGS=_devices(2))
-    _compare(chapter, "2 devices", single, two, FLOAT32)
-    _compare(chapter, "8 devices", single, trained("8 devices", XLA_FLAGS=_devices(8)), FLOAT32)
+    _compare(chapter, "2 devices", single, two, SUMS)
+    _compare(chapter, "8 devices", single, trained("8 devices", XLA_FLAGS=_devices(8)), SUMS)
     _compare(chapter, "two processes, against one with 2 devices", two, trained.by_two("processes"), SAME)
     batches = trained("batches", {"spectrum.batch_size": 48})
-    _compare(
-        chapter, "another batch size of the spectrum", single, batches, FLOAT32._replace(params=0, loss=0)
-    )
+    _compare(chapter, "another batch size of the spectrum", single, batches, SUMS._replace(params=0, loss=0))
     _evaluation(chapter)
 
 
@@ -180,8 +179,8 @@ def _compare(chapter: Chapter, what: str, one: Outcome | None, other: Outcome | 
         ),
         overlap=abs(one.result["overlap"][0] - other.result["overlap"][0]),
     )
-    chapter.measured[what] = ", ".join(f"{name} {value:.1e}" for name, value in found._asdict().items())
     for name, value, bound in zip(Bounds._fields, found, bounds, strict=True):
+        chapter.measured[f"{what}: {name}"] = f"{value:.1e}"
         chapter.check(value <= bound, f"{what}: {name} differ by {value:.2g}, more than {bound:g}")
 
 
