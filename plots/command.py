@@ -10,8 +10,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from poison_jax import errors
+from poison_jax import files as files_lib
 from poison_jax import records as records_lib
-from poison_jax.errors import UserError, fail
+from poison_jax.errors import UserError
 from poison_jax.records import Record
 from poison_jax.store import Run
 
@@ -102,15 +104,16 @@ def one_line(source: str = "what is stored") -> Iterator[None]:
     Args:
         source: what is drawn; named where it is damaged.
     """
-    try:
-        yield
-    except UserError as error:
-        fail(error)
-    except OSError as error:
-        fail(f"{error}: free some space, or choose another place")
-    except _DAMAGE as error:
-        said = f"{type(error).__name__}: {error}"
-        fail(f"{source} cannot be drawn ({said}): it is damaged, or of another version; make it again")
+    with errors.one_line():
+        try:
+            yield
+        except UserError:
+            raise
+        except _DAMAGE as error:
+            said = f"{type(error).__name__}: {error}"
+            raise UserError(
+                f"{source} cannot be drawn ({said}): it is damaged, or of another version; make it again"
+            ) from None
 
 
 # What results that are damaged, or were not written by this project, make the code that draws them raise.
@@ -120,18 +123,24 @@ _DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 def save(figure: plt.Figure, out: Path, stem: str) -> list[Path]:
     """Writes `<stem>.png` and `<stem>.pdf`; the same figure is the same bytes."""
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"{stem}.png", out / f"{stem}.pdf"]
-    figure.savefig(files[0], dpi=110)
-    figure.savefig(files[1], metadata={"CreationDate": None})
+    return write(figure, out / f"{stem}.png", out / f"{stem}.pdf", dpi=110)
+
+
+def write(figure: plt.Figure, *files: Path, dpi: int) -> list[Path]:
+    """Writes a figure into each of the files, whole or not at all, and closes it."""
+    for file in files:
+        metadata = {"CreationDate": None} if file.suffix == ".pdf" else None
+        with files_lib.replacing(file) as stream:
+            figure.savefig(stream, format=file.suffix[1:] or None, dpi=dpi, metadata=metadata)
     plt.close(figure)
-    return files
+    return list(files)
 
 
 def save_text(text: str, out: Path, stem: str) -> list[Path]:
     """Writes `<stem>.md`."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{stem}.md"
-    file.write_text(text, encoding="utf-8")
+    files_lib.write(file, text.encode())
     return [file]
 
 

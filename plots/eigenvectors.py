@@ -172,9 +172,8 @@ def _percent(value):
 
 
 def _save(figure, file):
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
-    return file
+    (written,) = command.write(figure, file, dpi=110)
+    return written
 
 
 def main(arguments: list[str] | None = None) -> None:

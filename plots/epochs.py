@@ -50,9 +50,7 @@ def draw(runs: list[Run], file: Path) -> list[Path]:
         f"{c['data']['name']}, {count} training images, PreResNet-{c['model']['depth']}, "
         f"{c['poison']['trigger']} trigger, {c['poison']['mode']} poison"
     )
-    figure.savefig(file, dpi=100)
-    plt.close(figure)
-    return [file]
+    return command.write(figure, file, dpi=100)
 
 
 def _strength(result):

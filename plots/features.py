@@ -34,13 +34,15 @@ def draw(run: Run) -> list[Path]:
     """`figure1.png`, `figure2.png`, `figure3.png` and `table3.md` in the run's directory."""
     measured, setting = run.arrays("features"), _setting(run.config(), run.result() or {})
     functions = {"figure1": _example, "figure2": _planes, "figure3": _classes}
-    figures = {run.path / f"{name}.png": function(measured, setting) for name, function in functions.items()}
-    table, text = run.path / "table3.md", _table(measured, setting)
-    for file, figure in figures.items():  # once all of them can be drawn
-        figure.savefig(file, dpi=110)
-        plt.close(figure)
-    table.write_text(text, encoding="utf-8")
-    return [*figures, table]
+    # All are drawn before the first is written: damage is then noticed in time.
+    figures = {name: function(measured, setting) for name, function in functions.items()}
+    table = _table(measured, setting)
+    files = [
+        file
+        for name, figure in figures.items()
+        for file in command.write(figure, run.path / f"{name}.png", dpi=110)
+    ]
+    return files + command.save_text(table, run.path, "table3")
 
 
 def _setting(c, result):

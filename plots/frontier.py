@@ -47,9 +47,7 @@ def draw(runs: list[Run], file: Path) -> list[Path]:
         f"{c['data']['name']}, {count} images, PreResNet-{c['model']['depth']}, "
         f"{c['train']['epochs']} epochs, {c['poison']['trigger']} trigger, {c['poison']['mode']} poison"
     )
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
-    return [file]
+    return command.write(figure, file, dpi=110)
 
 
 def _row(result):

@@ -56,8 +56,7 @@ def _page(file, title, rows, columns, *, legend_columns=1):
         axis.grid(alpha=0.3)
         axis.title.set_fontsize(10)
         axis.legend(fontsize=8, ncols=legend_columns)
-    figure.savefig(file, dpi=100)
-    plt.close(figure)
+    command.write(figure, file, dpi=100)
 
 
 def _positive(values):

@@ -24,8 +24,7 @@ def draw(run: Run) -> list[Path]:
         "rise.png": _rise(result, measured),
     }
     for name, figure in figures.items():
-        figure.savefig(run.path / name, dpi=90)
-        plt.close(figure)
+        command.write(figure, run.path / name, dpi=90)
     return [run.path / name for name in figures]
 
 

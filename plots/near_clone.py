@@ -66,9 +66,8 @@ def _save(figure, axes, run, name="near_clone.png"):
         axis.legend(fontsize=8, framealpha=0.9)
         for line in (axis.xaxis, axis.yaxis):
             _ticks(line)
-    figure.savefig(run.path / name, dpi=100)
-    plt.close(figure)
-    return run.path / name
+    (written,) = command.write(figure, run.path / name, dpi=100)
+    return written
 
 
 def _ticks(line):

@@ -26,9 +26,7 @@ def draw(run: Run) -> list[Path]:
     _eigenvectors(middle.subplots(1, columns), spectrum, result)
     _curves(bottom.subplots(1, 3), run.metrics(), result)
     file = run.path / "figure.png"
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
-    return [file]
+    return command.write(figure, file, dpi=110)
 
 
 def _title(figure, result):

@@ -5,7 +5,9 @@ import time
 from pathlib import Path
 
 from poison_jax import records
-from poison_jax.store import Json, Run, read_json, write_json
+from poison_jax.errors import Damaged
+from poison_jax.files import Json, read_json, write_json
+from poison_jax.store import Run
 
 
 class Board:
@@ -44,6 +46,14 @@ class Board:
         if run.claimed:
             return "running"
         return "failed" if run.deaths >= self.attempts else "waiting"
+
+    def recover(self) -> None:
+        """Sets damaged results aside: their cells wait again, and go on from their last checkpoints."""
+        for cell in self.cells:
+            try:
+                self.run(cell).result()
+            except Damaged:
+                self.run(cell).finished()
 
     def waiting(self, passed: set[str], most: int = 1) -> list[str]:
         """The next cells to be done, those passed over left out: `most`, or as many as there are."""

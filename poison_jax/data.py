@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from poison_jax import cache
+from poison_jax import cache, console
 from poison_jax.arrays import read_npz
 from poison_jax.errors import UserError
 
@@ -238,6 +238,8 @@ def _tfds(name: str, split: str, data_dir: str | None) -> Dataset:
     if (dataset := _read_cache(file)) is None:
         with cache.lock(file):  # of many processes that start together one decodes
             if (dataset := _read_cache(file)) is None:
+                if file.exists():
+                    console.warn(f"{file} is damaged: decoded again")
                 dataset = _decode(folder, name, split)
                 _write_cache(file, dataset)
     return dataset
@@ -280,7 +282,7 @@ def _read_cache(file: Path) -> Dataset | None:
         names = tuple(str(name) for name in arrays["class_names"])
         return Dataset(arrays["images"], arrays["labels"], arrays["ids"], len(names), names)
     except Exception:
-        return None  # absent or damaged: decode again
+        return None
 
 
 def _write_cache(file: Path, dataset: Dataset) -> None:

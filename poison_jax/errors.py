@@ -1,6 +1,8 @@
 """The exceptions that the command line turns into one line and an exit status, and that line."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 
@@ -14,6 +16,20 @@ class UserError(ValueError):
 
 class Busy(UserError):
     """Another process is working on it."""
+
+
+class Damaged(UserError):
+    """A file is not as it was written.
+
+    Args:
+        where: the file, perhaps with a line's number.
+        reason: what is wrong with it, a predicate: "does not match its checksum".
+        advice: what to do about it.
+    """
+
+    def __init__(self, where: object, reason: str, advice: str = "move it away"):
+        super().__init__(f"{where} {reason}: {advice}")
+        self.reason = reason
 
 
 class CellsFailed(Exception):
@@ -43,3 +59,14 @@ def printable(text: object, most: int = 500) -> str:
     if len(line) > most:
         line = f"{line[: most // 2]} ... {line[-(most // 2) :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Within it what a user can mend ends the process with one line and status 2."""
+    try:
+        yield
+    except UserError as error:
+        fail(error)
+    except OSError as error:
+        fail(f"{error}: free some space, or choose another folder")

@@ -11,7 +11,8 @@ from poison_jax import config as config_lib
 from poison_jax import records
 from poison_jax.board import Board
 from poison_jax.errors import UserError
-from poison_jax.store import Json, Run
+from poison_jax.files import Json
+from poison_jax.store import Run
 
 STATES = ("done", "running", "failed", "waiting", "unfinished", "damaged")
 
@@ -92,8 +93,6 @@ def _of_record(record: records.Record) -> Outcome:
 
 
 def _of_cell(board: Board, name: str, overrides: Json) -> Outcome:
-    if Path(name).name != name:
-        raise UserError(f"{name!r} is no name of a run: the sweep's file is damaged, move it away")
     outcome = _of_run(board.run(name), overrides)
     if outcome.state not in ("running", "unfinished"):
         return outcome

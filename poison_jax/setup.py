@@ -7,10 +7,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, console, data, evaluate, models, poison, store, train
+from poison_jax import augment, checkpoint, console, data, evaluate, models, poison, store, train
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
-from poison_jax.checkpoint import Checkpoints
 from poison_jax.errors import UserError
 
 
@@ -187,9 +186,7 @@ def restore(run: store.Run, **changes: Any) -> tuple[Setup, train.TrainState]:
     config_lib.check(config)
     setup = Setup(config)
     fresh = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
-    checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
-    restored = checkpoints.restore(fresh)
-    checkpoints.close()
+    restored = checkpoint.newest(run.checkpoints, fresh, warn=console.warn)
     if restored is None:
         raise UserError(f"{run.checkpoints} holds no whole checkpoint")
     return setup, restored[0]

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -77,8 +78,8 @@ def run(
     base = config_lib.single(config, config.sweep.of).to_dict()
     described = [{"run": cell.run, "overrides": cell.overrides} for cell in cells]
     records.write_sweep(Path(workdir), records.Sweep(config.sweep.name, base, described))
-    records.load(Path(workdir), config.sweep.name)  # damaged results are said now, not in the end
     board = Board(Path(workdir), config.sweep.name, config.sweep.attempts)
+    board.recover()
     board.folder.mkdir(exist_ok=True)
     if retry:
         for cell in board.cells:
@@ -169,7 +170,12 @@ def _check_inputs(cells: list[grid.Cell]) -> None:
             unlike.setdefault(config.to_json(), cell.config.to_dict())
     if unlike:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            pool.submit(_set_up, list(unlike.values())).result()
+            try:
+                pool.submit(_set_up, list(unlike.values())).result()
+            except BrokenProcessPool:
+                raise UserError(
+                    "the process that looks at the data was killed, maybe for its memory: start again"
+                ) from None
 
 
 def _set_up(configs: list[store.Json]) -> None:

@@ -11,7 +11,8 @@ from rich.table import Table
 from poison_jax import config as config_lib
 from poison_jax import console
 from poison_jax.board import Board
-from poison_jax.store import Json, Run
+from poison_jax.files import Json
+from poison_jax.store import Run
 
 ROWS = 200  # of the table at the end, at most
 

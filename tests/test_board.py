@@ -1,11 +1,10 @@
 """What cells are done, running, failed or waiting."""
 
-import json
 import os
 
 import pytest
 
-from poison_jax import records, store
+from poison_jax import files, records
 from poison_jax.board import Board
 from poison_jax.errors import UserError
 
@@ -82,11 +81,10 @@ def test_what_is_no_cells_identity_may_change(board, tmp_path):
     [
         (lambda content: content | {"format": 99}, "format 99.*update poison_jax"),
         (lambda content: {"format": 1}, "does not say what its cells are"),
-        (lambda content: [], "not a JSON object"),
     ],
 )
 def test_a_sweeps_file_that_cannot_be_read(board, tmp_path, change, words):
     file = tmp_path / "sweeps" / "toy.json"
-    file.write_text(json.dumps(change(store.read_json(file))))
+    files.write_json(file, change(files.read_json(file)))
     with pytest.raises(UserError, match=words):
         Board(tmp_path, "toy", attempts=2)

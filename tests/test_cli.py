@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from conftest import QUICK, needs_tfds
 
+from poison_jax.store import Run
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
@@ -112,7 +114,7 @@ def test_run_leaves_its_files(finished):
 
 def test_result_is_complete(finished):
     _, run = finished
-    result = json.loads((run / "result.json").read_text())
+    result = Run(run).result()
     for name in "clean_accuracy", "asr", "asr_incl_target", "robust_accuracy", "no_trigger_target_rate":
         assert 0 <= result[name] <= 1, name
     assert len(result["eigenvalues"]) == len(result["residuals"]) == len(result["overlap"]) == 2
@@ -121,7 +123,7 @@ def test_result_is_complete(finished):
     assert min(result["residuals"]) >= 0
     assert np.argmax(np.abs(result["overlap"])) == result["max_overlap_index"]
     assert result["wall_seconds"] > 0
-    assert result["config"] == json.loads((run / "config.json").read_text())
+    assert result["config"] == Run(run).config()
     assert {"python", "jax", "flax", "numpy"} <= result["versions"].keys()
     assert "cpu" in result["device"]
     with np.load(run / "spectrum.npz", allow_pickle=False) as spectrum:

@@ -1,6 +1,5 @@
 """The config, the files in configs/, and what is refused before anything is computed or written."""
 
-import json
 import math
 import re
 import runpy
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import experiment, store, train
+from poison_jax import experiment, files, store, train
 from poison_jax.errors import UserError
 from poison_jax.setup import Setup
 
@@ -422,7 +421,7 @@ def test_another_configs_run_is_left_alone(taken, tmp_path, no_compute):
     arm = config_lib.arms(config)[taken]
     run = store.open_run(tmp_path, arm.name, arm.to_dict(), config_lib.not_identity(arm))
     file = run.path / "config.json"
-    file.write_text(json.dumps(arm.to_dict() | {"seed": 1}))
+    files.write_json(file, arm.to_dict() | {"seed": 1})
     before = file.read_bytes()
     with pytest.raises(UserError) as error:
         experiment.run(config, str(tmp_path))

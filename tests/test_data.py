@@ -314,11 +314,12 @@ def test_decoding_is_that_of_tensorflow_datasets(cache):
 
 @needs_tfds
 @damaged
-def test_cache(cache, monkeypatch, damage):
+def test_cache(cache, monkeypatch, capsys, damage):
     decoded = data.load("cifar100", "test")
     (file,) = kept(cache)
     file.write_bytes(damage(file.read_bytes()))
     assert_same(data.load("cifar100", "test"), decoded)  # decoded again, and the cache mended
+    assert capsys.readouterr().err == f"warning: {file} is damaged: decoded again\n"
     monkeypatch.setattr(data, "_decode", lambda *_: pytest.fail("decoded in spite of the cache"))
     assert_same(data.load("cifar100", "test"), decoded)
     assert kept(cache) == [file]

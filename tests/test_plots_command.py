@@ -1,6 +1,8 @@
 """How the scripts begin and end."""
 
+import matplotlib.pyplot as plt
 import pytest
+from matplotlib.figure import Figure
 
 from plots import command
 from poison_jax import store
@@ -28,6 +30,26 @@ def test_of_runs(tmp_path, capsys):
     assert [str(file) for _, file in drawn] == [str(tmp_path / "x.png"), "all.png"]
     assert drawn[0][0][0].path == run.path
     assert capsys.readouterr().out == f"{tmp_path / 'x.png'}\nall.png\n"
+
+
+def test_a_figure_is_whole_or_as_it_was(tmp_path, monkeypatch):
+    """And the same figure is the same bytes."""
+    files, before = [tmp_path / "x.png", tmp_path / "x.pdf"], []
+    for _ in range(2):
+        assert command.save(plt.figure(), tmp_path, "x") == files
+        before.append([file.read_bytes() for file in files])
+    assert before[0] == before[1]
+
+    def cut_off(self, stream, **options):
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", cut_off)
+    with pytest.raises(OSError, match="No space"):
+        command.save(plt.figure(), tmp_path, "x")
+    plt.close("all")
+    assert [file.read_bytes() for file in files] == before[0]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
 
 
 def test_help_says_what_is_drawn(capsys):
