@@ -201,8 +201,20 @@ def test_batch_must_suit_the_devices(tmp_path):
         (None, "[Nn]o "),
         ("config = {}\n", "get_config"),
         ("def get_config():\n    raise RuntimeError('out of cheese')\n", "out of cheese"),
+        ("def get_config():\n    raise SystemExit('out of \\x1b[31mcheese')\n", r"out of \\x1b\[31mcheese"),
+        ("raise BaseException\n", "BaseException"),
+        ("class E(Exception):\n    def __str__(self):\n        raise self\nraise E\n", "E"),
+        ("def get_config():\n    pass\n", "get_config"),
     ],
-    ids=["does not exist", "no get_config", "raises"],
+    ids=[
+        "does not exist",
+        "no get_config",
+        "raises",
+        "exits",
+        "raises anything",
+        "raises twice",
+        "returns nothing",
+    ],
 )
 def test_bad_config_file(source, pattern, tmp_path):
     file = tmp_path / "mine.py"

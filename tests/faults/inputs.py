@@ -54,10 +54,14 @@ class _Bench:
     def __init__(self, chapter: Chapter):
         self.chapter, self._seen = chapter, set()
         self._forks: queue.SimpleQueue[tuple[Forks, Path]] = queue.SimpleQueue()
+        kept = {
+            "POISON_JAX_CACHE": str(chapter.folder / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
         for i in range(WORKERS):
             folder = chapter.folder / f"worker {i}"
             folder.mkdir()
-            self._forks.put((Forks(folder, POISON_JAX_CACHE=str(chapter.folder / "cache")), folder))
+            self._forks.put((Forks(folder, **kept), folder))
         self._pool = ThreadPoolExecutor(WORKERS)
         everything = {"analysis.near_clone": 3, "analysis.features": 32, "poison.fraction": 0.3}
         problem = self.completed(Example("the run that is damaged", flags(everything)), keep="finished")
