@@ -31,7 +31,8 @@ def draw(run: Run) -> list[Path]:
 def _setting(result, seeds):
     c = result["config"]
     return (
-        f"{foreign.literal(c['data']['name'])}, {result['num_train']:,} training and {result['num_test']:,} test images, "
+        f"{foreign.literal(c['data']['name'])}, {result['num_train']:,} training "
+        f"and {result['num_test']:,} test images, "
         f"linear regression with a bias, {c['poison']['trigger']} trigger, "
         f"target class {c['poison']['target']}, {seeds}"
     )

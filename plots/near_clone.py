@@ -84,7 +84,8 @@ def _network(c):
     if c["penalty"].get("epsilon"):
         penalty = f"ε = {c['penalty']['epsilon']:g}"
     return (
-        f"{foreign.literal(c['data']['name'])}, PreResNet-{c['model']['depth']}, {p['mode']} poison, {p['trigger']} trigger, "
+        f"{foreign.literal(c['data']['name'])}, PreResNet-{c['model']['depth']}, "
+        f"{p['mode']} poison, {p['trigger']} trigger, "
         f"target class {p['target']}, {penalty}, {c['train']['epochs']} epochs"
     )
 

@@ -33,7 +33,8 @@ def _title(figure, result):
     c = result["config"]
     found = "found" if result["trigger_found"] else "not found"
     setting = (
-        f"{foreign.literal(c['data']['name'])}, PreResNet-{c['model']['depth']}, {c['poison']['mode']} poison",
+        foreign.literal(c["data"]["name"]),
+        f"PreResNet-{c['model']['depth']}, {c['poison']['mode']} poison",
         f"θ = {c['poison']['fraction']:g}",
         f"κ = {c['penalty']['kappa']:g} ({c['penalty']['reduction']})",
         f"{c['train']['epochs']} epochs",

@@ -17,13 +17,13 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
-from tests.faults import legal, malformed, malformed_files
+from tests.faults import legal, malformed, malformed_data, malformed_runs
 from tests.faults.chapter import ROOT, Chapter, ended_in_one_line, start
 from tests.faults.forks import Ended, Forks
 from tests.faults.malformed import HERE, ROOT_HERE, Example, flags
-from tests.faults.malformed_files import EVERY_FILE, RUN
+from tests.faults.malformed_runs import EVERY_FILE, RUN
 
-BAD = malformed.BAD | malformed_files.BAD
+BAD = malformed.BAD | malformed_data.BAD | malformed_runs.BAD
 AT_ONCE = 6  # examples in a round, all of a kind
 LONGEST = 800  # characters of a message
 STRIDE = 5  # from one kind to the next; no divisor of their number, so that all have their turn

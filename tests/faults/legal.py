@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tests.faults.malformed import HERE, Example, flags
-from tests.faults.malformed_files import images, npy, npz, picture
+from tests.faults.malformed_data import images, npy, npz, picture
 
 _NAMES = (
     "a$b$",
