@@ -172,6 +172,8 @@ def test_a_kept_compilation_changes_no_bit(finished, tmp_path):
         (["--config.train.epochs=many"], [r"train\.epochs", "many"]),
         (["--wrkdir=runs"], ["wrkdir", r"\bworkdir\b"]),
         (["stray"], ["'stray'"]),
+        (["--workdir="], ["--workdir is empty"]),
+        (["--flagfile=nowhere"], ["flagfile", "nowhere"]),
         (["--coordinator=host:1234", "--process_id=0"], ["--num_processes is not given"]),
         (["--num_processes=none"], ["num_processes", "none"]),
         (["--config=configs/digits_quickstart.py:tiny"], ["digits_quickstart", "tiny", r"\bsize"]),
