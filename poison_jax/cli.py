@@ -84,11 +84,19 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
 
     def call(_) -> None:
         with ready(**{name: flag.value for name, flag in processes.items()}):
-            if not workdir.value:  # perhaps of a variable that is not set
-                raise UserError("--workdir is empty: name a folder")
+            _check_workdir(workdir.value)
             main(config.value, workdir.value, **{name: flag.value for name, flag in options.items()})
 
     app.run(call, flags_parser=parse)
+
+
+def _check_workdir(name: str) -> None:
+    if not name:  # perhaps of a variable that is not set
+        raise UserError("--workdir is empty: name a folder")
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # checkpoints could not be written there
+        raise UserError(f"--workdir={name} is not UTF-8: name another folder") from None
 
 
 @contextlib.contextmanager

@@ -173,6 +173,7 @@ def test_a_kept_compilation_changes_no_bit(finished, tmp_path):
         (["--wrkdir=runs"], ["wrkdir", r"\bworkdir\b"]),
         (["stray"], ["'stray'"]),
         (["--workdir="], ["--workdir is empty"]),
+        (["--workdir=w\udcff"], [r"--workdir=w\\udcff is not UTF-8"]),
         (["--flagfile=nowhere"], ["flagfile", "nowhere"]),
         (["--coordinator=host:1234", "--process_id=0"], ["--num_processes is not given"]),
         (["--num_processes=none"], ["num_processes", "none"]),

@@ -66,6 +66,7 @@ class _Bench:
         everything = {"analysis.near_clone": 3, "analysis.features": 32, "poison.fraction": 0.3}
         problem = self.completed(Example("the run that is damaged", flags(everything)), keep="finished")
         chapter.check(problem is None, f"the run that is damaged: {problem}")
+        (chapter.folder / "finished").mkdir(exist_ok=True)  # without one the others can still be looked at
 
     def close(self) -> None:
         """Ends the warm processes."""
@@ -235,7 +236,7 @@ def _write(folder: Path, path: str, content: bytes | None) -> None:
 
 
 def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _listed(folder: Path) -> dict[str, tuple]:

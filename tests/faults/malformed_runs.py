@@ -81,7 +81,7 @@ _SCRIPTS = {
     "run": ("result.json", "examples.npz", "spectrum.npz"),
     "eigenvectors": ("result.json", "examples.npz", "spectrum.npz"),
     "features": ("config.json", "features.npz"),
-    "near_clone": ("config.json", "near_clone.npz"),
+    "near_clone": ("result.json", "near_clone.npz"),
     "epochs": ("result.json",),
     "frontier": ("result.json",),
     "krr_theory": ("config.json",),
