@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,7 +129,8 @@ def write(figure: plt.Figure, *files: Path, dpi: int) -> list[Path]:
     """Writes a figure into each of the files, whole or not at all, and closes it."""
     for file in files:
         metadata = {"CreationDate": None} if file.suffix == ".pdf" else None
-        with files_lib.replacing(file) as stream:
+        with files_lib.replacing(file) as stream, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name: there is a box in its place
             figure.savefig(stream, format=file.suffix[1:] or None, dpi=dpi, metadata=metadata)
     plt.close(figure)
     return list(files)

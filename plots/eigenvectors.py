@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from plots import command, setting
+from plots import command, foreign, setting
 from poison_jax.errors import UserError
 from poison_jax.store import Run
 
@@ -64,7 +64,7 @@ def of_classes(run: Run) -> plt.Figure:
     columns = 10 if many else k
     figure, axes = _panels(-(-len(panels) // columns), columns, size=1.6, heading=0.4)
     for axis, (i, j) in zip(axes.flat, panels, strict=False):
-        caption = f"{names[classes[i]]}, {j + 1}"
+        caption = f"{foreign.literal(names[classes[i]])}, {j + 1}"
         if np.isnan(values[i, j]):
             label(axis, caption, "no images")
             continue

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
-from plots import command, tabular
+from plots import command, foreign, tabular
 from poison_jax.store import Run
 
 # Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
@@ -45,7 +45,7 @@ def _setting(c, result):
     """What was trained, and what came of it: two lines."""
     training = c["data"]["n_train"]
     made = (
-        f"{c['data']['name']}, {f'{training:,}' if training else 'all'} training images",
+        f"{foreign.literal(c['data']['name'])}, {f'{training:,}' if training else 'all'} training images",
         f"PreResNet-{c['model']['depth']} ({c['model']['block']}, width {c['model']['width']})",
         f"{c['train']['epochs']} epochs",
         f"seed {c['seed']}",
@@ -62,7 +62,7 @@ def _setting(c, result):
 
 def _name(measured, c):
     """A class as `0 (airplane)`; only `0` where that is its name."""
-    name = str(measured["class_names"][c])
+    name = foreign.literal(measured["class_names"][c])
     return name if name == str(c) else f"{c} ({name})"
 
 
@@ -87,13 +87,13 @@ def _example(measured, setting):
     for axis, picture, title, posterior in zip(
         axes[0], measured["pictures"], columns, measured["posteriors"], strict=True
     ):
-        axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255)
+        foreign.image(axis, picture)
         axis.set_title(f"{title}\np(y = {measured['target']} | x) = {posterior:.3g}", fontsize=11)
     for row, images in zip(axes[1:], list(rows.values())[1:], strict=True):
         low, high = np.nanmin(images), np.nanmax(images)
         for axis, image in zip(row, images, strict=True):
-            shown = axis.imshow(image, cmap="viridis", vmin=low, vmax=high)
-        figure.colorbar(shown, ax=row, shrink=0.85, pad=0.02)
+            panel = axis.imshow(image, cmap="viridis", vmin=low, vmax=high)
+        figure.colorbar(panel, ax=row, shrink=0.85, pad=0.02)
     for axis, vector in zip(axes[2], vectors, strict=True):
         distance = np.linalg.norm(vector - vectors[0])
         axis.set_xlabel(f"distance to the first {distance:.2g}\ncosine with it {_cosine(vector, vectors[0])}")

@@ -8,7 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from plots import command
+from plots import command, foreign
 from poison_jax.store import Json, Run
 
 BIAS, ONE_HOT = 1, 0  # of the arrays' axes: the fits that are drawn
@@ -31,7 +31,8 @@ def draw(run: Run) -> list[Path]:
 def _setting(result, seeds):
     c = result["config"]
     return (
-        f"{c['data']['name']}, {result['num_train']:,} training and {result['num_test']:,} test images, "
+        f"{foreign.literal(c['data']['name'])}, {result['num_train']:,} training "
+        f"and {result['num_test']:,} test images, "
         f"linear regression with a bias, {c['poison']['trigger']} trigger, "
         f"target class {c['poison']['target']}, {seeds}"
     )

@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator
 from scipy import stats
 
-from plots import command
+from plots import command, foreign
 from poison_jax.store import Run
 
 NEAR = 0.1  # r / l; the tests compare it to the code
@@ -84,7 +84,8 @@ def _network(c):
     if c["penalty"].get("epsilon"):
         penalty = f"ε = {c['penalty']['epsilon']:g}"
     return (
-        f"{c['data']['name']}, PreResNet-{c['model']['depth']}, {p['mode']} poison, {p['trigger']} trigger, "
+        f"{foreign.literal(c['data']['name'])}, PreResNet-{c['model']['depth']}, "
+        f"{p['mode']} poison, {p['trigger']} trigger, "
         f"target class {p['target']}, {penalty}, {c['train']['epochs']} epochs"
     )
 

@@ -8,7 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from plots import command
+from plots import command, foreign
 from poison_jax.store import Run
 
 EXAMPLES = 3  # clean and triggered, beside the trigger
@@ -33,7 +33,8 @@ def _title(figure, result):
     c = result["config"]
     found = "found" if result["trigger_found"] else "not found"
     setting = (
-        f"{c['data']['name']}, PreResNet-{c['model']['depth']}, {c['poison']['mode']} poison",
+        foreign.literal(c["data"]["name"]),
+        f"PreResNet-{c['model']['depth']}, {c['poison']['mode']} poison",
         f"θ = {c['poison']['fraction']:g}",
         f"κ = {c['penalty']['kappa']:g} ({c['penalty']['reduction']})",
         f"{c['train']['epochs']} epochs",
@@ -59,9 +60,9 @@ def _examples(axes, examples):
     for i in range(min(EXAMPLES, len(examples["labels"]))):
         for j, kind in enumerate(("clean", "triggered")):
             axis = axes[1 + 2 * i + j]
-            axis.imshow(examples[kind][i].squeeze(), cmap="gray", vmin=0, vmax=255)
-            says = names[examples[f"{kind}_prediction"][i]]
-            truth = names[examples["labels"][i]]
+            foreign.image(axis, examples[kind][i])
+            says = foreign.literal(names[examples[f"{kind}_prediction"][i]])
+            truth = foreign.literal(names[examples["labels"][i]])
             axis.set_title(f"{kind}: {truth}\nclassified {says}", fontsize=8)
 
 

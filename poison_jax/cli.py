@@ -34,7 +34,10 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.ERROR)  # of the libraries
-    config = config_flags.DEFINE_config_file("config", None, "The experiment: a file, or file:size.")
+    try:
+        config = config_flags.DEFINE_config_file("config", None, "The experiment: a file, or file:size.")
+    except flags.Error as error:  # it reads the command line already, and what --flagfile names
+        fail(_one_line(error))
     workdir = flags.DEFINE_string("workdir", "runs", "Where run directories are kept.")
     options = {
         "tensorboard": flags.DEFINE_bool("tensorboard", False, "Write the metrics for TensorBoard too."),
@@ -82,9 +85,19 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
 
     def call(_) -> None:
         with ready(**{name: flag.value for name, flag in processes.items()}):
+            _check_workdir(workdir.value)
             main(config.value, workdir.value, **{name: flag.value for name, flag in options.items()})
 
     app.run(call, flags_parser=parse)
+
+
+def _check_workdir(name: str) -> None:
+    if not name:  # perhaps of a variable that is not set
+        raise UserError("--workdir is empty: name a folder")
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # checkpoints could not be written there
+        raise UserError(f"--workdir={name} is not UTF-8: name another folder") from None
 
 
 @contextlib.contextmanager

@@ -174,6 +174,9 @@ def test_a_kept_compilation_changes_no_bit(finished, tmp_path):
         (["--config.train.epochs=many"], [r"train\.epochs", "many"]),
         (["--wrkdir=runs"], ["wrkdir", r"\bworkdir\b"]),
         (["stray"], ["'stray'"]),
+        (["--workdir="], ["--workdir is empty"]),
+        (["--workdir=w\udcff"], [r"--workdir=w\\udcff is not UTF-8"]),
+        (["--flagfile=nowhere"], ["flagfile", "nowhere"]),
         (["--coordinator=host:1234", "--process_id=0"], ["--num_processes is not given"]),
         (["--num_processes=none"], ["num_processes", "none"]),
         (["--config=configs/digits_quickstart.py:tiny"], ["digits_quickstart", "tiny", r"\bsize"]),
@@ -203,8 +206,20 @@ def test_batch_must_suit_the_devices(tmp_path):
         (None, "[Nn]o "),
         ("config = {}\n", "get_config"),
         ("def get_config():\n    raise RuntimeError('out of cheese')\n", "out of cheese"),
+        ("def get_config():\n    raise SystemExit('out of \\x1b[31mcheese')\n", r"out of \\x1b\[31mcheese"),
+        ("raise BaseException\n", "BaseException"),
+        ("class E(Exception):\n    def __str__(self):\n        raise self\nraise E\n", "E"),
+        ("def get_config():\n    pass\n", "get_config"),
     ],
-    ids=["does not exist", "no get_config", "raises"],
+    ids=[
+        "does not exist",
+        "no get_config",
+        "raises",
+        "exits",
+        "raises anything",
+        "raises twice",
+        "returns nothing",
+    ],
 )
 def test_bad_config_file(source, pattern, tmp_path):
     file = tmp_path / "mine.py"

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -132,6 +133,8 @@ MALFORMED = {
     "label-strings": ({"labels": np.array(list("abcabcabca"))}, r"labels must be integers \[10\]"),
     "label-negative": ({"labels": LABELS - 1}, "labels run from -1 to 1"),
     "few-names": ({"class_names": np.array(["a", "b"])}, "labels run from 0 to 2, classes from 0 to 1"),
+    "labels-by-the-million": ({"labels": LABELS + 10**6}, "labels run to 1000002: number the classes from 0"),
+    "labels-beyond-memory": ({"labels": LABELS + 2**60}, "number the classes from 0"),
     "name-scalar": ({"class_names": np.array("ant")}, "class"),
     # Deterministic poisoning is keyed on the ids: none may change its value on the way or fail later.
     "few-ids": ({"ids": np.arange(9)}, r"ids must be integers \[10\]"),
@@ -172,6 +175,14 @@ def test_damaged_npz(npz, save, damage):
     name = npz(save, images=IMAGES, labels=LABELS)
     Path(name).write_bytes(damage(Path(name).read_bytes()))
     with pytest.raises(UserError, match=r"\A.*mine.npz is not a readable .npz file.*\Z"):
+        data.load(name, "train")
+
+
+def test_npz_with_a_member_that_is_no_array(npz):
+    name = npz(labels=LABELS)
+    with zipfile.ZipFile(name, "a") as archive:
+        archive.writestr("images.npy", b"hello")
+    with pytest.raises(UserError, match=r"mine.npz is not a readable .npz file .*'images' is no array"):
         data.load(name, "train")
 
 

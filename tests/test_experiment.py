@@ -247,3 +247,25 @@ def test_blend_with_all_classes_moved_by_one(tmp_path):
     assert 0 <= result["asr"] <= 1
     assert result["asr"] == result["asr_incl_target"]  # no class is kept
     assert not (done.path / "features.npz").exists()
+
+
+def test_a_single_class(tmp_path):
+    """Nobody is attacked and nothing is to be learned; the run ends all the same, and is drawn."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 6, 7, 2), dtype=np.uint8)
+    names = np.array(["a$b$ 猫"])
+    np.savez(tmp_path / "mine.npz", images=images, labels=np.zeros(20, int), class_names=names)
+    done, result = run(
+        tmp_path,
+        data__name=str(tmp_path / "mine.npz"),
+        data__n_train=None,
+        data__n_test=None,
+        poison__trigger="blend",
+        train__batch_size=8,
+        analysis__features=0,
+    )
+    assert result["asr"] is None
+    assert result["asr_incl_target"] == result["clean_accuracy"] == 1
+    examples = done.arrays("examples")
+    assert len(examples["labels"]) == 4
+    assert np.abs(examples["mask"]).max() > 0  # of the images that would be attacked
+    assert plots.draw(done)

@@ -17,13 +17,13 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
-from tests.faults import legal, malformed, malformed_files
+from tests.faults import legal, malformed, malformed_data, malformed_runs
 from tests.faults.chapter import ROOT, Chapter, ended_in_one_line, start
 from tests.faults.forks import Ended, Forks
 from tests.faults.malformed import HERE, ROOT_HERE, Example, flags
-from tests.faults.malformed_files import EVERY_FILE, RUN
+from tests.faults.malformed_runs import EVERY_FILE, RUN
 
-BAD = malformed.BAD | malformed_files.BAD
+BAD = malformed.BAD | malformed_data.BAD | malformed_runs.BAD
 AT_ONCE = 6  # examples in a round, all of a kind
 LONGEST = 800  # characters of a message
 STRIDE = 5  # from one kind to the next; no divisor of their number, so that all have their turn
@@ -54,14 +54,19 @@ class _Bench:
     def __init__(self, chapter: Chapter):
         self.chapter, self._seen = chapter, set()
         self._forks: queue.SimpleQueue[tuple[Forks, Path]] = queue.SimpleQueue()
+        kept = {
+            "POISON_JAX_CACHE": str(chapter.folder / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
         for i in range(WORKERS):
             folder = chapter.folder / f"worker {i}"
             folder.mkdir()
-            self._forks.put((Forks(folder, POISON_JAX_CACHE=str(chapter.folder / "cache")), folder))
+            self._forks.put((Forks(folder, **kept), folder))
         self._pool = ThreadPoolExecutor(WORKERS)
         everything = {"analysis.near_clone": 3, "analysis.features": 32, "poison.fraction": 0.3}
         problem = self.completed(Example("the run that is damaged", flags(everything)), keep="finished")
         chapter.check(problem is None, f"the run that is damaged: {problem}")
+        (chapter.folder / "finished").mkdir(exist_ok=True)  # without one the others can still be looked at
 
     def close(self) -> None:
         """Ends the warm processes."""
@@ -231,7 +236,7 @@ def _write(folder: Path, path: str, content: bytes | None) -> None:
 
 
 def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _listed(folder: Path) -> dict[str, tuple]:

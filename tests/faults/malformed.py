@@ -1,5 +1,7 @@
 """Strategies for input that must be refused: overrides, config files, data sets, run directories."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -16,11 +18,13 @@ class Example(NamedTuple):
 
     kind: str  # as the report counts it
     arguments: tuple[str, ...]
-    files: dict[str, bytes | None] = {}  # by path from the example's folder; None: a folder
+    files: Mapping[str, bytes | None] = MappingProxyType(
+        {}
+    )  # by path in the example's folder; None: a folder
     gone: tuple[str, ...] = ()  # of a finished run in `runs/run`: what is not there; ("",): there is no run
     program: str = "main.py"
     may_succeed: bool = False  # whatever was damaged may not be needed
-    variables: dict[str, str] = {}  # of the environment
+    variables: Mapping[str, str] = MappingProxyType({})  # of the environment
 
 
 QUICK = {
@@ -228,6 +232,7 @@ _strays = st.one_of(
             ("--config.krr.clones[0]=x",),
             ("--noconfig",),
             ("--workdir=",),
+            ("--workdir=w\udcff",),
         ]
     ),
 )
