@@ -33,7 +33,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
         default: the one that is used if none is named.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.set_verbosity(logging.ERROR)  # of the libraries
+    logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
     try:
         config = config_flags.DEFINE_config_file("config", None, "The experiment: a file, or file:size.")
     except flags.Error as error:  # it reads the command line already, and what --flagfile names
@@ -107,7 +107,7 @@ def ready(**processes: Any) -> Iterator[None]:
     Args:
         processes: as `distributed.session` takes them.
     """
-    logging.set_verbosity(logging.ERROR)  # of the libraries
+    logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
     allocator.keep_memory()
     cache.keep_compilations()
     with contextlib.ExitStack() as session:  # left when all is said
