@@ -256,7 +256,7 @@ ATTACKS: dict[str, Callable[[Attack], None]] = {
     "a network without end": _huge_network,
 }
 # Those that a reader may take for what they are: they are not refused, they do nothing.
-_HARMLESS = {"a link for a picture", "a link for claims", "markup"}
+_HARMLESS = {"classes named in a checkpoint", "a link for a picture", "a link for claims", "markup"}
 
 
 # --- what becomes of them -----------------------------------------------------------------------------

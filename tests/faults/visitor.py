@@ -67,7 +67,7 @@ def visit(store: Path, events: list[str]) -> dict[str, object]:
         try:
             with contextlib.redirect_stderr(io.StringIO()) as warnings:
                 found = read()
-            said[name] = warnings.getvalue().removeprefix("warning: ").removesuffix("\n") or "ok"
+            said[name] = " | ".join(warnings.getvalue().splitlines()) or "ok"
             page = found if name == "page" else page
         except UserError as error:
             said[name] = str(error)
