@@ -125,7 +125,8 @@ def _manager(directory: Path) -> ocp.CheckpointManager:
         # Of several processes one writes, and the others know nothing of it (`shared`).
         multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
     )
-    return ocp.CheckpointManager(directory, options=options)
+    handlers = {"state": ocp.StandardCheckpointHandler(), "note": ocp.JsonCheckpointHandler()}
+    return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
 
 
 def _read(

@@ -1,8 +1,8 @@
 """Checkpoints: whole ones come back bit for bit, damaged ones are passed over and said."""
 
+import json
 import os
 import shutil
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -160,9 +160,12 @@ def test_one_that_is_larger_than_the_state_is_not_read(tmp_path):
     said = []
     assert newest(tmp_path / "checkpoints", state(0), warn=said.append) is None
     assert "more than" in said[0]
-    metadata = [SimpleNamespace(storage=SimpleNamespace(chunk_shape=(2**30,)), dtype="float32")]
-    with pytest.raises(ValueError, match="pieces of 4,294,967,296 bytes"):
-        checkpoint_lib._check_chunks(metadata, state(0))
+    Checkpoints(tmp_path / "others").save(1, state(0) | {"w": jnp.zeros(2**26, jnp.float32)}, {})
+    note = tmp_path / "others" / "1" / "note" / "metadata"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"layout": checkpoint_lib._layout(state(0))}))
+    (tmp_path / "others" / "1" / "digests.json").unlink()
+    assert newest(tmp_path / "others", state(0), warn=said.append) is None
+    assert "stored in pieces of 268,4" in said[1]
 
 
 def test_digest_sees_values_types_and_names():

@@ -66,7 +66,7 @@ def run(chapter: Chapter) -> None:
 
 def _finished(chapter: Chapter) -> Path:
     workdir = chapter.folder / "finished"
-    process = start([*_RUN, f"--workdir={workdir}"], POISON_JAX_CACHE=str(chapter.cache))
+    process = start([*_RUN, f"--workdir={workdir}"])
     _, err = process.communicate(timeout=600)
     if process.returncode:
         raise RuntimeError(f"the undisturbed run failed: {err}")
@@ -76,7 +76,7 @@ def _finished(chapter: Chapter) -> Path:
 def _unfinished(chapter: Chapter) -> Path:
     """The same run, stopped in the middle."""
     workdir = chapter.folder / "unfinished"
-    process = start([*_RUN, f"--workdir={workdir}"], POISON_JAX_CACHE=str(chapter.cache))
+    process = start([*_RUN, f"--workdir={workdir}"])
     while process.poll() is None and sum(_lines(file) for file in workdir.glob("*/metrics.jsonl")) < 3:
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
@@ -265,7 +265,7 @@ def _go_on(chapter: Chapter, folder: Path, outcome: dict[str, object], what: str
     places = sorted(_places(copy))
     file = luck.choice(places)
     how = f"{what}: {_damage(file, luck)}"
-    process = start([*_RUN, f"--workdir={copy.parent}"], POISON_JAX_CACHE=str(chapter.cache))
+    process = start([*_RUN, f"--workdir={copy.parent}"])
     try:
         _, err = process.communicate(timeout=300)
     finally:

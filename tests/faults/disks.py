@@ -38,7 +38,7 @@ def _one(chapter: Chapter, own: runs.Runs, disk: "_Disk", workdir: Path, kind: s
     cache = None
     if chapter.random.random() < 0.3:  # in a home directory, which is full too; the kernels are there
         cache = disk.path / "cache"
-        shutil.copytree(own.cache, cache, ignore=shutil.ignore_patterns("compiled-*"))
+        shutil.copytree(own.cache, cache, ignore=shutil.ignore_patterns("compiled-*", "*.npz"))
         chapter.count("caches on the disk that failed")
     for _ in range(faults):
         fault = chapter.random.choice(("full", "read-only"))

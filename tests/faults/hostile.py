@@ -265,9 +265,7 @@ _HARMLESS = {"classes named in a checkpoint", "a link for a picture", "a link fo
 def run(chapter: Chapter) -> None:
     """Every attack once, on copies of a sound run."""
     workdir = chapter.folder / "sound"
-    process = start(
-        ["main.py", f"--workdir={workdir}", *COMMANDS["training"]], POISON_JAX_CACHE=str(chapter.cache)
-    )
+    process = start(["main.py", f"--workdir={workdir}", *COMMANDS["training"]])
     _, err = output(process)
     if process.returncode:
         raise RuntimeError(f"the undisturbed run failed: {err}")
@@ -284,7 +282,6 @@ def run(chapter: Chapter) -> None:
     paths = os.pathsep.join([str(chapter.folder), *sys.path])
     visitor = start(
         ["-m", "tests.faults.visitor", workdir, *(attack.store for attack, _ in attacks.values())],
-        POISON_JAX_CACHE=str(chapter.cache),
         PYTHONPATH=paths,
     )
     out, err = output(visitor, 900)

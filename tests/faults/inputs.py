@@ -55,7 +55,6 @@ class _Bench:
         self.chapter, self._seen = chapter, set()
         self._forks: queue.SimpleQueue[tuple[Forks, Path]] = queue.SimpleQueue()
         kept = {
-            "POISON_JAX_CACHE": str(chapter.cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         for i in range(WORKERS):

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import grid, records, store
+from poison_jax import files, grid, records, store
 from tests.faults.chapter import QUICK, ROOT, Chapter
 
 SHORT = 150  # seconds, below which all is done at a smaller size
@@ -183,13 +183,13 @@ def fill(file: Path, runs: Path, luck: random.Random) -> int:
     if status or not made.done:
         print(said, file=sys.stderr)
         return 0
-    result, inputs = made.result(), made.read_json("inputs.json")
+    result, inputs = made.result(), files.read_json(made.path / "inputs.json")
     with mock.patch("os.fsync"):  # a store to be read, soon thrown away
         for cell in cells[1:]:
             run = store.open_run(
                 runs, cell.config.name, cell.config.to_dict(), config_lib.not_identity(cell.config)
             )
-            run.save_json("inputs.json", inputs)
+            files.write_json(run.path / "inputs.json", inputs)
             for name in ("spectrum.npz", "examples.npz", "metrics.jsonl"):
                 shutil.copyfile(made.path / name, run.path / name)
             own = {"config": cell.config.to_dict(), "seed": cell.config.seed, "status": "ok"}

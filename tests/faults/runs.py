@@ -63,7 +63,7 @@ class Runs:
     """The undisturbed training and sweep, and everything that others are compared with.
 
     Args:
-        chapter: they are done beside its folder, where a cache is too that all processes share.
+        chapter: they are done beside its folder.
 
     Raises:
         Stuck: they fail.
@@ -72,7 +72,7 @@ class Runs:
     def __init__(self, chapter: Chapter):
         self._chapter = chapter
         shared = chapter.folder.parent / "undisturbed"
-        self.cache = chapter.cache
+        self.cache = Path(os.environ["POISON_JAX_CACHE"])
         self.undisturbed, self.seconds = _UNDISTURBED.setdefault(shared, ({}, {}))
         for kind in COMMANDS:
             if kind not in self.undisturbed:
