@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 from poison_jax import records
+from poison_jax.errors import UserError
 from poison_jax.store import Run
 
 # Of a trained network: a script and the file that it needs besides.
@@ -13,7 +14,13 @@ PAPER = (*(f"fig{number:02d}" for number in range(5, 14)), "table1", "table2", "
 
 
 def draw(run: Run) -> list[Path]:
-    """Draws a finished run's figures into its directory, by the scripts of its experiment."""
+    """Draws a finished run's figures into its directory, by the scripts of its experiment.
+
+    Raises:
+        UserError: it is not finished, or damaged.
+    """
+    if run.result() is None:
+        raise UserError(f"{run.path} holds no finished run: name a finished run's directory")
     experiment = run.config()["experiment"]
     if experiment == "train":
         names = [name for name, needed in _TRAINED.items() if (run.path / f"{needed}.npz").exists()]

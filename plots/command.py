@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from poison_jax import errors
+from poison_jax import files as files_lib
 from poison_jax import records as records_lib
 from poison_jax.errors import UserError
 from poison_jax.records import Record
@@ -66,31 +68,79 @@ def of_runs(
         print(*draw(arguments.runs, arguments.out))
 
 
+def of_each_run(
+    draw: Callable[[Run], list[Path]],
+    description: str,
+    together: Callable[[list[Run]], list[Path]] | None = None,
+    *,
+    finished: bool = True,
+    argv: list[str] | None = None,
+) -> None:
+    """`RUN ...`: draws every run into its directory, and several into one picture if there is such a thing.
+
+    Args:
+        draw: of a run.
+        description: of the script; its first line is shown.
+        together: of several.
+        finished: draw nothing of a run that is not.
+        argv: the command line, None for that of the process.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Run, metavar="RUN", help="a run's directory")
+    runs = parser.parse_args(argv).runs
+    for run in runs:
+        with one_line(str(run.path)):
+            if not (run.done if finished else run.path.is_dir()):
+                raise UserError(f"{run.path} holds no {'finished ' * finished}run: name a run's directory")
+            print(*draw(run))
+    if together and len(runs) > 1:
+        with one_line():
+            print(*together(runs))
+
+
 @contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Within it what a user can mend ends the process with one line and status 2."""
-    try:
-        yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def one_line(source: str = "what is stored") -> Iterator[None]:
+    """Within it what a user can mend ends the process with one line and status 2.
+
+    Args:
+        source: what is drawn; named where it is damaged.
+    """
+    with errors.one_line():
+        try:
+            yield
+        except UserError:
+            raise
+        except _DAMAGE as error:
+            said = f"{source} cannot be drawn ({type(error).__name__}: {error})"
+            raise UserError(f"{said}: it is damaged, or of another version; make it again") from None
+
+
+# What results that are damaged, or were not written by this project, make the code that draws them raise.
+_DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def save(figure: plt.Figure, out: Path, stem: str) -> list[Path]:
     """Writes `<stem>.png` and `<stem>.pdf`; the same figure is the same bytes."""
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"{stem}.png", out / f"{stem}.pdf"]
-    figure.savefig(files[0], dpi=110)
-    figure.savefig(files[1], metadata={"CreationDate": None})
+    return write(figure, out / f"{stem}.png", out / f"{stem}.pdf", dpi=110)
+
+
+def write(figure: plt.Figure, *files: Path, dpi: int) -> list[Path]:
+    """Writes a figure into each of the files, whole or not at all, and closes it."""
+    for file in files:
+        metadata = {"CreationDate": None} if file.suffix == ".pdf" else None
+        with files_lib.replacing(file) as stream, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name: there is a box in its place
+            figure.savefig(stream, format=file.suffix[1:] or None, dpi=dpi, metadata=metadata)
     plt.close(figure)
-    return files
+    return list(files)
 
 
 def save_text(text: str, out: Path, stem: str) -> list[Path]:
     """Writes `<stem>.md`."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{stem}.md"
-    file.write_text(text, encoding="utf-8")
+    files_lib.write(file, text.encode())
     return [file]
 
 

@@ -14,7 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from plots import setting
+from plots import command, foreign, setting
+from poison_jax.errors import UserError
 from poison_jax.store import Run
 
 MANY = 12  # classes, from which on each is shown by its top eigenvector alone
@@ -63,7 +64,7 @@ def of_classes(run: Run) -> plt.Figure:
     columns = 10 if many else k
     figure, axes = _panels(-(-len(panels) // columns), columns, size=1.6, heading=0.4)
     for axis, (i, j) in zip(axes.flat, panels, strict=False):
-        caption = f"{names[classes[i]]}, {j + 1}"
+        caption = f"{foreign.literal(names[classes[i]])}, {j + 1}"
         if np.isnan(values[i, j]):
             label(axis, caption, "no images")
             continue
@@ -171,9 +172,8 @@ def _percent(value):
 
 
 def _save(figure, file):
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
-    return file
+    (written,) = command.write(figure, file, dpi=110)
+    return written
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -185,21 +185,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--index", type=int, default=1, help="of several runs: which eigenvector, from 1")
     parser.add_argument("--channels", action="store_true", help="of one run: a row for each colour")
     options = parser.parse_args(arguments)
+    with command.one_line(", ".join(str(run.path) for run in options.runs)):
+        print(*_chosen(options))
+
+
+def _chosen(options: argparse.Namespace) -> list[Path]:
+    """The pictures that the command line asks for."""
     for run in options.runs:
         result = run.result()
         if result is None or "eigenvalues" not in result:
-            parser.error(f"{run.path} holds no finished run of a trained network")
+            raise UserError(f"{run.path} holds no finished run of a trained network")
         if not 1 <= options.index <= len(result["eigenvalues"]):
-            parser.error(f"--index {options.index}: {run.path} has {len(result['eigenvalues'])} eigenvectors")
+            raise UserError(
+                f"--index {options.index}: {run.path} has {len(result['eigenvalues'])} eigenvectors"
+            )
     if len(options.runs) > 1:
         figure = of_runs(options.runs, index=options.index)
-        print(_save(figure, options.out or Path("eigenvectors.png")))
-    elif options.out or options.channels:
-        (run,) = options.runs
+        return [_save(figure, options.out or Path("eigenvectors.png"))]
+    (run,) = options.runs
+    if options.out or options.channels:
         figure = of_run(run, channels=options.channels)
-        print(_save(figure, options.out or run.path / "eigenvectors.png"))
-    else:
-        print(*draw(options.runs[0]))
+        return [_save(figure, options.out or run.path / "eigenvectors.png")]
+    return draw(run)
 
 
 if __name__ == "__main__":

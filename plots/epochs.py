@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from plots import command
+from plots import command, foreign
 from poison_jax.store import Run
 
 PANELS = {  # key -> title, factor, logarithmic
@@ -47,12 +47,10 @@ def draw(runs: list[Run], file: Path) -> list[Path]:
     c = results[0]["config"]
     count = f"{c['data']['n_train']:,}" if c["data"]["n_train"] else "all"
     figure.suptitle(
-        f"{c['data']['name']}, {count} training images, PreResNet-{c['model']['depth']}, "
+        f"{foreign.literal(c['data']['name'])}, {count} training images, PreResNet-{c['model']['depth']}, "
         f"{c['poison']['trigger']} trigger, {c['poison']['mode']} poison"
     )
-    figure.savefig(file, dpi=100)
-    plt.close(figure)
-    return [file]
+    return command.write(figure, file, dpi=100)
 
 
 def _strength(result):

@@ -1,7 +1,6 @@
 """Figures 1 to 3 and Table 3 of a network, from its run: `python plots/features.py runs/<run> ...`."""
 
 import math
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +11,7 @@ import numpy as np
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
-from plots import tabular
+from plots import command, foreign, tabular
 from poison_jax.store import Run
 
 # Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
@@ -34,22 +33,19 @@ TARGET, OTHER = COLOURS[0], COLOURS[1]
 def draw(run: Run) -> list[Path]:
     """`figure1.png`, `figure2.png`, `figure3.png` and `table3.md` in the run's directory."""
     measured, setting = run.arrays("features"), _setting(run.config(), run.result() or {})
-    files = []
-    for name, function in (("figure1", _example), ("figure2", _planes), ("figure3", _classes)):
-        figure = function(measured, setting)
-        files.append(run.path / f"{name}.png")
-        figure.savefig(files[-1], dpi=110)
-        plt.close(figure)
-    files.append(run.path / "table3.md")
-    files[-1].write_text(_table(measured, setting), encoding="utf-8")
-    return files
+    functions = {"figure1": _example, "figure2": _planes, "figure3": _classes}
+    figures = {run.path / f"{name}.png": function(measured, setting) for name, function in functions.items()}
+    text = _table(measured, setting)
+    for file, figure in figures.items():  # once all of them can be drawn
+        command.write(figure, file, dpi=110)
+    return [*figures, *command.save_text(text, run.path, "table3")]
 
 
 def _setting(c, result):
     """What was trained, and what came of it: two lines."""
     training = c["data"]["n_train"]
     made = (
-        f"{c['data']['name']}, {f'{training:,}' if training else 'all'} training images",
+        f"{foreign.literal(c['data']['name'])}, {f'{training:,}' if training else 'all'} training images",
         f"PreResNet-{c['model']['depth']} ({c['model']['block']}, width {c['model']['width']})",
         f"{c['train']['epochs']} epochs",
         f"seed {c['seed']}",
@@ -66,7 +62,7 @@ def _setting(c, result):
 
 def _name(measured, c):
     """A class as `0 (airplane)`; only `0` where that is its name."""
-    name = str(measured["class_names"][c])
+    name = foreign.literal(measured["class_names"][c])
     return name if name == str(c) else f"{c} ({name})"
 
 
@@ -91,13 +87,13 @@ def _example(measured, setting):
     for axis, picture, title, posterior in zip(
         axes[0], measured["pictures"], columns, measured["posteriors"], strict=True
     ):
-        axis.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=255)
+        foreign.image(axis, picture)
         axis.set_title(f"{title}\np(y = {measured['target']} | x) = {posterior:.3g}", fontsize=11)
     for row, images in zip(axes[1:], list(rows.values())[1:], strict=True):
         low, high = np.nanmin(images), np.nanmax(images)
         for axis, image in zip(row, images, strict=True):
-            shown = axis.imshow(image, cmap="viridis", vmin=low, vmax=high)
-        figure.colorbar(shown, ax=row, shrink=0.85, pad=0.02)
+            panel = axis.imshow(image, cmap="viridis", vmin=low, vmax=high)
+        figure.colorbar(panel, ax=row, shrink=0.85, pad=0.02)
     for axis, vector in zip(axes[2], vectors, strict=True):
         distance = np.linalg.norm(vector - vectors[0])
         axis.set_xlabel(f"distance to the first {distance:.2g}\ncosine with it {_cosine(vector, vectors[0])}")
@@ -278,5 +274,4 @@ def _table(measured, setting):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__, finished=False)

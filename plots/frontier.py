@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from plots import command
+from plots import command, foreign
 from poison_jax.store import Run
 
 DEFENCES = {"kappa": ("gradient penalty κ", "tab:blue", "o"), "epsilon": ("adversarial ε", "tab:orange", "s")}
@@ -44,12 +44,10 @@ def draw(runs: list[Run], file: Path) -> list[Path]:
     c = runs[0].result()["config"]
     count = c["data"]["n_train"] or "all"
     figure.suptitle(
-        f"{c['data']['name']}, {count} images, PreResNet-{c['model']['depth']}, "
+        f"{foreign.literal(c['data']['name'])}, {count} images, PreResNet-{c['model']['depth']}, "
         f"{c['train']['epochs']} epochs, {c['poison']['trigger']} trigger, {c['poison']['mode']} poison"
     )
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
-    return [file]
+    return command.write(figure, file, dpi=110)
 
 
 def _row(result):

@@ -1,7 +1,6 @@
 """The pictures of the theory's run, drawn from its directory: `python plots/krr_theory.py runs/<run> ...`."""
 
 import contextlib
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 
+from plots import command
 from poison_jax.store import Run
 
 # Settings of the synthetic problems, which their arrays do not hold; the tests compare them to the code.
@@ -56,8 +56,7 @@ def _page(file, title, rows, columns, *, legend_columns=1):
         axis.grid(alpha=0.3)
         axis.title.set_fontsize(10)
         axis.legend(fontsize=8, ncols=legend_columns)
-    figure.savefig(file, dpi=100)
-    plt.close(figure)
+    command.write(figure, file, dpi=100)
 
 
 def _positive(values):
@@ -295,5 +294,4 @@ def _defence(file, setting, a):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__, finished=False)

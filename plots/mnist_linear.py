@@ -1,6 +1,5 @@
 """Figures 4 and 5, and why the attack grows slowly, from a run: `python plots/mnist_linear.py runs/<run>`."""
 
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -9,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from plots import command, foreign
 from poison_jax.store import Json, Run
 
 BIAS, ONE_HOT = 1, 0  # of the arrays' axes: the fits that are drawn
@@ -24,15 +24,15 @@ def draw(run: Run) -> list[Path]:
         "rise.png": _rise(result, measured),
     }
     for name, figure in figures.items():
-        figure.savefig(run.path / name, dpi=90)
-        plt.close(figure)
+        command.write(figure, run.path / name, dpi=90)
     return [run.path / name for name in figures]
 
 
 def _setting(result, seeds):
     c = result["config"]
     return (
-        f"{c['data']['name']}, {result['num_train']:,} training and {result['num_test']:,} test images, "
+        f"{foreign.literal(c['data']['name'])}, {result['num_train']:,} training "
+        f"and {result['num_test']:,} test images, "
         f"linear regression with a bias, {c['poison']['trigger']} trigger, "
         f"target class {c['poison']['target']}, {seeds}"
     )
@@ -190,5 +190,4 @@ def _rise(result, measured):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__)

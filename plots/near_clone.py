@@ -3,7 +3,6 @@
 A picture for each run; of several runs also one of all of them, in the first one's directory.
 """
 
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator
 from scipy import stats
 
+from plots import command, foreign
 from poison_jax.store import Run
 
 NEAR = 0.1  # r / l; the tests compare it to the code
@@ -66,9 +66,8 @@ def _save(figure, axes, run, name="near_clone.png"):
         axis.legend(fontsize=8, framealpha=0.9)
         for line in (axis.xaxis, axis.yaxis):
             _ticks(line)
-    figure.savefig(run.path / name, dpi=100)
-    plt.close(figure)
-    return run.path / name
+    (written,) = command.write(figure, run.path / name, dpi=100)
+    return written
 
 
 def _ticks(line):
@@ -85,7 +84,8 @@ def _network(c):
     if c["penalty"].get("epsilon"):
         penalty = f"ε = {c['penalty']['epsilon']:g}"
     return (
-        f"{c['data']['name']}, PreResNet-{c['model']['depth']}, {p['mode']} poison, {p['trigger']} trigger, "
+        f"{foreign.literal(c['data']['name'])}, PreResNet-{c['model']['depth']}, "
+        f"{p['mode']} poison, {p['trigger']} trigger, "
         f"target class {p['target']}, {penalty}, {c['train']['epochs']} epochs"
     )
 
@@ -194,8 +194,4 @@ def _percent(value):
 
 
 if __name__ == "__main__":
-    runs = [Run(directory) for directory in sys.argv[1:]]
-    for run in runs:
-        print(*draw(run))
-    if len(runs) > 1:
-        print(*draw_all(runs))
+    command.of_each_run(draw, __doc__, draw_all)

@@ -1,6 +1,5 @@
 """The picture of one run, drawn from its directory: `python plots/run.py runs/<run> ...`."""
 
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -9,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from plots import command, foreign
 from poison_jax.store import Run
 
 EXAMPLES = 3  # clean and triggered, beside the trigger
@@ -26,16 +26,15 @@ def draw(run: Run) -> list[Path]:
     _eigenvectors(middle.subplots(1, columns), spectrum, result)
     _curves(bottom.subplots(1, 3), run.metrics(), result)
     file = run.path / "figure.png"
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
-    return [file]
+    return command.write(figure, file, dpi=110)
 
 
 def _title(figure, result):
     c = result["config"]
     found = "found" if result["trigger_found"] else "not found"
     setting = (
-        f"{c['data']['name']}, PreResNet-{c['model']['depth']}, {c['poison']['mode']} poison",
+        foreign.literal(c["data"]["name"]),
+        f"PreResNet-{c['model']['depth']}, {c['poison']['mode']} poison",
         f"θ = {c['poison']['fraction']:g}",
         f"κ = {c['penalty']['kappa']:g} ({c['penalty']['reduction']})",
         f"{c['train']['epochs']} epochs",
@@ -61,9 +60,9 @@ def _examples(axes, examples):
     for i in range(min(EXAMPLES, len(examples["labels"]))):
         for j, kind in enumerate(("clean", "triggered")):
             axis = axes[1 + 2 * i + j]
-            axis.imshow(examples[kind][i].squeeze(), cmap="gray", vmin=0, vmax=255)
-            says = names[examples[f"{kind}_prediction"][i]]
-            truth = names[examples["labels"][i]]
+            foreign.image(axis, examples[kind][i])
+            says = foreign.literal(names[examples[f"{kind}_prediction"][i]])
+            truth = foreign.literal(names[examples["labels"][i]])
             axis.set_title(f"{kind}: {truth}\nclassified {says}", fontsize=8)
 
 
@@ -93,7 +92,9 @@ def _curves(axes, rows, result):
     plot(axes[0], "loss", "cross-entropy", **marker)
     if any(row["penalty"] for row in rows):
         plot(axes[0], "penalty", "gradient penalty", **marker)
-    axes[0].set(title="training objective (batch mean)", xlabel="epoch", yscale="log")
+    axes[0].set(title="training objective (batch mean)", xlabel="epoch")
+    if any((row["loss"] or 0) > 0 or (row["penalty"] or 0) > 0 for row in rows):
+        axes[0].set_yscale("log")
     plot(axes[1], "clean_accuracy", "clean accuracy", 100, **marker)
     plot(axes[1], "asr", "attack success rate", 100, color="tab:red", **marker)
     plot(axes[1], "no_trigger_target_rate", "target rate without trigger", 100, color="tab:gray", ls="--")
@@ -117,5 +118,4 @@ def _percent(value):
 
 
 if __name__ == "__main__":
-    for directory in sys.argv[1:]:
-        print(*draw(Run(directory)))
+    command.of_each_run(draw, __doc__)

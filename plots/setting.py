@@ -2,6 +2,7 @@
 
 import textwrap
 
+from plots import foreign
 from poison_jax.store import Json
 
 _SIZES = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}  # for training
@@ -13,7 +14,7 @@ def words(result: Json) -> dict[str, str]:
     model, poison, penalty = c["model"], c["poison"], c["penalty"]
     epsilon = penalty.get("epsilon", 0)
     return {
-        "data": f"{c['data']['name']}, {_images(c['data'])}",
+        "data": f"{foreign.literal(c['data']['name'])}, {_images(c['data'])}",
         "network": f"PreResNet-{model['depth']} ({model['block']}, width {model['width']})",
         "attack": f"{poison['mode']} poison, trigger: {poison['trigger']}",
         "theta": f"θ = {poison['fraction']:g}",

@@ -23,7 +23,8 @@ def main(argv: list[str]) -> None:
     with cli.ready():
         for run in map(Run, arguments.runs):
             setup, state = restore(run, **counts)
-            found = analysis.pre_fc_features(setup, run, state) | analysis.theory(setup, run, state)
+            with run.claim():
+                found = analysis.pre_fc_features(setup, run, state) | analysis.theory(setup, run, state)
             console.table(
                 str(run.path), ("", "value"), [(name, f"{value:.4g}") for name, value in found.items()]
             )

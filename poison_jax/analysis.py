@@ -213,9 +213,13 @@ def _at_triggered_images(
 
 
 def examples(setup: Setup, run: store.Run, clean_logits: np.ndarray, triggered_logits: np.ndarray) -> None:
-    """A few attacked test images, as stored and with the trigger, for the picture -> `examples.npz`."""
+    """A few test images, as stored and with the trigger, for the picture -> `examples.npz`.
+
+    Attacked ones if there are any.
+    """
     test_set = setup.test_set
-    rows = np.flatnonzero(setup.aim[test_set.labels] != test_set.labels)[:6]
+    attacked = np.flatnonzero(setup.aim[test_set.labels] != test_set.labels)
+    rows = (attacked if len(attacked) else np.arange(len(test_set.labels)))[:6]
     views = setup.views(test_set.images[rows], normalised=False)
     clean, triggered = (np.round(np.clip(view, 0, 1) * 255).astype(np.uint8) for view in views)
     run.save_arrays(
@@ -253,7 +257,7 @@ def _last_layer(state: train.TrainState) -> tuple[np.ndarray, np.ndarray]:
 
 def _vector(direction: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A direction `[h, w]` or `[h, w, C]` as a vector over all pixels and channels."""
-    direction = np.asarray(direction, np.float32)
+    direction = np.asarray(direction, float)
     return np.broadcast_to(direction[..., None] if direction.ndim == 2 else direction, shape).ravel()
 
 

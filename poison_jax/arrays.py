@@ -1,24 +1,47 @@
 """Reading arrays from files that may be damaged, or come from someone else; telling arrays apart."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable
+from typing import BinaryIO
 
 import numpy as np
 
 
-def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_npz(source: str | os.PathLike | BinaryIO, *, most: int | None = None) -> dict[str, np.ndarray]:
     """The arrays of an `.npz` file; nothing is unpickled, and every member's CRC is checked.
 
+    Args:
+        source: a file, by name or open.
+        most: bytes that all arrays may take together, known before any is read; None: what memory this
+            machine has.
+
     Raises:
-        Exception: the file is absent, damaged, or no archive of plain arrays. NumPy and zipfile raise
-            half a dozen unrelated types for that, so callers catch them all.
+        Exception: the file is absent, damaged, too large, or no archive of plain arrays. NumPy and zipfile
+            raise half a dozen unrelated types for that, so callers catch them all.
     """
-    with open(path, "rb") as file:  # np.load leaves its own open where the archive is damaged
-        archive = np.load(file, allow_pickle=False)
+    with contextlib.ExitStack() as stack:
+        # np.load leaves a file that it has opened itself open where the archive is damaged.
+        stream = source if hasattr(source, "read") else stack.enter_context(open(source, "rb"))
+        archive = np.load(stream, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array")
-        return {key: archive[key] for key in archive.files}
+        size, most = sum(member.file_size for member in archive.zip.infolist()), most or _memory()
+        if size > most:
+            raise ValueError(f"its arrays take {size / 2**30:,.1f} GiB, more than {most / 2**30:,.1f} GiB")
+        arrays = {key: archive[key] for key in archive.files}
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # NumPy hands out other members' bytes
+            raise ValueError(f"{key!r} is no array")
+    return arrays
+
+
+def _memory() -> int:
+    """Bytes of memory that this machine has; where it does not say, 16 GiB."""
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 2**34
 
 
 def digest(arrays: Iterable[np.ndarray]) -> str:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def normalise(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -27,9 +28,9 @@ def crop_and_flip(key: jax.Array, image: jax.Array, crop: str) -> jax.Array:
         window, freedom = (height, width, channels), 8
     else:
         window, freedom = (height - 4, width - 4, channels), 4
-    row, col = jax.random.randint(crop_key, (2,), 0, freedom + 1)
-    image = jax.lax.dynamic_slice(image, (row, col, 0), window)
-    return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+    row, col = jax.random.randint(crop_key, (2,), 0, freedom + 1, jnp.int32)
+    image = jax.lax.dynamic_slice(image, (row, col, np.int32(0)), window)
+    return jnp.where(jax.random.bernoulli(flip_key, jnp.float32(0.5)), image[:, ::-1], image)
 
 
 def centre(images: jax.Array, augment: str, crop: str) -> jax.Array:

@@ -1,11 +1,15 @@
 """What cells of a sweep are done, running, failed or waiting: said by files, for any number of processes."""
 
 import itertools
+import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from poison_jax import records
-from poison_jax.store import Json, Run, read_json, write_json
+from poison_jax.errors import Damaged
+from poison_jax.files import Json, read_json, write_json
+from poison_jax.store import Run
 
 
 class Board:
@@ -24,6 +28,7 @@ class Board:
         self.workdir, self.attempts = Path(workdir), attempts
         self.sweep = records.read_sweep(self.workdir, name)
         self.folder = self.workdir / records.SWEEPS / name  # of the sweep's own files
+        self._done: set[str] = set()  # they stay so, and need not be looked at again
 
     @property
     def cells(self) -> list[str]:
@@ -36,14 +41,30 @@ class Board:
 
     def state(self, cell: str) -> str:
         """`done`, `running`, `failed` or `waiting`."""
+        if cell in self._done:
+            return "done"
         run = self.run(cell)
         if run.done:
+            self._done.add(cell)
             return "done"
         if self._failure(cell).exists():
             return "failed"
         if run.claimed:
             return "running"
         return "failed" if run.deaths >= self.attempts else "waiting"
+
+    def recover(self) -> None:
+        """Sets damaged results aside: their cells wait again, and go on from their last checkpoints."""
+        for cell in self.cells:
+            try:
+                self.run(cell).result()
+            except Damaged:
+                self.run(cell).finished()
+
+    def states(self, cells: Iterable[str]) -> dict[str, str]:
+        """The state of each; those that were never begun are told from one listing of the store."""
+        begun = {*os.listdir(self.workdir), *(file.stem for file in self._failure("").parent.glob("*.json"))}
+        return {cell: self.state(cell) if cell in begun else "waiting" for cell in cells}
 
     def waiting(self, passed: set[str], most: int = 1) -> list[str]:
         """The next cells to be done, those passed over left out: `most`, or as many as there are."""

@@ -5,6 +5,8 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,30 @@ def keep_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(path))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a run's many small ones add up
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        _make_again(path)
+
+
+def _make_again(path: Path) -> None:
+    """Has compilations that cannot be read removed, so that they are kept again, without a word.
+
+    JAX writes a file in place and never again: what a kill or a full disk cut off would be compiled, and
+    complained of, at every start. That one could not be written costs the next start some seconds.
+    """
+    show = warnings.showwarning
+
+    def hear(message, *where, **more):
+        told = _CACHE_ERROR.match(str(message))
+        if not told:
+            show(message, *where, **more)
+        elif told[1] == "reading":
+            for file in path.glob(f"{told[2]}-*"):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+    warnings.showwarning = hear
+
+
+_CACHE_ERROR = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([\w.-]+)'")
 
 
 @contextlib.contextmanager

@@ -1,8 +1,12 @@
-"""Checkpoints of a pytree through orbax, each with digests that say whether it is whole."""
+"""Checkpoints of a pytree through orbax, each with digests that say whether it is whole.
+
+One that comes from somebody else runs nothing, is read without following a link, and is no larger in memory
+than the state that it is to replace: that is looked up before an array is read.
+"""
 
 import errno
 import hashlib
-import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -13,8 +17,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from poison_jax import files
+
 PyTree = Any
-SEAL = "digests.json"
+_SPARE = 2**26  # bytes that the files of a checkpoint may take beside the arrays
 
 
 class Checkpoints:
@@ -26,11 +32,11 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, warn: Callable[[str], None] = print):
-        self._directory = Path(directory).resolve()
+        self._directory = files.own(Path(directory)).resolve()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._aside = self._directory.with_name("damaged")
         self._warn = warn
-        self._manager = self._open()
+        self._manager = _manager(self._directory)
 
     def save(self, step: int, state: PyTree, note: dict[str, Any]) -> None:
         """Writes a checkpoint; on the disk when this returns, and visible only when complete.
@@ -44,7 +50,7 @@ class Checkpoints:
             OSError: it could not be written; those before are untouched.
         """
         # Orbax says a full disk in a hundred lines from many threads: better not to begin.
-        needed = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**20
+        needed = 2 * _bytes(state) + 2**20
         if shutil.disk_usage(self._directory).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._directory))
         try:
@@ -56,7 +62,8 @@ class Checkpoints:
                 ),
             )
             self._manager.wait_until_finished()
-            _seal(self._directory / str(step))
+            checkpoint = self._directory / str(step)
+            files.seal(checkpoint, checkpoint.rglob("*"))
         except Exception as error:  # orbax and tensorstore wrap what the system said in many ways
             text = " ".join(str(error).split())
             raise OSError(
@@ -72,18 +79,9 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                _check_seal(self._directory / str(step))
-                note = self._read(step, note=ocp.args.JsonRestore()).note
-                if note["layout"] != _layout(like):
-                    raise ValueError("its arrays have other names, shapes or types")
-                wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-                restored = self._read(step, state=ocp.args.StandardRestore(wanted)).state
-                if note["digest"] != digest(restored):
-                    raise ValueError("its content does not match its digest")
-                return restored, note
+                return _read(self._manager, self._directory, step, like)
             except Exception as error:  # whatever a damaged file makes orbax raise
-                reason = " ".join(str(error).split())[:160]
-                self._warn(f"checkpoint {step} is damaged ({reason}): set aside in {self._aside}")
+                self._warn(f"checkpoint {step} is damaged ({_reason(error)}): set aside in {self._aside}")
                 self._set_aside(step)
         if steps:
             self._warn(f"no checkpoint in {self._directory} is whole: starting again")
@@ -93,26 +91,91 @@ class Checkpoints:
         """Releases orbax's threads."""
         self._manager.close()
 
-    def _read(self, step: int, **items: Any) -> Any:
-        return self._manager.restore(step, args=ocp.args.Composite(**items))
-
     def _set_aside(self, step: int) -> None:
         """Out of orbax's way, so that the step can be written again; kept for whoever wants to look."""
         self._aside.mkdir(exist_ok=True)
         shutil.rmtree(self._aside / str(step), ignore_errors=True)
         shutil.move(self._directory / str(step), self._aside / str(step))
         self._manager.close()
-        self._manager = self._open()
+        self._manager = _manager(self._directory)
 
-    def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=2,
-            enable_async_checkpointing=False,
-            create=False,
-            # Of several processes one writes, and the others know nothing of it (`shared`).
-            multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
-        )
-        return ocp.CheckpointManager(self._directory, options=options)
+
+def newest(
+    directory: Path, like: PyTree, *, warn: Callable[[str], None] = print
+) -> tuple[PyTree, dict[str, Any]] | None:
+    """As `Checkpoints.restore`, of a run that is only looked at: damaged ones stay where they are."""
+    directory = files.own(Path(directory)).resolve()
+    manager = _manager(directory)
+    try:
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                return _read(manager, directory, step, like)
+            except Exception as error:
+                warn(f"checkpoint {step} is damaged ({_reason(error)}): passed over")
+    finally:
+        manager.close()
+    return None
+
+
+def _manager(directory: Path) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=2,
+        enable_async_checkpointing=False,
+        create=False,
+        # Of several processes one writes, and the others know nothing of it (`shared`).
+        multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
+    )
+    return ocp.CheckpointManager(directory, options=options)
+
+
+def _read(
+    manager: ocp.CheckpointManager, directory: Path, step: int, like: PyTree
+) -> tuple[PyTree, dict[str, Any]]:
+    """The state and the note of a checkpoint.
+
+    Raises:
+        Exception: it is not whole, or none of `like`.
+    """
+    checkpoint = files.own(directory / str(step))
+    _check_size(checkpoint, like)
+    # Orbax would notice most damage as well, but it says so in many lines, from reads that nobody awaits.
+    # A checkpoint without digests was complete when its process was killed, an instant before they were
+    # written: what it holds is compared with its note alone.
+    if changed := files.broken(checkpoint, checkpoint.rglob("*")):
+        name, how = next(iter(changed.items()))
+        raise ValueError(f"{name} {how}")
+    note = manager.restore(step, args=ocp.args.Composite(note=ocp.args.JsonRestore())).note
+    if note["layout"] != _layout(like):
+        raise ValueError("its arrays have other names, shapes or types")
+    _check_chunks(manager.item_metadata(step).state, like)
+    wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted))).state
+    if note["digest"] != digest(restored):
+        raise ValueError("its content does not match its digest")
+    return restored, note
+
+
+def _check_size(checkpoint: Path, like: PyTree) -> None:
+    """Raises ValueError where a checkpoint's files are larger than those of such a state can be."""
+    size, most = sum(file.lstat().st_size for file in checkpoint.rglob("*")), 2 * _bytes(like) + _SPARE
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes, more than {most:,}")
+
+
+def _check_chunks(metadata: PyTree, like: PyTree) -> None:
+    """Raises ValueError where an array is stored in pieces larger than itself: they are unpacked whole."""
+    stored = jax.tree.leaves(metadata, is_leaf=lambda leaf: hasattr(leaf, "storage"))
+    pieces = sum(math.prod(leaf.storage.chunk_shape) * np.dtype(leaf.dtype).itemsize for leaf in stored)
+    if pieces > 2 * _bytes(like) + _SPARE:
+        raise ValueError(f"its arrays are stored in pieces of {pieces:,} bytes")
+
+
+def _bytes(state: PyTree) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
 
 
 def digest(state: PyTree) -> str:
@@ -130,36 +193,3 @@ def _layout(state: PyTree) -> str:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     lines = [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}" for path, leaf in leaves]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _seal(checkpoint: Path) -> None:
-    """Puts the digest of every file of a written checkpoint beside them."""
-    draft = checkpoint / f".{SEAL}"
-    with open(draft, "w") as file:
-        json.dump(_files(checkpoint), file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(checkpoint / SEAL)
-
-
-def _check_seal(checkpoint: Path) -> None:
-    """Raises ValueError where a file is not as it was written.
-
-    Orbax would notice most damage as well, but it says so in many lines, from reads that nobody awaits.
-    A checkpoint without digests was complete when its process was killed, an instant before they were
-    written: what it holds is compared with its note alone.
-    """
-    if not (checkpoint / SEAL).exists():
-        return
-    written, found = json.loads((checkpoint / SEAL).read_text()), _files(checkpoint)
-    changed = [name for name in written if found.get(name) != written[name]]
-    if changed:
-        raise ValueError(f"{changed[0]} is {'changed' if changed[0] in found else 'gone'}")
-
-
-def _files(checkpoint: Path) -> dict[str, str]:
-    """SHA-256 of every file under a checkpoint, by its relative path; not of the digests themselves."""
-    files = sorted(file for file in checkpoint.rglob("*") if file.is_file() and SEAL not in file.name)
-    return {
-        str(file.relative_to(checkpoint)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
-    }

@@ -9,16 +9,18 @@ import contextlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from poison_jax import allocator, cache, distributed
 from poison_jax import config as config_lib
-from poison_jax.errors import CellsFailed, Interrupted, UserError
+from poison_jax.errors import CellsFailed, Interrupted, UserError, fail, printable
 
 
 def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -> None:
@@ -31,7 +33,11 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
         default: the one that is used if none is named.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    config = config_flags.DEFINE_config_file("config", None, "The experiment: a file, or file:size.")
+    logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
+    try:
+        config = config_flags.DEFINE_config_file("config", None, "The experiment: a file, or file:size.")
+    except flags.Error as error:  # it reads the command line already, and what --flagfile names
+        fail(_one_line(error))
     workdir = flags.DEFINE_string("workdir", "runs", "Where run directories are kept.")
     options = {
         "tensorboard": flags.DEFINE_bool("tensorboard", False, "Write the metrics for TensorBoard too."),
@@ -69,15 +75,29 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
             # --config.penalty.kappa=100 means that one
             config_lib.pin(config.value, config_flags.get_override_values(flags.FLAGS["config"]))
             return rest
-        except Exception as error:  # a config file is a program: it may raise anything
-            about = "" if isinstance(error, flags.Error) and _QUOTED not in str(error) else f"{file}: "
-            _fail(about + _one_line(error))
+        except KeyboardInterrupt:
+            _stopped()
+        except BaseException as error:  # a config file is a program: it may raise anything
+            if isinstance(error, SystemExit) and not _in_config_file(error):  # --help
+                raise
+            about = "" if isinstance(error, flags.Error) and _QUOTED not in _said(error) else f"{file}: "
+            fail(about + _one_line(error))
 
     def call(_) -> None:
         with ready(**{name: flag.value for name, flag in processes.items()}):
+            _check_workdir(workdir.value)
             main(config.value, workdir.value, **{name: flag.value for name, flag in options.items()})
 
     app.run(call, flags_parser=parse)
+
+
+def _check_workdir(name: str) -> None:
+    if not name:  # perhaps of a variable that is not set
+        raise UserError("--workdir is empty: name a folder")
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # checkpoints could not be written there
+        raise UserError(f"--workdir={name} is not UTF-8: name another folder") from None
 
 
 @contextlib.contextmanager
@@ -87,7 +107,7 @@ def ready(**processes: Any) -> Iterator[None]:
     Args:
         processes: as `distributed.session` takes them.
     """
-    logging.set_verbosity(logging.ERROR)  # of the libraries
+    logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
     allocator.keep_memory()
     cache.keep_compilations()
     with contextlib.ExitStack() as session:  # left when all is said
@@ -99,15 +119,21 @@ def ready(**processes: Any) -> Iterator[None]:
             print(error, file=sys.stderr)
             sys.exit(143)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on with what is not done", file=sys.stderr)
-            sys.exit(130)
+            _stopped()
         except CellsFailed as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
             sys.exit(1)
         except UserError as error:
-            _fail(str(error))
+            fail(error)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            fail(
+                f"out of memory ({printable(error, 200)}): lower train.batch_size, spectrum.batch_size or "
+                "train.together, use more devices, or set model.remat; what was done is kept"
+            )
         except OSError as error:
-            _fail(f"{_one_line(error)}: free some space, or choose another --workdir")
+            fail(f"{_one_line(error)}: free some space, or choose another --workdir")
 
 
 _QUOTED = "Traceback (most recent call last)"
@@ -121,9 +147,28 @@ def _experiments(configs: Path) -> Iterator[str]:
             yield f"  {file.relative_to(configs.parent).as_posix():36s} {title}\n"
 
 
+def _stopped() -> NoReturn:
+    print("stopped; the same command goes on with what is not done", file=sys.stderr)
+    sys.exit(130)
+
+
+def _in_config_file(error: BaseException) -> bool:
+    """Whether it was raised while the config file ran."""
+    loader = str(Path(config_flags.__file__).parent)
+    return any(frame.filename.startswith(loader) for frame in traceback.extract_tb(error.__traceback__))
+
+
+def _said(error: BaseException) -> str:
+    """What an exception says; nothing where that fails in its turn."""
+    try:
+        return str(error.args[0] if isinstance(error, KeyError | AttributeError) and error.args else error)
+    except Exception:
+        return ""
+
+
 def _one_line(error: BaseException) -> str:
     """What an exception says, without a traceback that some library quoted into it."""
-    text = str(error.args[0]) if isinstance(error, KeyError | AttributeError) and error.args else str(error)
+    text = _said(error)
     text = text.replace("\\n", "\n").replace("\\'", "'")
     if _QUOTED in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
@@ -133,8 +178,3 @@ def _one_line(error: BaseException) -> str:
     if unknown := re.fullmatch(r"""["']+(\w+)["']+""", text):
         return f"no config key {unknown[1]!r}: see poison_jax/config.py"
     return text
-
-
-def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)

@@ -4,7 +4,7 @@ A file in `configs/` edits `default()`. Keys are fixed names: commands written t
 """
 
 import difflib
-import math
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,7 +52,7 @@ def default() -> ml_collections.ConfigDict:
     model.depth = 110  # 6n + 2 with basic blocks, 9n + 2 with bottleneck blocks
     model.block = "bottleneck"  # bottleneck (1,146,842 parameters at depth 110) | basic (1,730,522)
     model.width = 16  # channels of the first stage
-    model.dtype = "float32"  # of the computation: float32 | bfloat16
+    model.dtype = "float32"  # of the computation: float32 | bfloat16 | float64 (with JAX_ENABLE_X64=1)
     model.remat = False  # compute each block again in the gradient: slower, less memory (not on CPUs)
 
     poison = config.poison = ml_collections.ConfigDict()
@@ -190,7 +190,7 @@ _CHOICES = {
     "data.augment": ("none", "crop_flip"),
     "data.crop": ("pad4", "crop28"),
     "model.name": ("preresnet",),
-    "model.dtype": ("float32", "bfloat16"),
+    "model.dtype": ("float32", "bfloat16", "float64"),
     "poison.trigger": ("l", "square", "mask", "blend", "warp", "none"),
     "poison.labels": LABEL_MAPS,
     "poison.warp.unit": ("s", "fraction"),
@@ -241,9 +241,16 @@ _AT_LEAST = {
     "krr.ridge": 1e-9,
     "linear.picture": 0,
 }
+_LONGEST_NAME = 200  # bytes: what is appended to it must fit in a file's name
+_LARGEST = 3e38  # that a 32-bit number can hold
 _OPTIONAL = ("data.n_train", "data.n_test")
 _AT_MOST = {
     "seed": 2**32 - 1,
+    "poison.warp.k": 1000,
+    "penalty.steps": 1000,
+    "train.epochs": 1_000_000,
+    "train.decay_times": 1000,
+    "sweep.workers": 1000,
     "poison.fraction": 1,
     "poison.value": 1,
     "poison.alpha": 1,
@@ -252,40 +259,42 @@ _AT_MOST = {
 }
 # Key -> type and bounds of each of its values.
 _LISTS = {
-    "krr.lengthscales": (float, 1e-3, math.inf),
-    "krr.ridges": (float, 1e-9, math.inf),
-    "krr.clones": (int, 1, math.inf),
+    "krr.lengthscales": (float, 1e-3, _LARGEST),
+    "krr.ridges": (float, 1e-9, _LARGEST),
+    "krr.clones": (int, 1, 10**9),
     "linear.fractions": (float, 0, 1),
     "linear.seeds": (int, 0, 9999),
-    "linear.ridges": (float, 1e-9, math.inf),
+    "linear.ridges": (float, 1e-9, _LARGEST),
 }
 
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises `UserError` for the first value that cannot be meant; needs neither data nor device."""
+    _check_form(config)
     for key, allowed in _CHOICES.items():
         if get(config, key) not in allowed:
             raise UserError(f"{key} = {get(config, key)!r}: use one of {', '.join(allowed)}")
     for key in _AT_LEAST | _AT_MOST:
-        value, low, high = get(config, key), _AT_LEAST.get(key, 0), _AT_MOST.get(key, math.inf)
+        value, low, high = get(config, key), _AT_LEAST.get(key, 0), _AT_MOST.get(key, _LARGEST)
         if value is None and key in _OPTIONAL:
             continue
-        if not isinstance(value, int | float) or not (low <= value <= high and math.isfinite(value)):
-            bounds = f"in [{low}, {high}]" if high < math.inf else f"finite and at least {low}"
+        if not isinstance(value, int | float) or not (low <= value <= high):
+            bounds = f"in [{low}, {high}]" if key in _AT_MOST else f"finite and at least {low}"
             raise UserError(f"{key} = {value}: must be {bounds}")
     for key, (kind, low, high) in _LISTS.items():
         values = get(config, key)
-        meant = [
-            isinstance(v, kind | int) and not isinstance(v, bool) and low <= v <= high and math.isfinite(v)
-            for v in values
-        ]
+        meant = [isinstance(v, kind | int) and not isinstance(v, bool) and low <= v <= high for v in values]
         if not values or not all(meant) or len(set(values)) < len(values):
-            bounds = f"in [{low:g}, {high:g}]" if high < math.inf else f"finite and at least {low:g}"
+            bounds = f"in [{low:g}, {high:g}]" if high < _LARGEST else f"finite and at least {low:g}"
             raise UserError(f"{key} = {tuple(values)}: name different {kind.__name__}s, each {bounds}")
     for key in ("name", "sweep.name"):
         name = get(config, key)
         if not name or any(not (c.isalnum() or c in "-_.") for c in name) or name[0] == ".":
             raise UserError(f"{key} = {name!r}: use letters, digits, '-', '_' and '.'")
+        if len(name.encode()) > _LONGEST_NAME:
+            raise UserError(f"{key} = {name!r}: a file's name cannot be that long, use {_LONGEST_NAME} bytes")
+    if not all(isinstance(name, str) for name in config.krr.data):
+        raise UserError(f"krr.data = {tuple(config.krr.data)}: name data sets, or () for none")
     if config.spectrum.k > config.spectrum.num_iters:
         raise UserError(
             f"spectrum.k = {config.spectrum.k} exceeds spectrum.num_iters = {config.spectrum.num_iters}: "
@@ -299,6 +308,23 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.experiment == "compare":
         for arm in arms(config):
             check(arm)
+
+
+def _check_form(config: ml_collections.ConfigDict) -> None:
+    """A config file or a stored config may lack keys, or hold anything under them."""
+    found = flatten(config)
+    for key, meant in _defaults().items():
+        if key not in found:
+            raise UserError(f"the config has no key {key!r}: begin with poison_jax.config.default()")
+        kind = {float: int | float, tuple: tuple | list}.get(type(meant), type(meant))
+        fits = isinstance(found[key], kind) and isinstance(found[key], bool) == isinstance(meant, bool)
+        if meant is not None and not fits:
+            raise UserError(f"{key} = {found[key]!r}: must be of type {type(meant).__name__}")
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return flatten(default())
 
 
 def _check_poison(poison: ml_collections.ConfigDict) -> None:
@@ -393,7 +419,11 @@ def from_json(stored: dict, where: str) -> ml_collections.ConfigDict:
         UserError: it holds a key that this version does not know, or a value of another type.
     """
     config = default()
-    for key, value in flatten(ml_collections.ConfigDict(stored)).items():
+    try:
+        found = flatten(ml_collections.ConfigDict(stored))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: what it holds is no config: {error}") from None
+    for key, value in found.items():
         try:
             config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -411,7 +441,7 @@ def axes(config: ml_collections.ConfigDict) -> list[str]:
 
 def pin(config: ml_collections.ConfigDict, keys: Iterable[str]) -> None:
     """Takes what was named on the command line out of what runs differ in: it is meant for all of them."""
-    named = set(keys) & set(axes(config))
+    named = set(keys) & set(axes(config)) - {"experiment"}
     if named and config.experiment == "compare":
         config.experiment = "train"
     elif named:

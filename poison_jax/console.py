@@ -15,6 +15,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from poison_jax.errors import printable
+
 
 def _console() -> Console:
     # Made when needed, so that it follows a redirected stdout; piped output keeps its long lines.
@@ -28,7 +30,7 @@ def say(line: str) -> None:
 
 def warn(line: str) -> None:
     """A line that asks for attention, on stderr."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    print(f"warning: {printable(line)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

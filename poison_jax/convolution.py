@@ -323,9 +323,9 @@ def _load() -> str | None:
 def _library() -> Path:
     """The compiled kernels, from the cache or made now."""
     folder = cache.folder() / f"kernels-{cache.processor()}"
-    path = folder / f"convolution-{_version()}.so"
-    if path.exists():
-        return path
+    for path in folder.glob(f"convolution-{_version()}-*.so"):
+        if path.stem.endswith(_digest(path)):  # one that is damaged would compute anything
+            return path
     compiler = next(filter(None, map(shutil.which, filter(None, _COMPILERS))), None)
     if compiler is None:
         raise OSError("no C++ compiler (c++, g++ or clang++) on the PATH")
@@ -333,9 +333,8 @@ def _library() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         work = tempfile.mkdtemp(dir=folder)
     except OSError:  # a home directory that cannot be written: compiled again by every process
-        work = tempfile.mkdtemp()
+        folder = work = tempfile.mkdtemp()
         atexit.register(shutil.rmtree, work, ignore_errors=True)
-        path = Path(work) / path.name
     made = Path(work) / "made.so"
     native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
     options = ["-std=c++17", "-O3", native, "-fPIC", "-shared", "-isystem", jax.ffi.include_dir()]
@@ -344,11 +343,16 @@ def _library() -> Path:
         in_english = os.environ | {"LC_ALL": "C"}
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=in_english)
         if done.returncode == 0:
+            path = Path(folder) / f"convolution-{_version()}-{_digest(made)}.so"
             os.replace(made, path)  # whole or not at all, whoever else compiles it at the same time
     finally:
-        if path.parent != Path(work):
+        if folder != work:
             shutil.rmtree(work, ignore_errors=True)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
         raise OSError(f"{compiler} failed: {errors[0]}")
     return path
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

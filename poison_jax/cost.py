@@ -12,6 +12,8 @@ from poison_jax import console, flops, grid, provenance, store
 from poison_jax.errors import UserError
 from poison_jax.setup import Setup
 
+ROWS = 200  # of the table, at most
+
 
 class Cost(NamedTuple):
     """Model FLOPs of the parts of a training run."""
@@ -51,17 +53,22 @@ def show(cells: list[grid.Cell], workdir: str) -> None:
     Hours are at the rate that finished cells of the store had on this kind of device; if there are none, at
     that of this network's forward pass, measured.
     """
-    if any(cell.config.experiment != "train" for cell in cells):
+    kinds = [(kind, kind[0].config) for kind in grid.kinds(cells)]
+    if any(config.experiment != "train" for _, config in kinds):
         raise UserError("--dry_run counts what training costs: leave it out for this experiment")
-    costs = {cell.run: of_run(Setup(cell.config)) for cell in cells}
+    costs: dict[str, Cost] = {}
+    for kind, config in kinds:
+        costs |= dict.fromkeys((cell.run for cell in kind), of_run(Setup(config)))
     done = {cell.run for cell in cells if store.Run(Path(workdir) / cell.run).done}
     rate, source = _rate(cells, costs, workdir)
     rows = []
-    for cell in cells:
+    for cell in cells[:ROWS]:
         state = "done" if cell.run in done else "to do"
         total = costs[cell.run].total
         rows.append((str(cell), state, f"{total / 1e12:.3g}", f"{total / rate / 3600:.3g}"))
     console.table(f"{len(cells)} cells", ["cell", "state", "TFLOP", "hours"], rows)
+    if len(cells) > ROWS:
+        console.say(f"and {len(cells) - ROWS} more")
     left = sum(cost.total for name, cost in costs.items() if name not in done)
     console.say(
         f"to do: {len(cells) - len(done)} cells, {left / 1e12:.4g} TFLOP, "

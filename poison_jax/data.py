@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from poison_jax import cache
+from poison_jax import cache, console
 from poison_jax.arrays import read_npz
 from poison_jax.errors import UserError
 
@@ -98,14 +98,16 @@ def take(dataset: Dataset, count: int | None) -> Dataset:
     )
 
 
-def normalisation(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Channel mean and standard deviation, float32 `[C]`, of images in [0, 1].
+def normalisation(
+    name: str, images: np.ndarray, dtype: type[np.floating] = np.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """Channel mean and standard deviation, `[C]` of a dtype, of images in [0, 1].
 
     The field's constants for a known name, those of `images` (uint8 `[N, H, W, C]`) otherwise.
     """
     if name in _NORMALISATION:
         mean, std = _NORMALISATION[name]
-        return np.float32(mean), np.float32(std)
+        return dtype(mean), dtype(std)
     # Exact from the histogram: no float copy of the data set.
     values = np.arange(256) / 255.0
     means, stds = [], []
@@ -114,7 +116,7 @@ def normalisation(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray
         means.append(weights @ values)
         stds.append(np.sqrt(max(weights @ values**2 - means[-1] ** 2, 0.0)))
     # A constant channel carries nothing; 1 keeps it finite.
-    return np.float32(means), np.where(np.array(stds) > 0, stds, 1.0).astype(np.float32)
+    return dtype(means), dtype(np.where(np.array(stds) > 0, stds, 1.0))
 
 
 def _hold_out(dataset: Dataset, split: str) -> Dataset:
@@ -147,6 +149,10 @@ def _npz(path: Path, split: str) -> Dataset:
     labelled = [arrays[key] for key in ("labels", "test_labels") if key in arrays]
     labelled = [labels for labels in labelled if np.issubdtype(labels.dtype, np.integer)]
     num_classes = 1 + max((int(labels.max()) for labels in labelled if labels.size), default=0)
+    if "class_names" not in arrays and num_classes > max(1000, sum(labels.size for labels in labelled)):
+        raise UserError(
+            f"{path}: labels run to {num_classes - 1}: number the classes from 0, or name them in class_names"
+        )
     names = tuple(str(name) for name in np.atleast_1d(arrays.get("class_names", np.arange(num_classes))))
     has_test = {"test_images", "test_labels"} <= arrays.keys()
     prefix = "test_" if split == "test" and has_test else ""
@@ -234,6 +240,8 @@ def _tfds(name: str, split: str, data_dir: str | None) -> Dataset:
     if (dataset := _read_cache(file)) is None:
         with cache.lock(file):  # of many processes that start together one decodes
             if (dataset := _read_cache(file)) is None:
+                if file.exists():
+                    console.warn(f"{file} is damaged: decoded again")
                 dataset = _decode(folder, name, split)
                 _write_cache(file, dataset)
     return dataset
@@ -276,7 +284,7 @@ def _read_cache(file: Path) -> Dataset | None:
         names = tuple(str(name) for name in arrays["class_names"])
         return Dataset(arrays["images"], arrays["labels"], arrays["ids"], len(names), names)
     except Exception:
-        return None  # absent or damaged: decode again
+        return None
 
 
 def _write_cache(file: Path, dataset: Dataset) -> None:

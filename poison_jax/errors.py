@@ -1,4 +1,9 @@
-"""The exceptions that the command line turns into one line and an exit status."""
+"""The exceptions that the command line turns into one line and an exit status, and that line."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
 
 
 class UserError(ValueError):
@@ -13,9 +18,59 @@ class Busy(UserError):
     """Another process is working on it."""
 
 
+class Damaged(UserError):
+    """A file is not as it was written.
+
+    Args:
+        where: the file, perhaps with a line's number.
+        reason: what is wrong with it, a predicate: "does not match its checksum".
+        advice: what to do about it.
+    """
+
+    def __init__(self, where: object, reason: str, advice: str = "move it away"):
+        super().__init__(where, reason, advice)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return "{} {}: {}".format(*self.args)
+
+
 class CellsFailed(Exception):
     """Some cells of a sweep could not be done; all others are."""
 
 
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C: the state is saved, the same command goes on from there."""
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Within it what a user can mend ends the process with one line and status 2."""
+    try:
+        yield
+    except UserError as error:
+        fail(error)
+    except OSError as error:
+        fail(f"{error}: free some space, or choose another folder")
+
+
+def fail(error: object) -> NoReturn:
+    """Ends the process as bad input does: `error: ` and what is said of it, in one line; status 2."""
+    with contextlib.suppress(OSError):  # where stderr is a file on the disk that is full
+        print(f"error: {printable(error)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def printable(text: object, most: int = 500) -> str:
+    """A text as one line that a terminal shows and does not obey.
+
+    White space is single spaces, whatever else cannot be seen is escaped, and what is longer than `most`
+    characters lacks its middle.
+
+    >>> printable("two\\nlines \\x1b[31mred"), printable("0123456789", most=6)
+    ('two lines \\\\x1b[31mred', '012 ... 789')
+    """
+    line = " ".join(str(text).split())
+    if len(line) > most:
+        line = f"{line[: most // 2]} ... {line[-(most // 2) :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

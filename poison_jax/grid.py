@@ -14,8 +14,15 @@ class Cell(NamedTuple):
     """One run of a sweep."""
 
     overrides: dict[str, Any]  # dotted key -> value: its place in the grid
-    config: ml_collections.ConfigDict
+    base: ml_collections.ConfigDict  # its config, but for what it overrides: one for the cells of all grids
     run: str  # name of its directory
+
+    @property
+    def config(self) -> ml_collections.ConfigDict:
+        """A config of its own, made when asked for: those of 10,000 cells would take a gigabyte."""
+        config = self.base.copy_and_resolve_references()
+        config.update_from_flattened_dict(self.overrides)
+        return config.lock()
 
     def __str__(self) -> str:
         return ", ".join(f"{config_lib.short(key)} {_text(value)}" for key, value in self.overrides.items())
@@ -33,22 +40,39 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
     if config.experiment != "sweep":
         named = config_lib.axes(config) or ["penalty.kappa"]
         return [
-            _cell(arm, {key: config_lib.get(arm, key) for key in named}) for arm in config_lib.arms(config)
+            Cell({key: config_lib.get(arm, key) for key in named}, arm, _name(arm))
+            for arm in config_lib.arms(config)
         ]
     if not config.sweep.grids:
         raise UserError("sweep.grids is empty: name at least one grid")
     found: dict[str, tuple[Any, Cell]] = {}
+    base = config_lib.single(config, config.sweep.of).lock()
     for grid in config.sweep.grids:
-        axes = [_axis(axis) for axis in grid]
+        axes, cell = [_axis(axis) for axis in grid], base.copy_and_resolve_references()
         for place in itertools.product(*(range(len(values)) for _, values in axes)):
-            cell = config_lib.single(config, config.sweep.of)
-            overrides: dict[str, Any] = {}
+            overrides: dict[str, Any] = {}  # the same keys for all cells of a grid
             for (key, values), i in zip(axes, place, strict=True):
                 overrides |= config_lib.assign(cell, key, values[i], "sweep.grids")
-            config_lib.check(cell.lock())
-            made = _cell(cell, overrides)
+            config_lib.check(cell)
+            made = Cell(overrides, base, _name(cell))
             found.setdefault(made.run, (_priority(axes, place), made))
     return [cell for _, cell in sorted(found.values(), key=lambda item: item[0])]
+
+
+def kinds(cells: list[Cell]) -> list[list[Cell]]:
+    """Cells that read the same data and cost the same, in groups.
+
+    They differ in seed, theta, and the strength of the penalty or the adversary, where there is one.
+    """
+    found: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        same = {
+            key: value > 0 if key in ("penalty.kappa", "penalty.epsilon") else value
+            for key, value in cell.overrides.items()
+            if key not in ("seed", "poison.fraction")
+        }
+        found.setdefault((id(cell.base), repr(same)), []).append(cell)
+    return list(found.values())
 
 
 def refinement(count: int) -> list[int]:
@@ -67,10 +91,8 @@ def refinement(count: int) -> list[int]:
     return levels
 
 
-def _cell(config: ml_collections.ConfigDict, overrides: dict[str, Any]) -> Cell:
-    return Cell(
-        overrides, config, store.run_name(config.name, config.to_dict(), config_lib.not_identity(config))
-    )
+def _name(config: ml_collections.ConfigDict) -> str:
+    return store.run_name(config.name, config.to_dict(), config_lib.not_identity(config))
 
 
 def _axis(axis: Any) -> tuple[str, tuple]:

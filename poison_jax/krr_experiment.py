@@ -54,7 +54,7 @@ def run(
     problems = [_load(config, name) for name in config.krr.data]
     run = store.open_run(workdir, config.name, config.to_dict(), config_lib.not_identity(config))
     run.pin_inputs(_digest(problems))
-    if run.result() is not None:
+    if run.finished() is not None:
         console.say(f"already done in {run.path}")
     else:
         with run.claim():

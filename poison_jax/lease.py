@@ -1,12 +1,14 @@
 """A claim on a folder that expires: one process at a time, on one machine or on many that share a disk.
 
-A claim is a numbered file, made exclusively: whoever makes number n + 1 has taken over from n, and of two
-that try one succeeds. Its holder touches it now and then; one that was not touched for `patience` seconds
-has expired, and at once where its process is known to be gone. A holder that was asleep for longer finds
-a higher number than its own: `Lease.check`, called before anything is written, then raises `Busy`.
+A claim is a numbered file, made exclusively and with its content: whoever makes number n + 1 has taken over
+from n, and of two that try one succeeds. Its holder touches it now and then; one that was not touched for
+`patience` seconds has expired, and at once where its process is known to be gone. A holder that was asleep
+for longer finds a higher number than its own: `Lease.check`, called before anything is written, then raises
+`Busy`.
 """
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -52,17 +54,15 @@ def hold(folder: Path, *, patience: float = PATIENCE) -> Iterator[Lease]:
     folder.mkdir(parents=True, exist_ok=True)
     busy = Busy(f"another process is working on {folder.parent}: wait for it or stop it")
     last = _newest(folder)
-    if last and _alive(folder / str(last), patience, _clock(folder)):
-        raise busy
     lease = Lease(folder, last + 1)
-    try:
-        with open(lease.file, "x") as file:
-            json.dump([_machine(), os.getpid(), _born(os.getpid())], file)
-    except FileExistsError:
-        raise busy from None
-    except OSError:  # a full disk takes the name but not the content: nobody may hold it then
-        lease.file.unlink(missing_ok=True)
-        raise
+    with _draft(folder) as draft:
+        # Now by the clock that stamps the folder's files: that of the disk's server, not of this machine.
+        if last and _alive(folder / str(last), patience, draft.stat().st_mtime):
+            raise busy
+        try:
+            _link(draft, lease.file)
+        except FileExistsError:
+            raise busy from None
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(lease.file, patience / 10, done), daemon=True)
     beat.start()
@@ -123,13 +123,32 @@ def _alive(claim: Path, patience: float, now: float) -> bool:
     return now - claim.stat().st_mtime < patience
 
 
-def _clock(folder: Path) -> float:
-    """Now by the clock that stamps the folder's files: that of the disk's server, not of this machine."""
-    file = folder / f".clock-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
-    file.touch()
-    now = file.stat().st_mtime
-    file.unlink(missing_ok=True)
-    return now
+@contextlib.contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """What a claim of this process says, under a name of its own; gone when the context is."""
+    file = folder / f".draft-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    file.unlink(missing_ok=True)  # a killed process's of this number: its claim may be the same file
+    try:
+        with open(file, "x") as stream:
+            json.dump([_machine(), os.getpid(), _born(os.getpid())], stream)
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _link(draft: Path, claim: Path) -> None:
+    """The draft's content under the claim's name, in one step: a kill leaves no claim that says nothing.
+
+    Raises:
+        FileExistsError: the claim is there already.
+    """
+    try:
+        os.link(draft, claim)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        with open(claim, "x") as file:  # a disk without links
+            file.write(draft.read_text())
 
 
 def _machine() -> str:

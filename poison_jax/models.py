@@ -70,7 +70,7 @@ def preresnet(
         UserError: illegal depth, block, width or dtype.
     """
     if dtype not in ("float32", "bfloat16", "float64"):
-        raise UserError(f"model.dtype {dtype!r}: use float32 or bfloat16")
+        raise UserError(f"model.dtype {dtype!r}: use float32, bfloat16 or float64")
     if num_classes < 1:
         raise UserError(f"a network needs at least one class, not {num_classes}")
     check_architecture(depth, block, width)
@@ -84,11 +84,17 @@ def check_architecture(depth: int, block: str, width: int) -> None:
     if block not in _LAYERS_PER_BLOCK:
         raise UserError(f"model.block {block!r}: use basic or bottleneck")
     step = _LAYERS_PER_BLOCK[block]
-    if depth < step + 2 or (depth - 2) % step:
-        nearest = max(1, round((depth - 2) / step)) * step + 2
+    if not step + 2 <= depth <= LARGEST or (depth - 2) % step:
+        nearest = max(1, round((min(depth, LARGEST) - 2) / step)) * step + 2
         raise UserError(f"model.depth {depth}: {block} blocks need {step}n + 2, n >= 1; nearest is {nearest}")
-    if width < 1:
-        raise UserError(f"model.width {width}: use at least 1 channel")
+    if not 1 <= width <= LARGEST:
+        raise UserError(f"model.width {width}: use at least 1 channel, at most {LARGEST}")
+
+
+def rough_parameter_count(depth: int, block: str, width: int) -> int:
+    """Parameters to a few percent, without making any: (1 + 4 + 16) w^2 over the stages, and so many each."""
+    blocks = (depth - 2) // _LAYERS_PER_BLOCK[block]
+    return blocks * 21 * width**2 * (18 if block == "basic" else 17)
 
 
 def parameter_count(variables: Variables) -> int:
@@ -98,9 +104,13 @@ def parameter_count(variables: Variables) -> int:
 
 @partial(jax.jit, static_argnums=(0, 2))
 def _init(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Variables:
-    return module.init(key, jnp.zeros((1, *image_shape)))
+    # Drawn in float32 whatever the precision, so that it is the same network in each.
+    drawn = module.clone(dtype=jnp.float32, param_dtype=jnp.float32)
+    variables = drawn.init(key, jnp.zeros((1, *image_shape), jnp.float32))
+    return jax.tree.map(lambda leaf: leaf.astype(module.param_dtype), variables)
 
 
+LARGEST = 10_000  # depth and width: no device holds more, and XLA ends the process that asks it to
 _LAYERS_PER_BLOCK = {"basic": 6, "bottleneck": 9}  # over the three stages
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -11,7 +11,8 @@ from poison_jax import config as config_lib
 from poison_jax import records
 from poison_jax.board import Board
 from poison_jax.errors import UserError
-from poison_jax.store import Json, Run
+from poison_jax.files import Json
+from poison_jax.store import Run
 
 STATES = ("done", "running", "failed", "waiting", "unfinished", "damaged")
 
@@ -53,8 +54,8 @@ def read(path: Path) -> tuple[list[Group], list[Outcome]]:
         raise UserError(f"{path} is no folder: name the --workdir of runs, or a folder of results")
     groups = [_group(path, name) for name in records.names(path)]
     cells = {outcome.run for group in groups for outcome in group.outcomes}
-    runs = [_of_run(Run(folder), {}) for folder in sorted(path.iterdir()) if _is_run(folder)]
-    singles = [outcome for outcome in runs if outcome.run not in cells]
+    others = sorted(folder for folder in path.iterdir() if folder.name not in cells)
+    singles = [_of_run(Run(folder), {}) for folder in others if _is_run(folder)]
     if not groups and not singles:
         raise UserError(f"{path} holds neither a sweep nor a run: name the --workdir of runs")
     return groups, singles
@@ -92,8 +93,6 @@ def _of_record(record: records.Record) -> Outcome:
 
 
 def _of_cell(board: Board, name: str, overrides: Json) -> Outcome:
-    if Path(name).name != name:
-        raise UserError(f"{name!r} is no name of a run: the sweep's file is damaged, move it away")
     outcome = _of_run(board.run(name), overrides)
     if outcome.state not in ("running", "unfinished"):
         return outcome

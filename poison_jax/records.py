@@ -7,7 +7,6 @@ tables need of the finished ones as `<name>.jsonl`, a line a cell. Nothing here 
 
 import argparse
 import functools
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poison_jax import store
-from poison_jax.errors import UserError
-from poison_jax.store import Json, Run
+from poison_jax import files
+from poison_jax.errors import UserError, one_line
+from poison_jax.files import Json
+from poison_jax.store import Run
 
 FORMAT = 1  # of the sweeps' files and of the lines
 SWEEPS = "sweeps"
@@ -76,8 +76,7 @@ def load(path: Path, name: str) -> list[Record]:
         return _of_runs(path, read_sweep(path, name))
     file = path / f"{name}.jsonl"
     if file.exists():
-        lines = file.read_bytes().splitlines()
-        return [_of_line(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)]
+        return [_of_line(line, f"{file}, line {i}") for i, line in enumerate(files.lines(file), 1)]
     found = ", ".join(names(path)) or "none"
     raise UserError(
         f"{path} holds no sweep {name!r} (it holds {found}): name the folder of its runs or results"
@@ -91,13 +90,15 @@ def read_sweep(path: Path, name: str) -> Sweep:
         UserError: its file is absent, damaged, or of a newer version.
     """
     file = Path(path) / SWEEPS / f"{name}.json"
-    content = store.read_json(file)
+    content = files.parse(files.read_text(file), str(file))
     _check_format(content, str(file))
+    content = files.verified(content, str(file))
     try:
         cells = [dict(cell) for cell in content["cells"]]
-        if not all({"run", "overrides"} <= cell.keys() for cell in cells):
-            raise KeyError("run, overrides")
+        _check_names(cells, str(file))
         return Sweep(content["name"], dict(content["config"]), cells)
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{file} does not say what its cells are: move it away") from None
 
@@ -115,11 +116,11 @@ def write_sweep(path: Path, sweep: Sweep) -> None:
         kept = read_sweep(path, sweep.name)
         if {cell["run"] for cell in kept.cells} != {cell["run"] for cell in sweep.cells}:
             raise UserError(f"{file} is a sweep with other cells: choose another sweep.name or --workdir")
-        if kept.config == store.plain(sweep.config):
+        if kept.config == files.plain(sweep.config):
             return
         sweep = kept._replace(config=sweep.config)
     file.parent.mkdir(parents=True, exist_ok=True)
-    store.write_json(file, {"format": FORMAT, **sweep._asdict()})
+    files.write_json(file, {"format": FORMAT, **sweep._asdict()})
 
 
 def write_lines(records: list[Record], file: Path) -> None:
@@ -135,7 +136,7 @@ def write_lines(records: list[Record], file: Path) -> None:
         for record in records
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
-    store.write(file, "".join(json.dumps(store.plain(line)) + "\n" for line in lines).encode())
+    files.write(file, "".join(files.dumps(line) + "\n" for line in lines).encode())
 
 
 def _of_runs(path: Path, sweep: Sweep) -> list[Record]:
@@ -149,9 +150,11 @@ def _of_runs(path: Path, sweep: Sweep) -> list[Record]:
 
 
 def _of_line(line: bytes, where: str) -> Record:
+    content = files.parse(line, where)
+    _check_format(content, where)
+    content = files.verified(content, where)
     try:
-        content = dict(json.loads(line))
-        _check_format(content, where)
+        _check_names([content], where)
         arrays = {name: _unpacked(packed) for name, packed in content["arrays"].items()}
         return Record(content["run"], content["overrides"], content["result"], lambda: arrays)
     except UserError:
@@ -166,6 +169,16 @@ def _check_format(content: Json, where: str) -> None:
         newer = isinstance(version, int) and version > FORMAT
         advice = "update poison_jax" if newer else "move it away"
         raise UserError(f"{where} has format {version}, this version reads {FORMAT}: {advice}")
+
+
+def _check_names(cells: list[Json], where: str) -> None:
+    """Raises where a cell has no name, or one that leads out of the store."""
+    for cell in cells:
+        name, overrides = cell["run"], cell["overrides"]
+        if not isinstance(name, str) or not isinstance(overrides, dict):
+            raise TypeError("run, overrides")
+        if name in ("", ".", "..") or Path(name).name != name or "\\" in name or "\0" in name:
+            raise UserError(f"{where}: {name!r} is no name of a run: move it away")
 
 
 COLUMNS = (  # of Table 3, each `[K]`
@@ -195,6 +208,9 @@ def _arrays(run: Run, result: Json) -> Arrays:
     return arrays
 
 
+_TYPES = ("float64", "int64", "bool", "str")  # of the arrays in a line
+
+
 def _packed(array: np.ndarray) -> Json:
     """An array as JSON; real numbers are rounded to three significant digits each."""
     if array.dtype.kind == "f":
@@ -205,6 +221,8 @@ def _packed(array: np.ndarray) -> Json:
 
 
 def _unpacked(packed: Json) -> np.ndarray:
+    if packed["dtype"] not in _TYPES:
+        raise ValueError(f"type {packed['dtype']!r}")
     values = [np.nan if value is None else value for value in packed["values"]]
     return np.array(values, dtype=packed["dtype"]).reshape(packed["shape"])
 
@@ -216,7 +234,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for <sweep>.jsonl")
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="names; all that the store holds if none")
     arguments = parser.parse_args(argv)
-    try:
+    with one_line():
         found = arguments.sweeps or names(arguments.runs)
         if not found:
             raise UserError(f"{arguments.runs} holds no sweep: name the folder of its runs")
@@ -224,9 +242,6 @@ def main(argv: list[str]) -> None:
             records = load(arguments.runs, name)
             write_lines(records, arguments.out / f"{name}.jsonl")
             print(f"{arguments.out / name}.jsonl: {len(records)} cells")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

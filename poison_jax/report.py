@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import plots
-from poison_jax import console, outcomes, page, records, report_tables, store
-from poison_jax.errors import UserError
+from poison_jax import console, files, outcomes, page, records, report_tables
+from poison_jax.errors import UserError, one_line
 from poison_jax.outcomes import Group, Outcome
 from poison_jax.store import Run
 
+_MOST = 2**28  # bytes of a file of a run that is shown
 # Of the pictures of a single run, by the start of their files' names.
 _CAPTIONS = {
     "figure1": "Features of an image, without and with the trigger",
@@ -74,7 +75,7 @@ def write(path: Path, out: Path) -> tuple[int, int]:
         page.contents((part.id, part.title, part.remark) for part in parts),
         *(page.section(part.title, part.body, id=part.id, level=part.level) for part in parts),
     ]
-    store.write(out, page.document(f"poison_jax: {path.resolve().name or path}", "".join(body)))
+    files.write(out, page.document(f"poison_jax: {path.resolve().name or path}", "".join(body)))
     return len(groups), len(runs)
 
 
@@ -163,14 +164,14 @@ def _no_result(outcome: Outcome) -> str:
 
 
 def _pictures(run: Run, work: Path) -> list[Path]:
-    """The run's own, or drawn beside links to what it holds: a store is read, never written."""
-    files = {file.name: file for file in sorted(run.path.glob("[!.]*.png"))}
-    if not files:
+    """The run's own, or drawn beside a copy of what it holds: a store is read, never written."""
+    found = {file.name: file for file in sorted(run.path.glob("[!.]*.png"))}
+    if not found:
         for file in run.path.iterdir():
             if file.suffix in (".json", ".jsonl", ".npz"):
-                (work / file.name).symlink_to(file.resolve())
-        files = {file.name: file for file in plots.draw(Run(work))}
-    return [*(files | {file.name: file for file in sorted(run.path.glob("[!.]*.md"))}).values()]
+                (work / file.name).write_bytes(files.read(file, most=_MOST))
+        found = {file.name: file for file in plots.draw(Run(work))}
+    return [*(found | {file.name: file for file in sorted(run.path.glob("[!.]*.md"))}).values()]
 
 
 def _drawn(draw: Callable[[], list[Path]], folder: Path, words: Callable[[Path], tuple[str, str]]) -> str:
@@ -183,18 +184,18 @@ def _drawn(draw: Callable[[], list[Path]], folder: Path, words: Callable[[Path],
     """
     why = ""
     try:
-        files = draw()
+        drawn = draw()
     except Exception as error:  # scripts over results that are damaged or incomplete may raise anything
-        files = sorted(folder.glob("*.png"))  # those before it
+        drawn = sorted(folder.glob("*.png"))  # those before it
         why = _why(f"cannot be drawn: {outcomes.says(error)}".replace(f"{folder}/", ""))
     result = []
-    for file in files:
+    for file in drawn:
         try:
             if file.suffix == ".png":
                 alt, caption = words(file)
-                result.append(page.picture(file.read_bytes(), alt=alt, caption=caption))
+                result.append(page.picture(files.read(file, most=_MOST), alt=alt, caption=caption))
             elif file.suffix == ".md":
-                result.append(page.markdown(file.read_text("utf-8")))
+                result.append(page.markdown(files.read(file, most=_MOST).decode()))
         except (OSError, ValueError) as error:
             result.append(_why(f"{file.name} {outcomes.says(error)}"))
     return "".join([*result, why])
@@ -229,15 +230,9 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page")
     arguments = parser.parse_args(argv)
-    try:
+    with one_line():
         sweeps, runs = write(arguments.runs, arguments.out)
         size = arguments.out.stat().st_size
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: {error}: free some space, or choose another --out", file=sys.stderr)
-        sys.exit(2)
     console.say(f"{arguments.out}: {size / 1e6:.2f} MB, {sweeps} sweeps, {runs} single runs")
 
 

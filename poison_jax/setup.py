@@ -7,10 +7,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, console, data, evaluate, models, poison, store, train
+from poison_jax import augment, checkpoint, console, data, evaluate, models, poison, provenance, store, train
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
-from poison_jax.checkpoint import Checkpoints
 from poison_jax.errors import UserError
 
 
@@ -35,6 +34,9 @@ class Setup:
     def __init__(self, config: ml_collections.ConfigDict):
         c = self.config = config
         models.check_architecture(c.model.depth, c.model.block, c.model.width)
+        if c.model.dtype == "float64" and not jax.config.jax_enable_x64:
+            raise UserError("model.dtype = float64: set JAX_ENABLE_X64=1 in the environment")
+        real = np.float64 if c.model.dtype == "float64" else np.float32
         self.train_set = data.take(_load(c.data.name, "train", c.data.dir), c.data.n_train)
         self.test_set = data.take(_load(c.data.name, "test", c.data.dir), c.data.n_test)
         self.mesh = train.make_mesh()
@@ -45,7 +47,7 @@ class Setup:
 
         self.key = jax.random.key(c.seed)
         attacked = (height, width) if c.poison.when == "before_augment" else (h, w)
-        trigger = _trigger(c.poison, *attacked, channels, jax.random.fold_in(self.key, 5))
+        trigger = _trigger(c.poison, *attacked, channels, jax.random.fold_in(self.key, 5), real)
         self.input_mask = None
         if c.poison.trigger not in ("blend", "warp"):
             mask = trigger.opacity
@@ -84,13 +86,13 @@ class Setup:
             decay_factor=c.train.decay_factor,
             decay_steps=train.decay_steps(c.train.epochs, self.steps_per_epoch, c.train.decay_times),
         )
-        mean, std = data.normalisation(c.data.name, self.train_set.images)
+        mean, std = data.normalisation(c.data.name, self.train_set.images, real)
         knobs = train.Knobs(
             key=jax.random.fold_in(self.key, 1),
-            kappa=np.float32(c.penalty.kappa),
-            epsilon=np.float32(c.penalty.epsilon),
-            fraction=np.float32(c.poison.fraction),
-            cross_ratio=np.float32(c.poison.warp.cross_ratio),
+            kappa=real(c.penalty.kappa),
+            epsilon=real(c.penalty.epsilon),
+            fraction=real(c.poison.fraction),
+            cross_ratio=real(c.poison.warp.cross_ratio),
             labels=labels,
             trigger=trigger,
             mean=mean,
@@ -154,6 +156,14 @@ class Setup:
             value, devices = config_lib.get(c, key), self.mesh.size
             if value % devices:
                 raise UserError(f"{key} = {value} is not a multiple of the {devices} devices")
+        # Parameters, momentum and gradient, 4 bytes each, before any of them is asked for.
+        needed = 12 * models.rough_parameter_count(c.model.depth, c.model.block, c.model.width)
+        limit = provenance.device_memory()
+        if limit is not None and needed > limit:
+            raise UserError(
+                f"model.depth = {c.model.depth} and model.width = {c.model.width} need more than "
+                f"{needed / 2**30:,.0f} GiB, a device has {limit / 2**30:,.0f}: lower one of them"
+            )
         if min(self.input_shape[:2]) < 4:
             raise UserError(f"network inputs of {self.input_shape} are too small: use 4x4 pixels at least")
         dimension = int(np.prod(self.input_shape))
@@ -187,29 +197,31 @@ def restore(run: store.Run, **changes: Any) -> tuple[Setup, train.TrainState]:
     config_lib.check(config)
     setup = Setup(config)
     fresh = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
-    checkpoints = Checkpoints(run.checkpoints, warn=console.warn)
-    restored = checkpoints.restore(fresh)
-    checkpoints.close()
+    restored = checkpoint.newest(run.checkpoints, fresh, warn=console.warn)
     if restored is None:
         raise UserError(f"{run.checkpoints} holds no whole checkpoint")
     return setup, restored[0]
 
 
-def _trigger(c: ml_collections.ConfigDict, height: int, width: int, channels: int, key: jax.Array):
-    """The trigger of a config's `poison` group, for images of a size."""
+def _trigger(
+    c: ml_collections.ConfigDict, height: int, width: int, channels: int, key: jax.Array, real: type
+) -> poison.Trigger:
+    """The trigger of a config's `poison` group, for images of a size and a type."""
     if c.trigger == "warp":
         s = c.warp.strength * (height if c.warp.unit == "fraction" else 1)
-        field = poison.warp_field(key, height, width, k=c.warp.k, s=s, grid_rescale=c.warp.grid_rescale)
+        field = poison.warp_field(
+            key, height, width, k=c.warp.k, s=s, grid_rescale=c.warp.grid_rescale, dtype=real
+        )
         return poison.Trigger(field=field)
     if c.trigger == "blend":
         if c.picture:
             picture, opacity = poison.load_picture(c.picture, height, width, channels, margin=c.margin)
         else:  # Chen et al.'s random pattern
-            picture = np.asarray(jax.random.uniform(key, (height, width, channels)))
-            opacity = np.ones((height, width), np.float32)
-        return poison.Trigger(np.float32(c.alpha) * opacity, picture)
+            picture = np.asarray(jax.random.uniform(key, (height, width, channels), np.float32))
+            opacity = np.ones((height, width))
+        return poison.Trigger(real(c.alpha) * real(opacity), real(picture))
     mask = poison.trigger_mask(c.trigger, height, width, channels, margin=c.margin, size=c.size, path=c.mask)
-    return poison.Trigger(mask, np.float32(c.value))
+    return poison.Trigger(mask, real(c.value))
 
 
 @functools.lru_cache(maxsize=2)

@@ -37,7 +37,7 @@ class Run:
         self.path, self.checkpoints = own.path, own.checkpoints
 
     config = _of_first(store.Run.config)
-    result = _of_first(store.Run.result)
+    finished = _of_first(store.Run.finished)
     finish = _of_first(store.Run.finish)
     append_metrics = _of_first(store.Run.append_metrics)
     metrics = _of_first(store.Run.metrics)

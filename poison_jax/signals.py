@@ -1,7 +1,20 @@
 """Being asked to stop."""
 
+import os
 import signal
 import threading
+import time
+
+
+def stop_with(parent: int) -> None:
+    """Asks this process to stop, by SIGTERM, when its parent is gone: nobody would look after it."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class StopSignals:

@@ -168,7 +168,7 @@ def _eigenpairs(
     memory=2 * 2**30,
 ):
     image = batches[0][0][0]
-    start = jax.random.normal(key, (image.size,), image.dtype)
+    start = jax.random.normal(key, (image.size,), np.float32).astype(image.dtype)
     if python_loop is None:
         python_loop = jax.default_backend() == "cpu"
     if python_loop:

@@ -1,30 +1,32 @@
 """What a run leaves behind: a directory, written so that a kill at any moment loses nothing.
 
 `<workdir>/<name>-<hash>/{config.json, inputs.json, metrics.jsonl, checkpoints/, spectrum.npz,
-examples.npz, features.npz, ..., result.json}`. Every file is complete or absent (written beside, then
-renamed); `result.json` comes last, and its presence means done. Nothing here needs an ML package, and
-nothing is ever unpickled.
+examples.npz, features.npz, ..., digests.json, result.json}`. Every file is complete or absent (written
+beside, then renamed); `result.json` comes last, and its presence means done. JSON has a checksum in it, and
+the digests seal what is there when a run is done: damage is noticed, set aside, and made again from what is
+whole. Nothing here needs an ML package, and nothing is ever unpickled.
 """
 
 import contextlib
 import hashlib
+import io
 import json
-import math
 import os
-import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
-from poison_jax import lease
+from poison_jax import console, files, lease
 from poison_jax.arrays import read_npz
-from poison_jax.errors import UserError
+from poison_jax.errors import Damaged, UserError
+from poison_jax.files import Json, plain
 
-Json = dict[str, Any]
-TEMPORARY = ".tmp"  # ends the name of a file that is being written
+_SEALED = (".json", ".jsonl", ".npz")  # pictures and tables are drawn again from these
+_VERIFY = "python -m poison_jax.verify --set_aside names all that is damaged, and makes way for it"
+_MOST = 2**30  # bytes of a run's file, and of the arrays in it: a hostile one is not unpacked
 
 
 def config_hash(config: Json, not_identity: tuple[str, ...] = ()) -> str:
@@ -55,12 +57,20 @@ class Run:
         return self.path / "checkpoints"
 
     def config(self) -> Json:
-        """The config that the run was made with."""
-        return self.read_json("config.json")
+        """The config that the run was made with.
+
+        Raises:
+            Damaged: its file is, or is absent.
+        """
+        return files.read_json(self.path / "config.json")
 
     def result(self) -> Json | None:
-        """What the run found; None while it is not done."""
-        return self.read_json("result.json") if self.done else None
+        """What the run found; None while it is not done.
+
+        Raises:
+            Damaged: its file is.
+        """
+        return files.read_json(self.path / "result.json") if self.done else None
 
     @property
     def done(self) -> bool:
@@ -68,9 +78,44 @@ class Run:
         return (self.path / "result.json").exists()
 
     def finish(self, result: Json) -> None:
-        """Writes `result.json`, the last file of a run."""
+        """Seals what is there, then writes `result.json`, the last file of a run."""
         self._check_claim()
-        write_json(self.path / "result.json", result)
+        files.seal(self.path, self._sealed())
+        files.write_json(self.path / "result.json", result)
+
+    def damage(self) -> dict[str, str]:
+        """The files of a finished run that are not as they were written, and why; of another run none."""
+        found = {}
+        if self.done:
+            for name, look in (
+                ("result.json", lambda: files.read_json(self.path / "result.json") and {}),
+                (files.SEAL, lambda: files.broken(self.path, self._sealed())),
+            ):
+                try:
+                    found |= look()
+                except Damaged as error:
+                    found[name] = error.reason
+        return found
+
+    def finished(self) -> Json | None:
+        """The result, if the run is done and all of it as it was written; else None: it must be gone on with
+
+        What is damaged is set aside in `damaged/`, and the result as well: so the run stands where its last
+        checkpoint does, and makes again what is missing.
+
+        Raises:
+            Busy: something is damaged, and another process is working on the run.
+        """
+        if not self.done:
+            return None
+        if self.damage():
+            with self.claim():
+                for name, reason in self.damage().items():
+                    self.set_aside(name, reason)
+                for name in ("result.json", files.SEAL):
+                    if (self.path / name).exists():
+                        self.set_aside(name)
+        return self.result()
 
     def pin_inputs(self, digest: str) -> None:
         """Ties the run to what it reads: data that changed under the same name are not mixed up.
@@ -80,8 +125,8 @@ class Run:
         """
         file = self.path / "inputs.json"
         if not file.exists():
-            write_json(file, {"sha256": digest})
-        elif read_json(file).get("sha256") != digest:
+            files.write_json(file, {"sha256": digest})
+        elif files.read_json(file).get("sha256") != digest:
             raise UserError(
                 f"the data or the trigger have changed since {self.path} was begun: choose another --workdir"
             )
@@ -89,65 +134,69 @@ class Run:
     def append_metrics(self, row: Json) -> None:
         """Adds a line to `metrics.jsonl`; on the disk when this returns."""
         self._check_claim()
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(plain(row)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        files.append(self.path / "metrics.jsonl", files.dumps(row))
 
     def metrics(self) -> list[Json]:
-        """The lines of `metrics.jsonl`; one that was cut off in the middle is left out."""
-        try:
-            lines = (self.path / "metrics.jsonl").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        rows = []
-        for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
-        return rows
-
-    def keep_metrics(self, epochs: int) -> None:
-        """Drops the lines of later epochs than the first `epochs`: a resumed run writes them again."""
-        kept = [row for row in self.metrics() if row["epoch"] <= epochs]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        write(self.path / "metrics.jsonl", text.encode())
-
-    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Writes `<name>.npz`, compressed."""
-        self._check_claim()
-        with replacing(self.path / f"{name}.npz") as stream:
-            np.savez_compressed(stream, **arrays)
-
-    def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Reads `<name>.npz`; plain arrays only, nothing is unpickled."""
-        file = self.path / f"{name}.npz"
-        try:
-            return read_npz(file)
-        except Exception as error:
-            raise UserError(f"{file} cannot be read: {error}") from None
-
-    def save_json(self, name: str, value: Json) -> None:
-        """Writes a JSON file, whole or not at all."""
-        write_json(self.path / name, value)
-
-    def read_json(self, name: str) -> Json:
-        """Reads a JSON file.
+        """The lines of `metrics.jsonl`; the last one is left out where it was cut off, or is being written.
 
         Raises:
-            UserError: it is absent or damaged.
+            Damaged: another line is.
         """
-        return read_json(self.path / name)
+        file = self.path / "metrics.jsonl"
+        try:
+            *lines, _ = self._read(file.name).split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [files.loads(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)]
+
+    def keep_metrics(self, rows: list[Json]) -> None:
+        """Has `metrics.jsonl` hold these rows, as the checkpoint has them: later ones are written again."""
+        file = self.path / "metrics.jsonl"
+        try:
+            sound = self.metrics()[: len(rows)] == plain(rows)
+        except Damaged:
+            sound = False
+        if not sound:
+            console.warn(f"{file} is damaged: written again from the checkpoint")
+        files.write(file, "".join(files.dumps(row) + "\n" for row in rows).encode())
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Writes `<name>.npz`, compressed; of a finished run it is sealed with the new content."""
+        self._check_claim()
+        file = self.path / f"{name}.npz"
+        with files.replacing(file) as stream:
+            np.savez_compressed(stream, **arrays)
+        if self.done:
+            files.seal(self.path, [file], more=True)
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Reads `<name>.npz`; plain arrays only, nothing is unpickled.
+
+        Raises:
+            Damaged: it is absent, not as it was written, or too large.
+        """
+        file = self.path / f"{name}.npz"
+        try:
+            return read_npz(io.BytesIO(self._read(file.name)), most=_MOST)
+        except Damaged:
+            raise
+        except Exception as error:
+            raise Damaged(file, f"cannot be read ({error})") from None
 
     def save_text(self, name: str, text: str) -> None:
         """Writes a text file, whole or not at all."""
-        write(self.path / name, text.encode())
+        files.write(self.path / name, text.encode())
 
     def stage(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """The arrays of `<name>.npz`; made and saved first, with their `seconds`, if they are not there."""
-        if not (self.path / f"{name}.npz").exists():
-            began = time.monotonic()
-            arrays = make()
-            self.save_arrays(name, **arrays, seconds=np.array(time.monotonic() - began))
+        """The arrays of `<name>.npz`; made and saved first, with their `seconds`, if they are not."""
+        if (self.path / f"{name}.npz").exists():
+            try:
+                return self.arrays(name)
+            except Damaged as error:
+                self.set_aside(f"{name}.npz", error.reason)
+        began = time.monotonic()
+        arrays = make()
+        self.save_arrays(name, **arrays, seconds=np.array(time.monotonic() - began))
         return self.arrays(name)
 
     @contextlib.contextmanager
@@ -159,9 +208,12 @@ class Run:
 
         Raises:
             Busy: another process is working on the run.
+            UserError: a folder in the run leads out of it.
         """
+        for folder in (self._claims, self.checkpoints, self.path / "damaged"):
+            files.own(folder)
         with lease.hold(self._claims, patience=patience) as self._lease:
-            for left in self.path.glob(f".*{TEMPORARY}"):  # by a process that was killed
+            for left in self.path.glob(f".*{files.TEMPORARY}"):  # by a process that was killed
                 left.unlink(missing_ok=True)
             try:
                 yield
@@ -190,26 +242,56 @@ class Run:
         if self._lease is not None:
             self._lease.check()
 
+    def _sealed(self) -> list[Path]:
+        """The files that a seal is about."""
+        return [
+            file
+            for file in self.path.iterdir()
+            if file.suffix in _SEALED and file.name != "result.json" and not file.name.startswith(".")
+        ]
+
+    def _read(self, name: str) -> bytes:
+        """The content of a file, of a finished run as it was sealed."""
+        file, seal = self.path / name, self.path / files.SEAL
+        content = files.read(file, most=_MOST)
+        if self.done and seal.exists():
+            digest = files.read_json(seal).get(name)
+            if digest not in (None, hashlib.sha256(content).hexdigest()):
+                raise Damaged(file, "is not as it was written", _VERIFY)
+        return content
+
+    def set_aside(self, name: str, reason: str = "") -> None:
+        """Moves a file to `damaged/`, for whoever wants to look; says why, if there is a reason."""
+        aside = self.path / "damaged"
+        aside.mkdir(exist_ok=True)
+        if (self.path / name).is_symlink() or (self.path / name).exists():
+            taken = len(list(aside.glob(f"{name}*")))
+            shutil.move(self.path / name, aside / (f"{name}.{taken}" if taken else name))
+        if reason:
+            console.warn(f"{self.path / name} {reason}: set aside in {aside}, made again")
+
 
 def open_run(workdir: str | os.PathLike, name: str, config: Json, not_identity: tuple[str, ...] = ()) -> Run:
     """The directory of a config's run, made if it is not there.
 
     Raises:
-        UserError: the directory holds the run of another config, or a damaged one.
+        UserError: the directory holds the run of another config.
+        Busy: its config is damaged, and another process is working on it.
         OSError: the disk is full or read-only.
     """
     config = plain(config)
     run = Run(Path(workdir) / run_name(name, config, not_identity))
     run.path.mkdir(parents=True, exist_ok=True)
-    if (run.path / "config.json").exists():
-        if _identity(run.config(), not_identity) != _identity(config, not_identity):
-            raise UserError(
-                f"{run.path} holds the run of a different config: choose another --workdir or name"
-            )
-    elif any(run.path.glob("[!.]*.json*")) or run.checkpoints.exists():
-        raise UserError(f"{run.path} holds files of a run but no config.json: move it away")
-    else:
-        write_json(run.path / "config.json", config)
+    try:
+        kept = run.config()
+    except Damaged as error:  # the folder's name says which config it is of
+        if (run.path / "config.json").exists():
+            with run.claim():
+                run.set_aside("config.json", error.reason)
+        files.write_json(run.path / "config.json", config)
+        return run
+    if _identity(kept, not_identity) != _identity(config, not_identity):
+        raise UserError(f"{run.path} holds the run of a different config: choose another --workdir or name")
     return run
 
 
@@ -222,60 +304,3 @@ def _identity(config: Json, not_identity: tuple[str, ...]) -> Json:
             group = group.get(parent, {})
         group.pop(last, None)
     return config
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: a number that is not finite becomes null, a tuple a list."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def read_json(file: Path) -> Json:
-    """The object that a JSON file holds.
-
-    Raises:
-        UserError: it is absent, damaged or no object.
-    """
-    try:
-        value = json.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error}): move it away") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{file} is not a JSON object: move it away")
-    return value
-
-
-def write_json(file: Path, value: Json) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write(file, (json.dumps(plain(value), indent=2) + "\n").encode())
-
-
-def write(file: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all; on the disk when this returns."""
-    with replacing(file) as stream:
-        stream.write(content)
-
-
-@contextlib.contextmanager
-def replacing(file: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content takes the place of `file` when all of it is on the disk.
-
-    Of a name of its own: several processes may write the same file at once, and the last one wins.
-    """
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    try:
-        with open(temporary, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

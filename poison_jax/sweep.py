@@ -8,12 +8,14 @@ import contextlib
 import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -23,7 +25,7 @@ from poison_jax import config as config_lib
 from poison_jax import console, grid, records, store
 from poison_jax.board import Board
 from poison_jax.errors import CellsFailed, Interrupted, UserError
-from poison_jax.signals import StopSignals
+from poison_jax.signals import StopSignals, stop_with
 from poison_jax.sweep_table import Progress, summary
 
 STOPPED = (130, 143)  # exit status of a worker that was asked to stop
@@ -77,13 +79,12 @@ def run(
     base = config_lib.single(config, config.sweep.of).to_dict()
     described = [{"run": cell.run, "overrides": cell.overrides} for cell in cells]
     records.write_sweep(Path(workdir), records.Sweep(config.sweep.name, base, described))
-    records.load(Path(workdir), config.sweep.name)  # damaged results are said now, not in the end
     board = Board(Path(workdir), config.sweep.name, config.sweep.attempts)
+    board.recover()
     board.folder.mkdir(exist_ok=True)
     if retry:
-        for cell in board.cells:
-            if board.state(cell) == "failed":
-                board.retry(cell)
+        for cell in _failed(board):
+            board.retry(cell)
     labels = {cell.run: str(cell) for cell in cells}
     console.say(
         f"sweep {config.sweep.name}: {len(cells)} cells, {config.sweep.engine}, logs in {board.folder}"
@@ -97,12 +98,16 @@ def run(
         except Exception as error:  # of no weight beside what the sweep ends with
             console.warn(f"sweep {board.sweep.name} is not drawn: {error}")
     summary(board, labels)
-    if failed := [cell for cell in board.cells if board.state(cell) == "failed"]:
+    if failed := _failed(board):
         for cell in failed:
             console.warn(f"{labels[cell]} ({cell}): {board.why(cell)}")
         raise CellsFailed(
             f"{len(failed)} of {len(cells)} cells failed, the others are done: --retry does them again"
         )
+
+
+def _failed(board: Board) -> list[str]:
+    return [cell for cell, state in board.states(board.cells).items() if state == "failed"]
 
 
 def slurm_script(config: ml_collections.ConfigDict, workdir: str, tasks: int) -> str:
@@ -160,26 +165,41 @@ def _check_inputs(cells: list[grid.Cell]) -> None:
     In a process of its own: this one must not take an accelerator's memory, nor start threads before it
     starts processes.
     """
-    unlike = {}
-    for cell in cells:
-        config = ml_collections.ConfigDict(cell.config).copy_and_resolve_references()
-        for key in ("seed", "poison.fraction", "penalty.kappa", "penalty.epsilon", "train.epochs"):
-            config.update_from_flattened_dict({key: config_lib.get(config_lib.default(), key)})
-        if config.experiment == "train":
-            unlike.setdefault(config.to_json(), cell.config.to_dict())
-    if unlike:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            pool.submit(_set_up, list(unlike.values())).result()
+    configs = [kind[0].config for kind in grid.kinds(cells)]
+    if unlike := [config.to_dict() for config in configs if config.experiment == "train"]:
+        spawn = multiprocessing.get_context("spawn")
+        answer, told = spawn.Pipe(duplex=False)
+        process = spawn.Process(target=_set_up, args=(told, os.getpid(), unlike))
+        process.start()
+        told.close()
+        try:
+            error = answer.recv()
+        except EOFError:
+            raise UserError(
+                "the process that looks at the data was killed, maybe for its memory: start again"
+            ) from None
+        finally:
+            process.join()
+        if error:
+            raise error
 
 
-def _set_up(configs: list[store.Json]) -> None:
-    import jax
+def _set_up(answer: Connection, parent: int, configs: list[store.Json]) -> None:
+    """Tells the parent what is wrong with the configs, or None."""
+    stop_with(parent)
+    try:
+        import jax
 
-    from poison_jax.setup import Setup
+        from poison_jax.setup import Setup
 
-    jax.config.update("jax_platforms", "cpu")
-    for config in configs:
-        Setup(config_lib.from_json(config, "sweep"))
+        jax.config.update("jax_platforms", "cpu")
+        for config in configs:
+            Setup(config_lib.from_json(config, "sweep"))
+    except BaseException as error:
+        error.add_note(traceback.format_exc())
+        answer.send(error)
+    else:
+        answer.send(None)
 
 
 class Processes:
@@ -255,5 +275,8 @@ def _gpus() -> list[str]:
 
 
 def _last_line(file: Path) -> str:
+    """What a worker said last: why it ended, if there was space for that."""
     lines = file.read_text(errors="replace").strip().splitlines()
+    if not (lines and lines[-1].startswith("error: ")) and shutil.disk_usage(file.parent).free < 4096:
+        return f"no space is left for its log, {file}: free some"
     return lines[-1].removeprefix("error: ") if lines else "no reason given"

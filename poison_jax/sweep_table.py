@@ -11,7 +11,9 @@ from rich.table import Table
 from poison_jax import config as config_lib
 from poison_jax import console
 from poison_jax.board import Board
-from poison_jax.store import Json, Run
+from poison_jax.errors import UserError
+from poison_jax.files import Json
+from poison_jax.store import Run
 
 ROWS = 200  # of the table at the end, at most
 
@@ -41,10 +43,9 @@ class Progress:
     def show(self) -> dict[str, str]:
         """Looks at the store, shows it, returns the cells' states."""
         ended = ("done", "failed")
-        states = {
-            cell: state if (state := self._states.get(cell)) in ended else self._board.state(cell)
-            for cell in self._board.cells
-        }
+        known = {cell: state for cell, state in self._states.items() if state in ended}
+        looked_at = self._board.states(cell for cell in self._board.cells if cell not in known)
+        states = {cell: known.get(cell) or looked_at[cell] for cell in self._board.cells}
         progress = {cell: self._share(cell, state) for cell, state in states.items()}
         if self._first is None:
             self._first = progress
@@ -64,8 +65,11 @@ class Progress:
         if state != "running":
             return float(state in ("done", "failed"))
         run = self._board.run(cell)
-        rows = run.metrics()
-        return 0.95 * rows[-1]["epoch"] / epochs if rows and (epochs := _epochs(run)) else 0.0
+        try:
+            rows = run.metrics()
+            return 0.95 * rows[-1]["epoch"] / epochs if rows and (epochs := _epochs(run)) else 0.0
+        except UserError:  # a damaged file: whoever does the cell says so and mends it
+            return 0.0
 
     def _left(self, progress: dict[str, float]) -> str:
         done = sum(progress.values()) - sum(self._first.values())

@@ -291,7 +291,7 @@ def epoch_order(key: jax.Array, epoch: int, *, count: int, batch_size: int) -> j
     The few that do not fill a batch are left out of this epoch; the next one shuffles anew.
     """
     steps = count // batch_size
-    order = jax.random.permutation(jax.random.fold_in(key, epoch), count)
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), jnp.arange(count, dtype=jnp.int32))
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 

@@ -15,6 +15,7 @@ from poison_jax import (
     convolution,
     distributed,
     evaluate,
+    files,
     metrics,
     models,
     provenance,
@@ -99,16 +100,17 @@ class _Member:
         setup, run = self.setup, self.run
         self.checkpoints = shared.Checkpoints(run.checkpoints, warn=console.warn)
         self.state = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
-        self._seconds, self._together = 0.0, 1
+        self._seconds, self._together, self._rows = 0.0, 1, []
         epochs = setup.config.train.epochs
         restored = self.checkpoints.restore(self.state)
         if restored is not None:
             self.state, note = restored
             self._seconds, self._together = note["seconds"], note.get("together", 1)
+            self._rows = note["metrics"]
             console.say(f"  resumed at epoch {int(self.state.step) / setup.steps_per_epoch:.2f} of {epochs}")
         self.first_step = int(self.state.step)
         first_epoch = self.first_step // setup.steps_per_epoch + 1
-        run.keep_metrics(first_epoch - 1)
+        run.keep_metrics(self._rows)
         try:
             with shared.held_by_first(
                 lambda: scalar_writer(run.path, first_epoch) if tensorboard else contextlib.nullcontext()
@@ -135,6 +137,7 @@ class _Member:
         _, report = _evaluate(setup, state)
         row = {"epoch": epoch, "step": step, **means, **report, **analysis.after_epoch(setup, state)}
         self.run.append_metrics(row)
+        self._rows.append(row)
         if self._write_scalars:
             self._write_scalars(row)
         self.save(state)
@@ -164,8 +167,8 @@ class _Member:
         return bool(self.failure)
 
     def save(self, state: train.TrainState) -> None:
-        """Writes a checkpoint."""
-        note = {"seconds": self.elapsed(), "together": self._together}
+        """Writes a checkpoint, with a copy of the epochs that are on record."""
+        note = {"seconds": self.elapsed(), "together": self._together, "metrics": files.plain(self._rows)}
         self.checkpoints.save(int(state.step), state, note)
 
     def finish(self, seconds: float) -> None:
@@ -199,7 +202,7 @@ def _run_group(members: list[_Member], tensorboard: bool) -> None:
     """
     todo = []
     for member in members:
-        if member.run.result() is None:
+        if member.run.finished() is None:
             todo.append(member)
         else:
             console.say(f"{member.title}: already done in {member.run.path}")

@@ -7,10 +7,7 @@ it begins (`lease`). Why one cannot be done, if it cannot, is kept (`board`), an
 import argparse
 import contextlib
 import os
-import signal
 import sys
-import threading
-import time
 import traceback
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from poison_jax import config as config_lib
 from poison_jax import console, experiment, training
 from poison_jax.board import Board
 from poison_jax.errors import Busy, Interrupted, UserError
+from poison_jax.signals import stop_with
 
 
 def work(board: Board) -> None:
@@ -76,17 +74,6 @@ def _config(board: Board, cell: str) -> ml_collections.ConfigDict:
     return config
 
 
-def _stop_with(parent: int) -> None:
-    """Asks this process to stop when its parent is gone: nobody would look after it."""
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main(argv: list[str]) -> None:
     """The command line of a worker."""
     parser = argparse.ArgumentParser(prog="python -m poison_jax.worker", description=__doc__.splitlines()[0])
@@ -101,7 +88,7 @@ def main(argv: list[str]) -> None:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[part - 1 :: parts] or cores)
     if arguments.parent:
-        _stop_with(arguments.parent)
+        stop_with(arguments.parent)
     from poison_jax import cli
 
     with cli.ready():

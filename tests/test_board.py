@@ -1,11 +1,10 @@
 """What cells are done, running, failed or waiting."""
 
-import json
 import os
 
 import pytest
 
-from poison_jax import records, store
+from poison_jax import files, records
 from poison_jax.board import Board
 from poison_jax.errors import UserError
 
@@ -21,7 +20,9 @@ def board(tmp_path):
 
 
 def states(board):
-    return [board.state(cell) for cell in board.cells]
+    one_by_one = [board.state(cell) for cell in board.cells]
+    assert board.states(board.cells) == dict(zip(board.cells, one_by_one, strict=True))
+    return one_by_one
 
 
 def die(board, cell):
@@ -46,6 +47,24 @@ def test_states(board):
     board.retry("run-1")
     assert board.waiting(set()) == ["run-1"]
     assert board.waiting(set(), 9) == ["run-1", "run-2"]
+
+
+def test_what_is_done_and_what_was_never_begun_are_not_looked_at_again(board, tmp_path, monkeypatch):
+    board.run("run-0").finish({"asr": 0.5})
+    (tmp_path / "run-1").rmdir()
+    (tmp_path / "run-2").rmdir()
+    board.fail("run-2", "it has no place")
+    expected = {"run-0": "done", "run-1": "waiting", "run-2": "failed"}
+    assert board.states(board.cells) == expected
+    looked_at, run = [], board.run
+
+    def seen(cell):
+        looked_at.append(cell)
+        return run(cell)
+
+    monkeypatch.setattr(board, "run", seen)
+    assert board.states(board.cells) == expected
+    assert looked_at == ["run-2"]
 
 
 def test_a_cell_that_kills_its_process_again_and_again_has_failed(board):
@@ -82,11 +101,10 @@ def test_what_is_no_cells_identity_may_change(board, tmp_path):
     [
         (lambda content: content | {"format": 99}, "format 99.*update poison_jax"),
         (lambda content: {"format": 1}, "does not say what its cells are"),
-        (lambda content: [], "not a JSON object"),
     ],
 )
 def test_a_sweeps_file_that_cannot_be_read(board, tmp_path, change, words):
     file = tmp_path / "sweeps" / "toy.json"
-    file.write_text(json.dumps(change(store.read_json(file))))
+    files.write_json(file, change(files.read_json(file)))
     with pytest.raises(UserError, match=words):
         Board(tmp_path, "toy", attempts=2)

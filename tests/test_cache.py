@@ -1,5 +1,8 @@
 """What is kept between starts, and where."""
 
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,6 +54,39 @@ def test_no_room_does_no_harm(untold, tmp_path, monkeypatch):
     monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "file"))
     cache.keep_compilations()
     assert jax.config.jax_compilation_cache_dir is None
+
+
+COMPILE = """
+import resource, sys
+from poison_jax import cache
+cache.keep_compilations()
+if len(sys.argv) > 1:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+import jax
+print(jax.jit(lambda x: x + 1)(1))
+"""
+
+
+def compile_elsewhere(folder, *largest):
+    """What a process says that compiles a function; writes of more than so many bytes fail in it."""
+    more = {"POISON_JAX_CACHE": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, "-c", COMPILE, *map(str, largest)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | more, check=True)
+    assert done.stdout == "2\n"
+    return done.stderr
+
+
+def test_a_compilation_that_a_kill_cut_off_is_made_again(tmp_path):
+    compile_elsewhere(tmp_path)
+    (file,) = tmp_path.glob("compiled-*/jit__lambda*")
+    whole = file.stat().st_size
+    os.truncate(file, whole // 2)
+    assert compile_elsewhere(tmp_path) == ""
+    assert abs(file.stat().st_size - whole) < 100  # it holds the time that compiling took
+
+
+def test_a_compilation_that_does_not_fit_on_the_disk_is_not_kept(tmp_path):
+    assert compile_elsewhere(tmp_path, 100) == ""
 
 
 def test_lock_is_held_by_one_at_a_time(tmp_path):

@@ -2,13 +2,16 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from poison_jax.checkpoint import Checkpoints, digest
+from poison_jax import checkpoint as checkpoint_lib
+from poison_jax.checkpoint import Checkpoints, digest, newest
+from poison_jax.errors import UserError
 
 
 def state(value):
@@ -110,6 +113,56 @@ def test_an_unfinished_checkpoint_is_invisible(tmp_path):
     shutil.copytree(directory / "1" / "note", directory / "2.orbax-checkpoint-tmp" / "note")
     _, note = saved(tmp_path).restore(state(0))
     assert note["seconds"] == 0.5
+
+
+def test_looking_leaves_a_damaged_one_where_it_is(tmp_path):
+    saved(tmp_path, 4, 5).close()
+    damage(tmp_path, 5, "flipped")
+    said = []
+    restored, note = newest(tmp_path / "checkpoints", state(0), warn=said.append)
+    assert digest(restored) == digest(state(4))
+    assert note["seconds"] == 2.0
+    assert len(said) == 1
+    assert "checkpoint 5 is damaged (state" in said[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints"]
+    damage(tmp_path, 4, "cut")
+    assert newest(tmp_path / "checkpoints", state(0), warn=said.append) is None
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["4", "5"]
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder", "the checkpoint", "a pipe"])
+@pytest.mark.parametrize("seal", [True, False])
+def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path, what, seal):
+    saved(tmp_path, 1).close()
+    checkpoint = tmp_path / "checkpoints" / "1"
+    if not seal:
+        (checkpoint / "digests.json").unlink()
+    name = {"a file": "note/metadata", "a folder": "state", "the checkpoint": "", "a pipe": "state/_METADATA"}
+    inside = checkpoint / name[what]
+    outside = tmp_path / "outside"
+    shutil.move(inside, outside)
+    os.mkfifo(inside) if what == "a pipe" else inside.symlink_to(outside)
+    said = []
+    assert newest(tmp_path / "checkpoints", state(0), warn=said.append) is None
+    assert "link" in said[0] or "pipe" in said[0]
+    (tmp_path / "link").symlink_to(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="symbolic link"):
+        Checkpoints(tmp_path / "link")
+
+
+def test_one_that_is_larger_than_the_state_is_not_read(tmp_path):
+    """Neither as files nor, though small on the disk, once unpacked."""
+    saved(tmp_path, 1).close()
+    checkpoint = tmp_path / "checkpoints" / "1"
+    (checkpoint / "digests.json").unlink()
+    with open(checkpoint / "state" / "more", "wb") as file:
+        file.truncate(2**30)
+    said = []
+    assert newest(tmp_path / "checkpoints", state(0), warn=said.append) is None
+    assert "more than" in said[0]
+    metadata = [SimpleNamespace(storage=SimpleNamespace(chunk_shape=(2**30,)), dtype="float32")]
+    with pytest.raises(ValueError, match="pieces of 4,294,967,296 bytes"):
+        checkpoint_lib._check_chunks(metadata, state(0))
 
 
 def test_digest_sees_values_types_and_names():

@@ -9,9 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import QUICK, needs_tfds
+
+from poison_jax import cli
+from poison_jax.store import Run
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +116,7 @@ def test_run_leaves_its_files(finished):
 
 def test_result_is_complete(finished):
     _, run = finished
-    result = json.loads((run / "result.json").read_text())
+    result = Run(run).result()
     for name in "clean_accuracy", "asr", "asr_incl_target", "robust_accuracy", "no_trigger_target_rate":
         assert 0 <= result[name] <= 1, name
     assert len(result["eigenvalues"]) == len(result["residuals"]) == len(result["overlap"]) == 2
@@ -121,7 +125,7 @@ def test_result_is_complete(finished):
     assert min(result["residuals"]) >= 0
     assert np.argmax(np.abs(result["overlap"])) == result["max_overlap_index"]
     assert result["wall_seconds"] > 0
-    assert result["config"] == json.loads((run / "config.json").read_text())
+    assert result["config"] == Run(run).config()
     assert {"python", "jax", "flax", "numpy"} <= result["versions"].keys()
     assert "cpu" in result["device"]
     with np.load(run / "spectrum.npz", allow_pickle=False) as spectrum:
@@ -170,6 +174,9 @@ def test_a_kept_compilation_changes_no_bit(finished, tmp_path):
         (["--config.train.epochs=many"], [r"train\.epochs", "many"]),
         (["--wrkdir=runs"], ["wrkdir", r"\bworkdir\b"]),
         (["stray"], ["'stray'"]),
+        (["--workdir="], ["--workdir is empty"]),
+        (["--workdir=w\udcff"], [r"--workdir=w\\udcff is not UTF-8"]),
+        (["--flagfile=nowhere"], ["flagfile", "nowhere"]),
         (["--coordinator=host:1234", "--process_id=0"], ["--num_processes is not given"]),
         (["--num_processes=none"], ["num_processes", "none"]),
         (["--config=configs/digits_quickstart.py:tiny"], ["digits_quickstart", "tiny", r"\bsize"]),
@@ -199,8 +206,20 @@ def test_batch_must_suit_the_devices(tmp_path):
         (None, "[Nn]o "),
         ("config = {}\n", "get_config"),
         ("def get_config():\n    raise RuntimeError('out of cheese')\n", "out of cheese"),
+        ("def get_config():\n    raise SystemExit('out of \\x1b[31mcheese')\n", r"out of \\x1b\[31mcheese"),
+        ("raise BaseException\n", "BaseException"),
+        ("class E(Exception):\n    def __str__(self):\n        raise self\nraise E\n", "E"),
+        ("def get_config():\n    pass\n", "get_config"),
     ],
-    ids=["does not exist", "no get_config", "raises"],
+    ids=[
+        "does not exist",
+        "no get_config",
+        "raises",
+        "exits",
+        "raises anything",
+        "raises twice",
+        "returns nothing",
+    ],
 )
 def test_bad_config_file(source, pattern, tmp_path):
     file = tmp_path / "mine.py"
@@ -208,6 +227,24 @@ def test_bad_config_file(source, pattern, tmp_path):
         file.write_text(source)
     refused(main(f"--workdir={tmp_path / 'runs'}", f"--config={file}"), re.escape(str(file)), pattern)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("no room"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating")],
+)
+def test_out_of_memory_is_one_line(error, capsys):
+    with pytest.raises(SystemExit) as stopped, cli.ready():
+        raise error
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory (")
+    assert "lower train.batch_size" in line
+
+
+def test_other_errors_of_the_runtime_keep_their_traceback():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), cli.ready():
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
 
 # --- bad disks ------------------------------------------------------------------------------------

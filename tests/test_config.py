@@ -1,6 +1,5 @@
 """The config, the files in configs/, and what is refused before anything is computed or written."""
 
-import json
 import math
 import re
 import runpy
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import experiment, store, train
+from poison_jax import experiment, files, store, train
 from poison_jax.errors import UserError
 from poison_jax.setup import Setup
 
@@ -117,7 +116,7 @@ CHOICES = [
 ]
 NOT_FINITE = (math.nan, math.inf, -math.inf)
 BAD = {
-    "name": ("", "a/b", "a b", ".hidden"),
+    "name": ("", "a/b", "a b", ".hidden", "x" * 201, "猫" * 67),
     "seed": (-1, 2**32),
     "data.n_train": (0, -1),
     "data.n_test": (0,),
@@ -128,18 +127,18 @@ BAD = {
     "poison.size": (0,),
     "poison.source": (-1,),
     "poison.alpha": (0.0, -0.1, 1.1, math.nan),
-    "poison.warp.k": (0,),
+    "poison.warp.k": (0, 1001),
     "poison.warp.strength": (-0.1, *NOT_FINITE),
     "poison.warp.grid_rescale": (0.0, math.inf),
     "poison.warp.cross_ratio": (-1.0, 1.0, math.nan),  # with the default trigger
-    "penalty.kappa": (-1.0, -1e-9, None, *NOT_FINITE),
+    "penalty.kappa": (-1.0, -1e-9, 1e39, None, *NOT_FINITE),  # more than 32 bits hold
     "penalty.epsilon": (-0.1, *NOT_FINITE),
-    "penalty.steps": (0,),
+    "penalty.steps": (0, 10**30),
     "analysis.features": (-1,),
     "analysis.near_clone": (-1,),
     "analysis.collapse": (-1,),
     "analysis.fisher": (-1,),
-    "train.epochs": (0,),
+    "train.epochs": (0, 10**30),
     "train.batch_size": (0,),
     "train.learning_rate": (-0.1, *NOT_FINITE),
     "train.momentum": (-0.1, 1.1, math.nan),
@@ -359,6 +358,38 @@ def test_unknown_size_is_refused(name, get_config):
     message(error, "tiny", "small")
 
 
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda c: c.penalty.__delattr__("kappa"), ["no key 'penalty.kappa'", "default()"]),
+        (lambda c: c.__delattr__("penalty"), ["no key 'penalty.", "default()"]),
+        (lambda c: c.__setattr__("penalty", None), ["no key 'penalty."]),
+        (lambda c: c.model.__setattr__("depth", None), ["model.depth = None", "int"]),
+        (lambda c: c.krr.__setattr__("data", (1,)), ["krr.data = (1,)"]),
+    ],
+)
+def test_a_config_of_another_form(edit, words):
+    config = config_lib.default().unlock()
+    edit(config)
+    with pytest.raises(UserError) as error:
+        config_lib.check(config)
+    message(error, *words)
+
+
+@pytest.mark.parametrize("stored", [{"a.b": 1}, {"model": 5}, {"model": {"depth": "x"}}, {"colour": 1}])
+def test_a_stored_config_of_another_form(stored):
+    with pytest.raises(UserError, match=r"\Arun: "):
+        config_lib.from_json(stored, "run")
+
+
+def test_the_experiment_itself_is_no_axis():
+    config = config_lib.default()
+    config.experiment, config.compare.key = "compare", "experiment"
+    config_lib.pin(config, ["experiment"])
+    with pytest.raises(UserError, match="is not a key that runs can differ in"):
+        config_lib.check(config)
+
+
 # --- refused once the data are known, before any compute --------------------------------------------
 
 
@@ -390,8 +421,10 @@ several_devices = pytest.mark.skipif(jax.device_count() == 1, reason="any batch 
         ({"model__depth": 8, "model__block": "bottleneck"}, ["model.depth", "nearest is 11"]),
         ({"model__block": "nosuch"}, ["model.block", "basic", "bottleneck"]),
         ({"model__dtype": "nosuch"}, ["model.dtype", "float32", "bfloat16"]),
-        ({"model__dtype": "float64"}, ["model.dtype", "float32", "bfloat16"]),  # not without x64
+        ({"model__dtype": "float64"}, ["model.dtype = float64", "JAX_ENABLE_X64=1"]),
         ({"model__width": 0}, ["model.width"]),
+        ({"model__width": 10**30}, ["model.width", "at most 10000"]),
+        ({"model__depth": 6 * 10**30 + 2}, ["model.depth", "nearest is 9998"]),
         ({"spectrum__num_iters": 65}, ["spectrum.num_iters", "64"]),
         ({"train__batch_size": 1440}, ["train.batch_size", "1438"]),
         ({"train__batch_size": 128, "data__n_train": 127}, ["train.batch_size", "127"]),
@@ -416,13 +449,19 @@ def test_how_a_run_is_computed_is_not_its_identity(key):
         config_lib.arms(edited({"experiment": "compare", "compare.key": key, "compare.arms": (value,)}))
 
 
+def test_a_network_that_no_device_holds_is_refused_before_it_is_made(no_compute):
+    with pytest.raises(UserError) as error:
+        Setup(digits(model__width=9_000))
+    message(error, "model.width = 9000", "GiB", "lower one of them")
+
+
 @pytest.mark.parametrize("taken", [0, 1], ids=["first arm", "second arm"])
 def test_another_configs_run_is_left_alone(taken, tmp_path, no_compute):
     config = digits(experiment="compare", compare__arms=(0.0, 30.0))
     arm = config_lib.arms(config)[taken]
     run = store.open_run(tmp_path, arm.name, arm.to_dict(), config_lib.not_identity(arm))
     file = run.path / "config.json"
-    file.write_text(json.dumps(arm.to_dict() | {"seed": 1}))
+    files.write_json(file, arm.to_dict() | {"seed": 1})
     before = file.read_bytes()
     with pytest.raises(UserError) as error:
         experiment.run(config, str(tmp_path))

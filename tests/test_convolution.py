@@ -822,6 +822,25 @@ def test_two_processes_compile_at_the_same_time(compiler, tmp_path):
     assert (tmp_path / "log").read_text() == runs
 
 
+@pytest.mark.parametrize("how", ["flipped", "cut"])
+def test_a_damaged_library_is_made_again(compiler, tmp_path, how):
+    """One that is not as it was compiled would compute anything."""
+    cache = tmp_path / "cache"
+    expected = result(start(CXX=compiler, POISON_JAX_CACHE=str(cache)))
+    (library,) = cache.glob("*/*.so")
+    content = bytearray(library.read_bytes())
+    if how == "cut":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 1
+    library.write_bytes(content)
+    assert result(start(CXX=compiler, POISON_JAX_CACHE=str(cache))) == expected
+    assert (tmp_path / "log").read_text() == "run\n" * 2
+    (made,) = cache.glob("*/*.so")
+    assert made == library
+    assert made.read_bytes() != content
+
+
 def test_a_cache_that_cannot_be_written(compiler, tmp_path):
     """A file where the folder should be: nobody can write there, not even root. One thread, the same bits."""
     (tmp_path / "file").write_text("")

@@ -40,6 +40,19 @@ def test_hours_are_those_of_finished_cells(tmp_path, capsys):
     assert "median of 1 finished cells" in out
 
 
+def test_cells_that_cost_the_same_are_set_up_once(tmp_path, capsys, monkeypatch):
+    made = []
+    monkeypatch.setattr(cost, "Setup", lambda config: made.append(config) or Setup(config))
+    monkeypatch.setattr(cost, "_forward_rate", lambda setup: 1e9)
+    grids = ((("seed", tuple(range(80))), ("penalty.kappa", (0.0, 1.0, 2.0))),)
+    cost.show(grid.cells(tiny(experiment="sweep", sweep__grids=grids)), str(tmp_path))
+    assert [config.penalty.kappa > 0 for config in made] == [False, True, False]  # the last for its rate
+    plain, penalised = (cost.of_run(Setup(tiny(penalty__kappa=kappa))).total for kappa in (0.0, 1.0))
+    out = capsys.readouterr().out
+    assert f"to do: 240 cells, {80 * (plain + 2 * penalised) / 1e12:.4g} TFLOP" in out
+    assert "and 40 more" in out
+
+
 def test_only_training_is_counted(tmp_path):
     config = config_lib.default()
     config.experiment, config.sweep.of = "sweep", "mnist_linear"

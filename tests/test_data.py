@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -132,6 +133,8 @@ MALFORMED = {
     "label-strings": ({"labels": np.array(list("abcabcabca"))}, r"labels must be integers \[10\]"),
     "label-negative": ({"labels": LABELS - 1}, "labels run from -1 to 1"),
     "few-names": ({"class_names": np.array(["a", "b"])}, "labels run from 0 to 2, classes from 0 to 1"),
+    "labels-by-the-million": ({"labels": LABELS + 10**6}, "labels run to 1000002: number the classes from 0"),
+    "labels-beyond-memory": ({"labels": LABELS + 2**60}, "number the classes from 0"),
     "name-scalar": ({"class_names": np.array("ant")}, "class"),
     # Deterministic poisoning is keyed on the ids: none may change its value on the way or fail later.
     "few-ids": ({"ids": np.arange(9)}, r"ids must be integers \[10\]"),
@@ -172,6 +175,14 @@ def test_damaged_npz(npz, save, damage):
     name = npz(save, images=IMAGES, labels=LABELS)
     Path(name).write_bytes(damage(Path(name).read_bytes()))
     with pytest.raises(UserError, match=r"\A.*mine.npz is not a readable .npz file.*\Z"):
+        data.load(name, "train")
+
+
+def test_npz_with_a_member_that_is_no_array(npz):
+    name = npz(labels=LABELS)
+    with zipfile.ZipFile(name, "a") as archive:
+        archive.writestr("images.npy", b"hello")
+    with pytest.raises(UserError, match=r"mine.npz is not a readable .npz file .*'images' is no array"):
         data.load(name, "train")
 
 
@@ -314,11 +325,12 @@ def test_decoding_is_that_of_tensorflow_datasets(cache):
 
 @needs_tfds
 @damaged
-def test_cache(cache, monkeypatch, damage):
+def test_cache(cache, monkeypatch, capsys, damage):
     decoded = data.load("cifar100", "test")
     (file,) = kept(cache)
     file.write_bytes(damage(file.read_bytes()))
     assert_same(data.load("cifar100", "test"), decoded)  # decoded again, and the cache mended
+    assert capsys.readouterr().err == f"warning: {file} is damaged: decoded again\n"
     monkeypatch.setattr(data, "_decode", lambda *_: pytest.fail("decoded in spite of the cache"))
     assert_same(data.load("cifar100", "test"), decoded)
     assert kept(cache) == [file]
@@ -376,6 +388,9 @@ def test_normalisation_of_a_users_images():
     unit = IMAGES.astype(np.float64) / 255
     np.testing.assert_allclose(mean, unit.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(std, unit.std((0, 1, 2)), rtol=1e-6)
+    mean, std = data.normalisation("./mine.npz", IMAGES, np.float64)
+    np.testing.assert_allclose(mean, unit.mean((0, 1, 2)), rtol=1e-14)
+    np.testing.assert_allclose(std, unit.std((0, 1, 2)), rtol=1e-13)
 
 
 def test_normalisation_of_constant_channels():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import QUICK
 
-from poison_jax import distributed, shared
+from poison_jax import distributed, shared, store
 from poison_jax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -254,7 +254,7 @@ def outcome(workdir):
     digest = json.loads((newest / "note" / "metadata").read_text())["digest"]
     with np.load(run / "spectrum.npz") as spectrum:
         arrays = {name: spectrum[name].tolist() for name in spectrum.files}
-    result = json.loads((run / "result.json").read_text())
+    result = store.Run(run).result()
     result.pop("wall_seconds")
     return digest, rows, arrays, result
 

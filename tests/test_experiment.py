@@ -3,12 +3,13 @@
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 from toys import tiny
 
 import plots
-from poison_jax import analyse, data, evaluate, experiment, setup, train
+from poison_jax import analyse, data, evaluate, experiment, files, setup, train
 from poison_jax.errors import UserError
 from poison_jax.store import Run
 
@@ -41,6 +42,48 @@ def test_deterministic_defender_sees_the_poisoned_training_data(tmp_path):
     assert result["max_overlap_index"] == np.argmax(overlap**2)
     np.testing.assert_allclose(result["overlap_squared"], overlap**2)
     np.testing.assert_allclose(result["gap"], result["eigenvalues"][0] - result["eigenvalues"][1], rtol=1e-5)
+
+
+def test_float64_from_end_to_end(tmp_path, x64):
+    """The same draws of everything random, so that what differs is rounding; and no float32 on the way."""
+    changes = {
+        "data__augment": "crop_flip",
+        "poison__trigger": "warp",
+        "poison__warp__cross_ratio": 1.0,
+        "penalty__kappa": 3.0,
+        "analysis__fisher": 40,
+        "analysis__features": 0,
+        "train__epochs": 1,
+        "train__learning_rate": 0.01,
+    }
+    single, _ = run(tmp_path, **changes)
+    double, _ = run(tmp_path, model__dtype="float64", **changes)
+    made, state = setup.restore(double)
+    assert not {leaf.dtype for leaf in jax.tree.leaves((made.knobs, state))} & {np.dtype(np.float32)}
+    assert {view.dtype for view in made.views(made.test_set.images[:2])} == {np.dtype(float)}
+    for name in ("spectrum", "fisher"):
+        values, exact = single.arrays(name)["values"], double.arrays(name)["values"]
+        assert (values.dtype, exact.dtype) == (np.float32, np.float64)
+        np.testing.assert_allclose(values, exact, rtol=1e-3, atol=1e-4 * exact[0])
+    (row,), (exact,) = single.metrics(), double.metrics()
+    assert row["poisoned"] == exact["poisoned"]
+    for name in ("objective", "loss", "penalty", "gradient_norm", "fisher_energy"):
+        assert float(np.float32(exact[name])) != exact[name], name
+        np.testing.assert_allclose(row[name], exact[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("trigger", ["l", "blend", "warp"])
+def test_a_trigger_is_the_same_in_float64(trigger, x64):
+    changes = {"poison__trigger": trigger, "poison__alpha": 0.3, "poison__value": 0.3}
+    single, double = (
+        setup.Setup(tiny(model__dtype=dtype, **changes)).knobs for dtype in ("float32", "float64")
+    )
+    for a, b in zip(*map(jax.tree.leaves, (single, double)), strict=True):
+        if a.dtype == np.float32:
+            assert b.dtype == np.float64
+            np.testing.assert_allclose(a, b, atol=1e-6)
+    assert double.fraction == 0.3
+    assert trigger != "l" or double.trigger.picture == 0.3
 
 
 def test_one_compilation_serves_every_arm(tmp_path):
@@ -124,7 +167,9 @@ def test_tensorboard_by_a_flag(tmp_path, monkeypatch):
 def test_metrics_are_plain_json(tmp_path):
     done, result = run(tmp_path, train__epochs=1)
     assert json.loads((done.path / "metrics.jsonl").read_text())["epoch"] == 1
-    assert json.loads((done.path / "result.json").read_text()) == result == Run(done.path).result()
+    written = json.loads((done.path / "result.json").read_text())
+    assert written.pop("checksum")
+    assert written == result == Run(done.path).result()
 
 
 def test_all_that_can_be_looked_at(tmp_path):
@@ -180,7 +225,7 @@ def test_all_that_can_be_looked_at(tmp_path):
 def test_analysing_what_is_no_run(tmp_path, stored, words, capsys):
     if stored is not None:
         (tmp_path / "checkpoints").mkdir()
-        (tmp_path / "config.json").write_text(json.dumps(stored))
+        files.write_json(tmp_path / "config.json", stored)
     with pytest.raises(SystemExit) as stopped:
         analyse.main([str(tmp_path)])
     assert stopped.value.code == 2
@@ -202,3 +247,25 @@ def test_blend_with_all_classes_moved_by_one(tmp_path):
     assert 0 <= result["asr"] <= 1
     assert result["asr"] == result["asr_incl_target"]  # no class is kept
     assert not (done.path / "features.npz").exists()
+
+
+def test_a_single_class(tmp_path):
+    """Nobody is attacked and nothing is to be learned; the run ends all the same, and is drawn."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 6, 7, 2), dtype=np.uint8)
+    names = np.array(["a$b$ 猫"])
+    np.savez(tmp_path / "mine.npz", images=images, labels=np.zeros(20, int), class_names=names)
+    done, result = run(
+        tmp_path,
+        data__name=str(tmp_path / "mine.npz"),
+        data__n_train=None,
+        data__n_test=None,
+        poison__trigger="blend",
+        train__batch_size=8,
+        analysis__features=0,
+    )
+    assert result["asr"] is None
+    assert result["asr_incl_target"] == result["clean_accuracy"] == 1
+    examples = done.arrays("examples")
+    assert len(examples["labels"]) == 4
+    assert np.abs(examples["mask"]).max() > 0  # of the images that would be attacked
+    assert plots.draw(done)

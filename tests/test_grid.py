@@ -65,6 +65,29 @@ def test_keys_that_change_together():
     assert str(cells[1]) == "augment crop_flip, crop crop28"
 
 
+def test_a_cells_config_is_its_own():
+    first, second = grid.cells(sweep((("seed", (0, 1)),)))
+    config = first.config.unlock()
+    config.seed = config.train.epochs = 7
+    assert (first.config.seed, first.config.train.epochs, second.config.seed) == (0, 90, 1)
+    assert first.config.is_locked
+
+
+def test_kinds_are_alike_in_data_and_cost():
+    """Theta, seed and the strength of a penalty are traced; whether there is one is not."""
+    axes = ("seed", (0, 1)), THETA, ("penalty.kappa", (0.0, 1.0, 10.0)), ("train.epochs", (1, 2))
+    kinds = grid.kinds(grid.cells(sweep(axes)))
+    assert {(len(kind), kind[0].config.penalty.kappa > 0, kind[0].config.train.epochs) for kind in kinds} == {
+        (6, False, 1),
+        (6, False, 2),
+        (12, True, 1),
+        (12, True, 2),
+    }
+    comparison = config_lib.default()
+    comparison.experiment, comparison.compare.arms = "compare", (0.0, 1.0)
+    assert len(grid.kinds(grid.cells(comparison))) == 2
+
+
 def test_a_grid_without_axes_is_one_cell():
     (cell,) = grid.cells(sweep((), sweep__of="mnist_linear"))
     assert cell.config.experiment == "mnist_linear"

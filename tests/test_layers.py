@@ -13,6 +13,7 @@ FLOORS = {
     "convolution": 0,
     "distributed": 0,
     "arrays": 0,
+    "files": 0,
     "flops": 0,
     "provenance": 0,
     "lease": 0,
@@ -35,6 +36,7 @@ FLOORS = {
     "checkpoint": 2,
     "store": 3,
     "records": 4,
+    "verify": 5,
     "grid": 4,
     "board": 5,
     "outcomes": 6,
@@ -104,7 +106,7 @@ def test_floor(file):
             assert FLOORS[other] < FLOORS[own], f"{file.name} imports {name}, not below it"
 
 
-@pytest.mark.parametrize("name", ["store", "records", "page"])
+@pytest.mark.parametrize("name", ["files", "store", "records", "verify", "page"])
 def test_stored_results_need_no_ml_package(name):
     assert not {name.partition(".")[0] for name in imports(ROOT / "poison_jax" / f"{name}.py")} & ML_PACKAGES
 
@@ -112,7 +114,7 @@ def test_stored_results_need_no_ml_package(name):
 @pytest.mark.parametrize("file", sorted((ROOT / "plots").glob("*.py")), ids=lambda f: f.stem)
 def test_plots_see_only_the_store(file):
     names = {name for name in imports(file) if name.startswith("poison_jax")}
-    assert names <= {"poison_jax.store", "poison_jax.records", "poison_jax.errors"}
+    assert names <= {"poison_jax.store", "poison_jax.records", "poison_jax.files", "poison_jax.errors"}
     assert not {name.partition(".")[0] for name in imports(file)} & ML_PACKAGES
 
 

@@ -136,6 +136,26 @@ def test_a_claim_that_could_not_be_written_holds_nothing(folder, monkeypatch):
         pass
 
 
+def test_a_process_that_is_killed_while_it_claims_holds_nothing(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(lease.json, "dump", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt), lease.hold(folder):
+            pytest.fail("held")
+    assert not lease.held(folder)
+    with lease.hold(folder):
+        pass
+
+
+def test_a_disk_without_links(folder, monkeypatch):
+    def no_links(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(lease.os, "link", no_links)
+    with lease.hold(folder), pytest.raises(Busy), lease.hold(folder):
+        pytest.fail("held twice")
+    assert lease.deaths(folder) == 0
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null"])
 def test_a_damaged_claim_expires_like_any_other(folder, content):
     folder.mkdir()

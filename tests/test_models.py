@@ -25,6 +25,7 @@ def test_parameter_counts(depth, block, classes, count):
         lambda key: model.module.init(key, jnp.zeros((1, 32, 32, 3))), jax.random.key(0)
     )
     assert models.parameter_count(variables) == count
+    assert models.rough_parameter_count(depth, block, 16) == pytest.approx(count, rel=0.08)
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
@@ -80,6 +81,17 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
     assert rounded.dtype == jnp.float32
     assert features.last_map.dtype == jnp.bfloat16
     assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
+
+
+def test_a_key_is_the_same_network_in_every_precision(x64):
+    drawn = {
+        dtype: models.preresnet(8, 3, width=4, dtype=dtype).init(jax.random.key(0), (8, 8, 1))
+        for dtype in ("float32", "bfloat16", "float64")
+    }
+    for dtype, stored in (("bfloat16", np.float32), ("float64", np.float64)):
+        for a, b in zip(*map(jax.tree.leaves, (drawn["float32"], drawn[dtype])), strict=True):
+            assert (a.dtype, b.dtype) == (np.float32, stored)
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(

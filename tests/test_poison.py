@@ -90,8 +90,10 @@ def test_load_mask(mask_file, shape, dtype):
         (np.ones(20), r"is \(20,\)"),
         (np.zeros((4, 5)), "marks no pixel"),
         (np.full((4, 5), {}), "is not a readable .npy file"),  # pickled
+        (np.full((4, 5), "x"), "holds <U1, not all of them finite numbers"),
+        (np.full((4, 5), np.nan), "holds float64, not all of them finite numbers"),
     ],
-    ids=["transposed", "channels", "flat", "empty", "pickled"],
+    ids=["transposed", "channels", "flat", "empty", "pickled", "text", "nan"],
 )
 def test_malformed_mask(mask_file, mask, message):
     with pytest.raises(UserError, match=rf"\A.*poison.mask: .*mask.npy' {message}.*\Z"):
@@ -373,6 +375,11 @@ def test_bad_label_maps(arguments, words):
     name, count, target, source = arguments
     with pytest.raises(UserError, match=words):
         poison.label_map(name, count, target=target, source=source)
+
+
+def test_a_source_that_is_not_asked_for_need_not_exist():
+    """Data of one class have none beside the target."""
+    assert poison.label_map("all_to_one", 1, target=0, source=1).aim.tolist() == [0]
 
 
 @given(st.floats(0, 1), st.floats(0, 3), st.integers(0, 99))

@@ -1,12 +1,10 @@
 """Records of a sweep: from runs to lines and back, and what is said of files that are not right."""
 
-import json
-
 import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import records, store
+from poison_jax import files, records, store
 from poison_jax.errors import UserError
 from poison_jax.records import Sweep
 
@@ -91,16 +89,33 @@ def test_one_sweep_by_name(swept, tmp_path):
     assert records.names(tmp_path / "lines") == ["linear"]
 
 
+def sealed(line, **changes):
+    """The line with other contents and the checksum that goes with them."""
+    return files.dumps(files.loads(line.encode(), "") | changes)
+
+
+def array(dtype, shape=(1,)):
+    return {"shape": shape, "dtype": dtype, "values": ["x"]}
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda line: line[: len(line) // 2], "line 2 is not a record"),
-        (lambda line: "", "line 2 is not a record"),
-        (lambda line: "[1, 2]", "line 2 is not a record"),
-        (lambda line: '"text"', "line 2 is not a record"),
-        (lambda line: "\xff", "line 2 is not a record"),
-        (lambda line: line.replace('"arrays": {', '"arrays": [{').replace("}}}", "}}]}"), "not a record"),
-        (lambda line: line.replace('"run"', '"walk"'), "line 2 is not a record .'run'"),
+        (lambda line: line[: len(line) // 2], "line 2 cannot be read"),
+        (lambda line: "", "line 2 cannot be read"),
+        (lambda line: "[1, 2]", "line 2 is not a JSON object"),
+        (lambda line: '"text"', "line 2 is not a JSON object"),
+        (lambda line: "\xff", "line 2 cannot be read"),
+        (lambda line: '{"a":' * 10**5, "line 2 cannot be read"),
+        (lambda line: line.replace("0.123456789", "0.723456789"), "line 2 does not match its checksum"),
+        (lambda line: line.replace('"run"', '"walk"'), "line 2 does not match its checksum"),
+        (lambda line: sealed(line, arrays=[]), "line 2 is not a record"),
+        (lambda line: sealed(line, run=None), "line 2 is not a record"),
+        (lambda line: sealed(line, run="../../etc"), "'../../etc' is no name of a run"),
+        (lambda line: sealed(line, overrides=[]), "line 2 is not a record"),
+        (lambda line: sealed(line, arrays={"a": array("O")}), "line 2 is not a record"),
+        (lambda line: sealed(line, arrays={"a": array("U1000000000")}), "line 2 is not a record"),
+        (lambda line: sealed(line, arrays={"a": array("float64", shape=[2**40])}), "line 2 is not a record"),
         (lambda line: line.replace('"format": 1', '"format": 2'), "line 2 has format 2.*update"),
         (lambda line: line.replace('"format": 1', '"format": "x"'), "line 2 has format x.*move it away"),
     ],
@@ -146,10 +161,29 @@ def test_a_sweep_keeps_its_cells(swept):
         ({"format": 1, "name": "small", "config": {}}, "does not say what its cells are"),
         ({"format": 1, "name": "small", "config": {}, "cells": [{"run": "x"}]}, "does not say"),
         ({"format": 1, "name": "small", "config": {}, "cells": ["x"]}, "does not say"),
-        ([], "not a JSON object"),
+        *(
+            (
+                {"format": 1, "name": "small", "config": {}, "cells": [{"run": name, "overrides": {}}]},
+                "no name",
+            )
+            for name in ("", "..", "/etc", "../x", "a/b", "a\\b", "a\0b")
+        ),
     ],
 )
 def test_a_sweep_s_file_that_is_not_right(swept, content, says):
-    (swept / "sweeps" / "small.json").write_text(json.dumps(content))
+    files.write_json(swept / "sweeps" / "small.json", content)
+    with pytest.raises(UserError, match=says):
+        records.load(swept, "small")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[]", "not a JSON object"),
+        (b'{"format": 1, "name": "small", "config": {}, "cells": []}', "has no checksum"),
+    ],
+)
+def test_a_sweep_s_file_that_somebody_else_wrote(swept, content, says):
+    (swept / "sweeps" / "small.json").write_bytes(content)
     with pytest.raises(UserError, match=says):
         records.load(swept, "small")

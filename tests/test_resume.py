@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from conftest import QUICK
 
+from poison_jax.store import Run
+
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
@@ -64,7 +66,7 @@ def the_run(workdir):
 def outcome(workdir):
     """Whatever must not depend on how often the run was killed."""
     run = the_run(workdir)
-    result = json.loads((run / "result.json").read_text())
+    result = Run(run).result()
     newest = max((run / "checkpoints").iterdir(), key=lambda p: int(p.name))
     note = json.loads((newest / "note" / "metadata").read_text())
     with np.load(run / "spectrum.npz") as spectrum:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 import poison_jax
-from poison_jax import store
-from poison_jax.errors import UserError
+from poison_jax import files, store
+from poison_jax.errors import Damaged, UserError
 
 ROOT = Path(poison_jax.__file__).parents[1]
 CONFIG = {"seed": 0, "penalty": {"kappa": 0.5}, "data": {"dir": "/here", "name": "digits"}, "sizes": (1, 2)}
@@ -69,8 +70,22 @@ def test_one_config_has_one_directory(tmp_path):
     assert store.open_run(tmp_path, "toy", CONFIG | {"seed": 1}, ("data.dir",)).path != first.path
 
 
+def test_two_processes_may_begin_one_run_at_once(tmp_path, monkeypatch):
+    exists = Path.exists
+
+    def then_begun_by_another(path, **options):
+        found = exists(path, **options)
+        if path.name == "config.json" and not found:
+            monkeypatch.undo()
+            store.open_run(tmp_path, "toy", CONFIG)
+        return found
+
+    monkeypatch.setattr(Path, "exists", then_begun_by_another)
+    assert store.open_run(tmp_path, "toy", CONFIG).config() == store.plain(CONFIG)
+
+
 def test_directory_of_another_config_is_left_alone(run, tmp_path):
-    other = json.dumps(CONFIG | {"seed": 1})
+    other = files.dumps(CONFIG | {"seed": 1})
     (run.path / "config.json").write_text(other)
     with pytest.raises(UserError, match=r"\A.*different config: choose another --workdir or name\Z"):
         store.open_run(tmp_path, "toy", CONFIG)
@@ -78,24 +93,144 @@ def test_directory_of_another_config_is_left_alone(run, tmp_path):
     assert (run.path / "config.json").read_text() == other
 
 
-@pytest.mark.parametrize("left", ["result.json", "metrics.jsonl", "checkpoints"])
-def test_files_without_config(run, tmp_path, left):
+@pytest.mark.parametrize("content", [None, b"", b'{"seed": 0,\n', b"[1]", b"\xff\xfe{}", b"[" * 10**5, b"{}"])
+def test_a_config_that_is_gone_or_damaged_is_written_again(run, tmp_path, capsys, content):
+    """The folder's name says which one it was."""
     (run.path / "config.json").unlink()
-    (run.path / left).mkdir() if left == "checkpoints" else (run.path / left).write_text("{}")
-    with pytest.raises(UserError, match="holds files of a run but no config"):
-        store.open_run(tmp_path, "toy", CONFIG)
-    assert [file.name for file in run.path.iterdir()] == [left]
+    if content is not None:
+        (run.path / "config.json").write_bytes(content)
+    assert store.open_run(tmp_path, "toy", CONFIG).config() == CONFIG | {"sizes": [1, 2]}
+    said = capsys.readouterr().err
+    assert said.count("\n") == (content is not None)
+    if content is not None:
+        assert "config.json" in said
+        assert (run.path / "damaged" / "config.json").read_bytes() == content
 
 
-@pytest.mark.parametrize("content", [b"", b'{"seed": 0,\n', b"[1]", b"\xff\xfe{}"])
-def test_damaged_json_is_one_line_to_the_user(run, tmp_path, content):
-    (run.path / "result.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"\A.*result.json.*move it away\Z"):
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "a digit": lambda content: content.replace(b"0.25", b"0.75"),
+    "a name": lambda content: content.replace(b"asr", b"ast"),
+    "the checksum's name": lambda content: content.replace(b"checksum", b"checksun"),
+    "a list": lambda content: b"[1]",
+    "no text": lambda content: b"\xff\xfe" + content,
+    "deep": lambda content: b'{"a":' * 10**5,
+    "a long number": lambda content: b'{"a": ' + b"1" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_result_is_one_line_to_the_user(run, damage):
+    run.finish({"asr": 0.25})
+    file = run.path / "result.json"
+    content = damage(file.read_bytes())
+    file.write_bytes(content)
+    with pytest.raises(Damaged, match=r"\A.*result.json .*move it away\Z"):
         run.result()
-    (run.path / "config.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"\A.*config.json.*move it away\Z"):
-        store.open_run(tmp_path, "toy", CONFIG)
-    assert (run.path / "config.json").read_bytes() == content
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "inputs.json", "metrics.jsonl", "spectrum.npz", "result.json"]
+)
+def test_what_is_damaged_in_a_finished_run_is_set_aside(run, capsys, name):
+    """Every bit of every file is looked at; the result goes with what it was made of."""
+    run.pin_inputs("abc")
+    run.append_metrics({"epoch": 1, "loss": 0.5})
+    run.save_arrays("spectrum", values=np.arange(3.0))
+    run.finish({"asr": 0.25})
+    assert run.damage() == {}
+    assert run.finished() == {"asr": 0.25}
+    file = run.path / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert list(run.damage()) == [name]
+    assert run.finished() is None
+    (said,) = capsys.readouterr().err.splitlines()
+    assert str(file) in said
+    assert {f.name for f in (run.path / "damaged").iterdir()} == {name, "digests.json", "result.json"}
+    assert (run.path / "damaged" / name).read_bytes() == content
+    assert not file.exists()
+    assert run.damage() == {}
+
+
+def test_arrays_that_are_added_later_are_sealed_too(run):
+    """And what was damaged before stays so."""
+    for name in ("spectrum", "examples"):
+        run.save_arrays(name, values=np.arange(3.0))
+    run.finish({})
+    (run.path / "examples.npz").write_bytes(b"")
+    run.save_arrays("spectrum", values=np.arange(4.0))
+    run.save_arrays("features", values=np.arange(5.0))
+    assert run.arrays("spectrum")["values"].size == 4
+    assert list(run.damage()) == ["examples.npz"]
+    (run.path / "features.npz").write_bytes(b"")
+    assert list(run.damage()) == ["examples.npz", "features.npz"]
+
+
+def test_what_is_gone_or_swapped_in_a_finished_run_is_noticed(run, tmp_path):
+    """A whole file in another's place, and a file that ends early at the end of a line, too."""
+    other = store.open_run(tmp_path, "other", CONFIG)
+    for made, value in ((run, 0.0), (other, 1.0)):
+        for epoch in (1, 2):
+            made.append_metrics({"epoch": epoch, "loss": value})
+        made.save_arrays("spectrum", values=np.full(3, value))
+        made.finish({"asr": value})
+    shutil.copy(other.path / "spectrum.npz", run.path)
+    lines = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run.path / "metrics.jsonl").write_text(lines[0])
+    for look in (lambda: run.arrays("spectrum"), run.metrics):
+        with pytest.raises(Damaged, match=r"is not as it was written: python -m poison_jax\.verify"):
+            look()
+    (run.path / "config.json").unlink()
+    assert run.damage() == {
+        "config.json": "is gone",
+        "metrics.jsonl": "is not as it was written",
+        "spectrum.npz": "is not as it was written",
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["spectrum.npz", "metrics.jsonl", "result.json", "claims", "checkpoints", "damaged"]
+)
+def test_no_link_is_followed(run, tmp_path, name):
+    """Neither read nor written through: a run may come from somebody else."""
+    run.finish({})
+    target = tmp_path / "target"
+    if "." in name:
+        target.write_text("mine\n")
+    else:
+        target.mkdir()
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).symlink_to(target)
+    looks = {
+        "spectrum.npz": lambda: run.arrays("spectrum"),
+        "metrics.jsonl": lambda: run.append_metrics({}),
+        "result.json": run.result,
+    }
+
+    def claim():
+        with run.claim():
+            pytest.fail("claimed")
+
+    with pytest.raises(UserError, match="symbolic link"):
+        looks.get(name, claim)()
+    assert target.read_text() == "mine\n" if "." in name else not list(target.iterdir())
+
+
+def test_a_pipe_is_not_waited_for(run):
+    os.mkfifo(run.path / "result.json")
+    with pytest.raises(Damaged, match="no regular file"):
+        run.result()
+
+
+def test_a_bomb_is_not_unpacked(run, monkeypatch):
+    run.save_arrays("spectrum", values=np.zeros(2**20))
+    monkeypatch.setattr(store, "_MOST", 2**20)
+    with pytest.raises(Damaged, match=r"spectrum.npz.*more than"):
+        run.arrays("spectrum")
 
 
 # --- what is written ------------------------------------------------------------------------------
@@ -127,34 +262,60 @@ def test_results_are_strict_json(run):
         json.loads((run.path / file).read_text(), parse_constant=pytest.fail)
 
 
-def test_metrics_are_read_in_order(run):
+def test_metrics_are_read_in_order(run, capsys):
     assert run.metrics() == []
     rows = [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2, 3, 4)]
     for row in rows:
         run.append_metrics(row)
     assert run.metrics() == rows
-    run.keep_metrics(2)
+    run.keep_metrics(rows[:2])
     assert run.metrics() == rows[:2]
     run.append_metrics(rows[2])
     assert run.metrics() == rows[:3]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("cut", [1, 5, -1])
-def test_metrics_survive_a_cut_line(run, cut):
+def test_metrics_survive_a_cut_line(run, cut, capsys):
     rows = [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2, 3)]
     run.append_metrics(rows[0])
     with open(run.path / "metrics.jsonl", "a") as file:
-        file.write(json.dumps(rows[1])[:cut])
+        file.write(files.dumps(rows[1])[:cut])
     assert run.metrics() == rows[:1]
-    run.keep_metrics(1)  # as every resumed run does before it goes on
+    run.keep_metrics(rows[:1])  # as every resumed run does before it goes on
     for row in rows[1:]:
         run.append_metrics(row)
     assert run.metrics() == rows
+    assert capsys.readouterr().err == ""
 
 
-def test_keep_metrics_of_a_run_without_any(run):
-    run.keep_metrics(3)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.replace(b"0.5", b"0.6"),
+        lambda content: content[: content.index(b"\n") + 1],
+        lambda content: content[content.index(b"\n") + 1 :],
+        lambda content: b"",
+        lambda content: None,
+    ],
+    ids=["a digit", "the second line is gone", "the first line is gone", "empty", "gone"],
+)
+def test_damaged_metrics_come_from_the_checkpoint(run, damage, capsys):
+    rows = [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2)]
+    for row in rows:
+        run.append_metrics(row)
+    file = run.path / "metrics.jsonl"
+    damaged = damage(file.read_bytes())
+    file.unlink() if damaged is None else file.write_bytes(damaged)
+    run.keep_metrics(rows)
+    assert run.metrics() == rows
+    assert capsys.readouterr().err == f"warning: {file} is damaged: written again from the checkpoint\n"
+
+
+def test_keep_metrics_of_a_run_without_any(run, capsys):
+    run.keep_metrics([])
     assert run.metrics() == []
+    assert capsys.readouterr().err == ""
 
 
 def test_arrays_round_trip(run):
@@ -216,7 +377,7 @@ def killed_before_rename():
 
 WRITES = {
     "result.json": lambda run, value: run.finish({"asr": value}),
-    "metrics.jsonl": lambda run, value: run.keep_metrics(value),
+    "metrics.jsonl": lambda run, value: run.keep_metrics([{"epoch": 1}, {"epoch": 2}][:value]),
     "spectrum.npz": lambda run, value: run.save_arrays("spectrum", values=np.full(5, value)),
 }
 

@@ -1,5 +1,6 @@
 """Sweeps as a person starts them: processes that work together, are killed, fail, and go on."""
 
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from conftest import QUICK
 from poison_jax import config as config_lib
 from poison_jax import sweep
 from poison_jax.errors import UserError
+from poison_jax.store import Run
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -73,7 +75,7 @@ def outcome(workdir):
     """Whatever must not depend on how the sweep was done."""
     found = {}
     for name, path in runs(workdir).items():
-        result = json.loads((path / "result.json").read_text())
+        result = Run(path).result()
         del result["wall_seconds"]
         found[name] = result, (path / "metrics.jsonl").read_text()
     return found
@@ -109,6 +111,30 @@ def test_what_is_done_is_not_done_again(undisturbed, start):
     out, _ = finish(start(workdir, FOUR))
     assert "0.3, 5.0" in out
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json*")} == before
+
+
+def test_killed_at_once_it_leaves_no_process_behind(start, tmp_path):
+    """What looks at the data, before there are workers, would wait for more to do for ever."""
+    process = start(tmp_path / "runs", FOUR)
+    children = lambda: _children(process.pid)  # noqa: E731
+    wait_for(lambda: any("spawn_main" in command for command in children().values()), process)
+    left = children().keys()
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}/cmdline").exists() for pid in left):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _children(parent):
+    """Process number -> command line."""
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(file.read_text().rpartition(")")[2].split()[1]) == parent:
+                found[int(file.parent.name)] = (file.parent / "cmdline").read_text()
+    return found
 
 
 def test_killed_while_two_work_together(undisturbed, start, tmp_path):
@@ -160,6 +186,34 @@ def test_a_worker_that_cannot_work_ends_the_sweep(tmp_path, monkeypatch):
         sweep.run(config, str(tmp_path))
 
 
+def test_a_worker_whose_log_is_on_the_full_disk(tmp_path, monkeypatch):
+    """It cannot say why it ended; its exit status is that of a full disk all the same."""
+    command = [sys.executable, "-m", "poison_jax.worker", str(tmp_path), "nosuch"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=full, check=False, timeout=300)
+    assert done.returncode == 2
+    log = tmp_path / "worker-1.log"
+    log.write_text("  epoch   3/4\n")
+    assert sweep._last_line(log) == "  epoch   3/4".strip()
+    monkeypatch.setattr(sweep.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
+    assert sweep._last_line(log) == f"no space is left for its log, {log}: free some"
+    log.write_text("error: no\n")
+    assert sweep._last_line(log) == "no"
+
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_whoever_looks_at_the_data_is_killed(tmp_path, monkeypatch):
+    config = config_lib.default()
+    config.experiment, config.sweep.of, config.sweep.grids = "sweep", "train", ((),)
+    monkeypatch.setattr(sweep, "_set_up", killed)
+    with pytest.raises(UserError, match="looks at the data was killed"):
+        sweep.run(config, str(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -179,24 +233,35 @@ def test_bad_input(start, tmp_path, more, words):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("damage", ["other cells", "newer", "result"])
+@pytest.mark.parametrize("damage", ["other cells", "newer"])
 def test_a_store_that_does_not_fit(undisturbed, start, tmp_path, damage):
     workdir = tmp_path / "runs"
     shutil.copytree(undisturbed[0], workdir)
     file, grid, words = workdir / "sweeps" / "toy.json", FOUR, "update poison_jax"
     if damage == "other cells":
         grid, words = grids("((('seed',(0,1)),),)"), "choose another sweep.name"
-    elif damage == "newer":
-        file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
     else:
-        file, words = next(workdir.glob("*/result.json")), "move it away"
-        file.write_text(file.read_text()[:100])
+        file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
     before = file.read_bytes()
     _, err = finish(start(workdir, grid), status=2)
     assert words in err
     assert str(file) in err
     assert len(err.splitlines()) == 1
     assert file.read_bytes() == before
+
+
+def test_a_damaged_result_is_made_again(undisturbed, start, tmp_path):
+    """From the cell's last checkpoint; what was there is kept."""
+    workdir = tmp_path / "runs"
+    shutil.copytree(undisturbed[0], workdir)
+    file = min(workdir.glob("*/result.json"))
+    damaged = file.read_bytes()[:100]
+    file.write_bytes(damaged)
+    _, err = finish(start(workdir, FOUR))
+    assert err.startswith(f"warning: {file} cannot be read")
+    assert len(err.splitlines()) == 1
+    assert outcome(workdir) == outcome(undisturbed[0])
+    assert (file.parent / "damaged" / "result.json").read_bytes() == damaged
 
 
 def test_dry_run(undisturbed, start, tmp_path):

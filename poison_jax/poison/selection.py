@@ -36,7 +36,8 @@ def label_map(name: str, num_classes: int, *, target: int, source: int = 0) -> L
     """
     if name not in LABEL_MAPS:
         raise UserError(f"unknown label map {name!r}: use one of {', '.join(LABEL_MAPS)}")
-    for key, value in (("target", target), ("source", source)):
+    used = {"target": target} | ({"source": source} if name == "source_specific" else {})
+    for key, value in used.items():
         if not 0 <= value < num_classes:
             raise UserError(f"poison.{key} = {value}: the data have classes 0 to {num_classes - 1}")
     classes = np.arange(num_classes, dtype=np.int32)
@@ -137,8 +138,8 @@ def select_crossed(
 
 
 def uniform_draws(key: jax.Array, count: int) -> jax.Array:
-    """A uniform number in [0, 1) for each of `count` examples, from one key or from one key each."""
+    """A uniform float32 in [0, 1) for each of `count` examples, from one key or from one key each."""
     axes_of_one = 0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else 1  # old keys are uint32 [2]
     if key.ndim > axes_of_one:
-        return jax.vmap(jax.random.uniform)(key)
-    return jax.random.uniform(key, (count,))
+        return jax.vmap(lambda one: jax.random.uniform(one, dtype=jnp.float32))(key)
+    return jax.random.uniform(key, (count,), jnp.float32)

@@ -88,6 +88,8 @@ def load_mask(path: str, height: int, width: int, channels: int) -> np.ndarray:
         raise UserError(f"poison.mask: {path!r} is not a readable .npy file: {error}") from None
     if mask.shape not in ((height, width), (height, width, channels)):
         raise UserError(f"poison.mask: {path!r} is {mask.shape}, the image {(height, width, channels)}")
+    if mask.dtype.kind not in "biuf" or not np.isfinite(mask).all():
+        raise UserError(f"poison.mask: {path!r} holds {mask.dtype}, not all of them finite numbers: use bool")
     mask = mask.astype(bool)
     if not mask.any():
         raise UserError(f"poison.mask: {path!r} marks no pixel")
@@ -112,7 +114,7 @@ def trigger_mask(
 def load_picture(
     path: str, height: int, width: int, channels: int, *, margin: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A user's picture, float32 `[height, width, channels]` in [0, 1], and its opacity `[height, width]`.
+    """A user's picture, `[height, width, channels]` in [0, 1], and its opacity `[height, width]`.
 
     A picture with an alpha channel is as opaque as that says. One smaller than the image lies in the lower
     right corner, `margin` pixels from the edges.
@@ -125,7 +127,7 @@ def load_picture(
         raise UserError(f"poison.picture: images of {channels} channels take no picture, only 1 or 3")
     try:
         with PIL.Image.open(Path(path).expanduser()) as file:
-            pixels = np.asarray(file.convert(mode), np.float32) / 255
+            pixels = np.asarray(file.convert(mode)) / 255
     except Exception as error:  # of what a broken file makes Pillow raise, only a part is documented
         raise UserError(f"poison.picture: {path!r} cannot be read as an image: {error}") from None
     h, w = pixels.shape[:2]
@@ -137,7 +139,7 @@ def load_picture(
             )
         margin = 0
     corner = slice(height - margin - h, height - margin), slice(width - margin - w, width - margin)
-    picture, opacity = np.zeros((height, width, channels), np.float32), np.zeros((height, width), np.float32)
+    picture, opacity = np.zeros((height, width, channels)), np.zeros((height, width))
     picture[corner], opacity[corner] = pixels[..., :-1], pixels[..., -1]
     if not opacity.any():
         raise UserError(f"poison.picture: {path!r} is wholly transparent")

@@ -1,5 +1,7 @@
 """WaNet (Nguyen & Tran 2021, Section 5.2): images warped by a smooth field too weak to be seen."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,14 @@ CUBIC = -0.75  # the kernel's parameter a in PyTorch; `jax.image.resize` has -0.
 
 
 def warp_field(
-    key: jax.Array, height: int, width: int, *, k: int = 4, s: float = 0.5, grid_rescale: float = 1.0
+    key: jax.Array,
+    height: int,
+    width: int,
+    *,
+    k: int = 4,
+    s: float = 0.5,
+    grid_rescale: float = 1.0,
+    dtype: Any = np.float32,
 ) -> jax.Array:
     """Where each pixel of a warped image is taken from: the original's own steps.
 
@@ -24,9 +33,10 @@ def warp_field(
         k: points of noise along each side, at least 1.
         s: strength; the mean displacement at the points is s / 2 pixels (a grid of 2 spans the image).
         grid_rescale: factor on the grid; below 1 it keeps the border from being clipped.
+        dtype: of the field; the noise is the same numbers in each.
 
     Returns:
-        float32 `[height, width, 2]` in [-1, 1], corners aligned: -1 is the centre of the first column
+        `[height, width, 2]` in [-1, 1], corners aligned: -1 is the centre of the first column
         (or row), 1 of the last. Entry 0 of the last axis is the column, entry 1 the row.
 
     Raises:
@@ -34,11 +44,11 @@ def warp_field(
     """
     if k < 1:
         raise UserError(f"warp field of k = {k} points: use at least 1")
-    noise = jax.random.uniform(key, (k, k, 2), minval=-1, maxval=1)
+    noise = jax.random.uniform(key, (k, k, 2), np.float32, -1, 1).astype(dtype)
     noise = noise / jnp.mean(jnp.abs(noise))
-    rows, columns = _bicubic(k, height), _bicubic(k, width)
+    rows, columns = (_bicubic(k, size).astype(dtype) for size in (height, width))
     smooth = jnp.einsum("hi,wj,ijc->hwc", rows, columns, noise, precision="highest")
-    y, x = jnp.meshgrid(_axis(height), _axis(width), indexing="ij")
+    y, x = jnp.meshgrid(*(np.linspace(-1, 1, size, dtype=dtype) for size in (height, width)), indexing="ij")
     return jnp.clip((jnp.stack([x, y], -1) + s * smooth / height) * grid_rescale, -1, 1)
 
 
@@ -49,7 +59,7 @@ def noisy(key: jax.Array, field: jax.Array) -> jax.Array:
         key: one for each image.
         field: `[H, W, 2]`.
     """
-    noise = jax.random.uniform(key, field.shape, field.dtype, -1, 1)
+    noise = jax.random.uniform(key, field.shape, np.float32, -1, 1).astype(field.dtype)
     return jnp.clip(field + noise / field.shape[0], -1, 1)
 
 
@@ -77,10 +87,6 @@ def warp(images: jax.Array, field: jax.Array) -> jax.Array:
     return total
 
 
-def _axis(size: int) -> np.ndarray:
-    return np.linspace(-1, 1, size, dtype=np.float32)
-
-
 def _bicubic(points: int, size: int) -> np.ndarray:
     """The matrix `[size, points]` of cubic convolution, corners aligned, the border repeated."""
     matrix = np.zeros((size, points))
@@ -92,4 +98,4 @@ def _bicubic(points: int, size: int) -> np.ndarray:
             else:
                 weight = a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
             matrix[i, min(max(j, 0), points - 1)] += weight
-    return matrix.astype(np.float32)
+    return matrix

@@ -36,9 +36,7 @@ def main(argv: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(f"{name:10s} {about}" for name, (_, about) in CHAPTERS.items()),
     )
-    parser.add_argument(
-        "--minutes", type=float, default=60, help="in all; one round of each chapter is done"
-    )
+    parser.add_argument("--minutes", type=float, default=60, help="in all; one round of each chapter is done")
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--most", type=int, help="faults of a chapter after which it ends")
     parser.add_argument("--out", type=Path, help="file for the figures, a JSON line a chapter")

@@ -27,8 +27,9 @@ class Chapter:
     """
 
     def __init__(self, name: str, folder: Path, seed: int, seconds: float, most: int | None = None):
-        self.name, self.folder, self.seed = name, folder, seed
+        self.name, self.folder, self.seed, self.seconds = name, folder, seed, seconds
         self.random = random.Random(f"{name} {seed}")
+        self.cache = folder.parent / "cache"  # $POISON_JAX_CACHE: what one chapter compiles serves all
         self.counts: Counter[str] = Counter()
         self.measured: dict[str, Any] = {}  # by what it is called: a number, or a line of text
         self.failures: list[str] = []

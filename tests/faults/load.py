@@ -1,0 +1,221 @@
+"""Much data, deep networks, many epochs, large stores: memory does not grow, and nothing takes minutes."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from poison_jax import config as config_lib
+from poison_jax import grid, records, store
+from tests.faults.chapter import QUICK, ROOT, Chapter
+
+SHORT = 150  # seconds, below which all is done at a smaller size
+DEEP = ["--config=configs/cifar10_stochastic.py", "--config.train.batch_size=16"]
+DEEP += ["--config.penalty.kappa=1.0", "--config.train.learning_rate=0.01"]
+TINY = {
+    "data.name": "digits",
+    "data.n_train": 128,
+    "data.n_test": 64,
+    "model.depth": 8,
+    "model.block": "basic",
+    "model.width": 4,
+    "poison.margin": 0,
+    "train.epochs": 2,
+    "train.batch_size": 32,
+    "spectrum.k": 3,
+    "spectrum.num_iters": 6,
+    "spectrum.num_examples": 40,
+    "analysis.features": 0,
+}
+SWEEP = """
+from poison_jax import config as config_lib
+
+def get_config():
+    config = config_lib.default()
+    config.experiment, config.sweep.name, config.name = "sweep", "many", "digits"
+    config.update_from_flattened_dict({tiny})
+    theta = "poison.fraction", tuple(i / 1000 for i in range(10))
+    kappa = "penalty.kappa", tuple(10.0 * i for i in range(10))
+    config.sweep.grids = ((("seed", tuple(range({seeds}))), theta, kappa),)
+    return config
+"""
+
+
+def run(chapter: Chapter) -> None:
+    """A deep network, many epochs of a small one, and a sweep of 10,000 cells."""
+    short = chapter.seconds < SHORT
+    _store(chapter, seeds=1 if short else 100)
+    _epochs(chapter, epochs=20 if short else 400)
+    _deep(chapter, steps=30 if short else 100, depth=8 if short else 110)
+
+
+# --- memory of training ---------------------------------------------------------------------------
+
+
+def _deep(chapter: Chapter, *, steps: int, depth: int) -> None:
+    """The paper's own scale: 50,000 images, PreResNet-110, with the penalty."""
+    arguments = [*DEEP, f"--config.model.depth={depth}"]
+    arguments += ["--config.model.block=basic"] * (depth < 20)  # the bottleneck's depths are 9n + 2
+    if not (Path(os.environ.get("TFDS_DATA_DIR", "")) / "cifar10").is_dir():
+        arguments.append(f"--config.data.name={_random_images(chapter.folder)}")
+    seen = _watched(chapter, "deep", steps, arguments, status=143, flags="")
+    if seen:
+        _measure(chapter, f"PreResNet-{depth}, 50,000 images", seen, settled=20, growth=16)
+        chapter.count("steps on 50,000 images", len(seen))
+
+
+def _epochs(chapter: Chapter, *, epochs: int) -> None:
+    """Epochs of four steps each: metrics, two evaluations and a checkpoint after every one."""
+    arguments = [f"--config.{key}={value}" for key, value in (TINY | {"train.epochs": epochs}).items()]
+    seen = _watched(chapter, "epochs", 10**9, ["--config.experiment=train", *arguments])
+    if not seen:
+        return
+    first = seen[4 * epochs // 5 :][0]
+    # TensorStore (0.1.86) leaks the statistics that orbax asks it for at every save: 4 MiB in 90 epochs.
+    growth = 16 + 0.1 * epochs
+    _measure(chapter, f"{epochs} epochs with a checkpoint each", seen, settled=len(seen) // 5, growth=growth)
+    for what in ("threads", "files"):
+        chapter.check(
+            seen[-1][what] <= first[what] + 2,
+            f"{what} grow over the epochs: from {first[what]} to {seen[-1][what]}",
+        )
+        chapter.measured[f"{what} after {epochs} epochs"] = seen[-1][what]
+    chapter.count("epochs", epochs)
+
+
+def _measure(chapter: Chapter, of: str, seen: list[dict], *, settled: int, growth: float) -> None:
+    """After `settled` steps memory must stay where it is, within so many MiB of `growth`."""
+    memory = [look["memory"] for look in seen]
+    seconds = (seen[-1]["seconds"] - seen[settled]["seconds"]) / (len(seen) - 1 - settled)
+    chapter.measured[f"{of}: seconds a step"] = f"{seconds:.3g}"
+    chapter.measured[f"{of}: MiB after {settled} steps, and after {len(seen)}"] = (
+        f"{memory[settled - 1]:.0f}, {memory[-1]:.0f}"
+    )
+    grew = memory[-1] - memory[settled - 1]
+    chapter.check(grew < growth, f"{of}: grew by {grew:.0f} MiB after the first {settled} steps")
+
+
+def _watched(
+    chapter: Chapter, name: str, steps: int, arguments: list[str], *, status: int = 0, flags: str = QUICK
+) -> list[dict]:
+    """What `watched` saw of a training; nothing if it ended otherwise than with `status`."""
+    file = chapter.folder / f"{name}.json"
+    command = ["-m", "tests.faults.watched", file, steps, *arguments, f"--workdir={chapter.folder / name}"]
+    said, (ended, _, _) = _timed(command, XLA_FLAGS=flags)
+    if not chapter.check(ended == status, f"{name}: status {ended} instead of {status}: {said[-500:]!r}"):
+        return []
+    return json.loads(file.read_text())
+
+
+def _random_images(folder: Path) -> Path:
+    """A data set of CIFAR-10's size and shape."""
+    rng, file = np.random.default_rng(0), folder / "random.npz"
+    images = rng.integers(0, 256, (60_000, 32, 32, 3), np.uint8)
+    labels = np.arange(60_000, dtype=np.int32) % 10
+    np.savez(
+        file,
+        images=images[:50_000],
+        labels=labels[:50_000],
+        test_images=images[50_000:],
+        test_labels=labels[50_000:],
+    )
+    return file
+
+
+# --- a large store --------------------------------------------------------------------------------
+
+
+def _store(chapter: Chapter, *, seeds: int) -> None:
+    """A sweep whose cells are all done: whatever lists or draws it takes seconds."""
+    config, runs = chapter.folder / "many.py", chapter.folder / "runs"
+    config.write_text(SWEEP.format(tiny=TINY, seeds=seeds))
+    began = time.monotonic()
+    count = fill(config, runs, chapter.random)
+    if not count:
+        chapter.fail("the first cell could not be done")
+        return
+    chapter.count("cells of a store", count)
+    chapter.measured["seconds to make the store"] = round(time.monotonic() - began)
+    sweep, out = ["main.py", f"--config={config}", f"--workdir={runs}"], chapter.folder / "out"
+    commands = {
+        "the sweep, all done": sweep,
+        "--dry_run": [*sweep, "--dry_run"],
+        "poison_jax.records": ["-m", "poison_jax.records", "--runs", runs, "--out", out],
+        "plots/fig06.py": ["plots/fig06.py", "--runs", runs, "--out", out, "--sweep", "many"],
+        "fig06.py from JSON lines": ["plots/fig06.py", "--runs", out, "--out", out, "--sweep", "many"],
+        "poison_jax.report": ["-m", "poison_jax.report", "--runs", runs, "--out", out / "report.html"],
+    }
+    for what, command in commands.items():
+        said, (status, seconds, memory) = _timed(command)
+        chapter.check(status == 0, f"{what}: status {status}: {said[-500:]!r}")
+        chapter.measured[f"{what}: seconds of CPU, MiB"] = f"{seconds:.1f}, {memory:.0f}"
+        chapter.check(seconds < 60, f"{what} takes {seconds:.0f} s of CPU over {count} cells")
+    lines = (out / "many.jsonl").read_bytes().count(b"\n")
+    chapter.check(lines == count, f"poison_jax.records wrote {lines} of {count} cells")
+
+
+def fill(file: Path, runs: Path, luck: random.Random) -> int:
+    """A store in which all cells of a config's sweep are done, each with its files; returns how many.
+
+    The first one is really run; the others have its arrays, and numbers of their own in their results.
+    """
+    scope: dict = {}
+    exec(compile(file.read_text(), file, "exec"), scope)
+    config = scope["get_config"]()
+    cells = grid.cells(config)
+    described = [{"run": cell.run, "overrides": cell.overrides} for cell in cells]
+    records.write_sweep(
+        runs, records.Sweep(config.sweep.name, config_lib.single(config, "train").to_dict(), described)
+    )
+    first = [f"--config.{key}={value}" for key, value in (TINY | cells[0].overrides).items()]
+    said, (status, _, _) = _timed(
+        ["main.py", "--config.experiment=train", "--config.name=digits", f"--workdir={runs}", *first]
+    )
+    made = store.Run(runs / cells[0].run)
+    if status or not made.done:
+        print(said, file=sys.stderr)
+        return 0
+    result, inputs = made.result(), made.read_json("inputs.json")
+    with mock.patch("os.fsync"):  # a store to be read, soon thrown away
+        for cell in cells[1:]:
+            run = store.open_run(
+                runs, cell.config.name, cell.config.to_dict(), config_lib.not_identity(cell.config)
+            )
+            run.save_json("inputs.json", inputs)
+            for name in ("spectrum.npz", "examples.npz", "metrics.jsonl"):
+                shutil.copyfile(made.path / name, run.path / name)
+            own = {"config": cell.config.to_dict(), "seed": cell.config.seed, "status": "ok"}
+            run.finish(result | own | {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2})
+    return len(cells)
+
+
+def _timed(command: Iterable, **variables: str) -> tuple[str, tuple[int, float, float]]:
+    """What a Python process says; its exit status, seconds of CPU and MiB at most.
+
+    Of CPU: how long it takes is that and the other programs of the machine.
+    """
+    environment = (
+        os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | variables
+    )
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    said = process.stdout.read()
+    process.stdout.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return said, (process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)

@@ -1,0 +1,120 @@
+"""Reads stores that somebody else made, every way there is, and watches itself: a line of JSON for each.
+
+`python -m tests.faults.visitor SOUND STORE ...`: the sound one first, unwatched, so that what is compiled and
+imported once is there. Each store holds a run, and may hold a sweep. A line says how the readers ended, what
+they did that reading needs not (`events`), by how much the memory grew, and how long it took.
+"""
+
+import contextlib
+import io
+import json
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import plots
+from poison_jax import cli, records, report, setup, verify
+from poison_jax.errors import UserError
+from poison_jax.store import Run
+
+SECONDS = 60  # that a reader may take
+# What reading has no need of: code out of data, other programs, other machines.
+_FORBIDDEN = (
+    "pickle.find_class",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "subprocess.Popen",
+    "socket.connect",
+)
+
+
+def readers(store: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Whatever looks at a store, by name."""
+    for folder in sorted(store.iterdir()):
+        if (folder / "checkpoints").exists() or (folder / "checkpoints").is_symlink():
+            yield from _of_run(Run(folder))
+    for name in records.names(store):
+        yield f"sweep {name}", lambda name=name: [record.arrays for record in records.load(store, name)]
+    with tempfile.TemporaryDirectory() as folder:
+        yield "report", lambda: report.write(store, Path(folder) / "report.html")
+        page = Path(folder) / "report.html"
+        yield "page", lambda: page.read_text("utf-8") if page.exists() else ""
+
+
+def _of_run(run: Run) -> Iterator[tuple[str, Callable[[], object]]]:
+    yield "config", run.config
+    yield "result", run.result
+    yield "metrics", run.metrics
+    for file in sorted(run.path.glob("*.npz")):
+        yield file.stem, lambda file=file: run.arrays(file.stem)
+    yield "damage", lambda: list(verify.damage(run))
+    yield "finished", run.finished
+    yield "restore", lambda: setup.restore(run)
+    yield "draw", lambda: plots.draw(run)
+
+
+def visit(store: Path, events: list[str]) -> dict[str, object]:
+    """How each reader of a store ended: `ok`, or what it said; anything but a line of ours is `odd`."""
+    said, odd, page = {}, {}, ""
+    before, began = _memory(), time.monotonic()
+    for name, read in readers(store):
+        signal.alarm(SECONDS)
+        try:
+            with contextlib.redirect_stderr(io.StringIO()) as warnings:
+                found = read()
+            said[name] = " | ".join(warnings.getvalue().splitlines()) or "ok"
+            page = found if name == "page" else page
+        except UserError as error:
+            said[name] = str(error)
+        except (Exception, SystemExit) as error:
+            said[name] = odd[name] = f"{type(error).__name__}: {error}"[:500]
+        finally:
+            signal.alarm(0)
+    seen, events[:] = list(events), []
+    return {
+        "store": store.name,
+        "said": said,
+        "odd": odd,
+        "events": seen,
+        "grew": _memory() - before,
+        "seconds": time.monotonic() - began,
+        "script": "<script>alert" in page,
+    }
+
+
+def _memory() -> int:
+    """Bytes of memory that the process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _too_long(*_):
+    raise TimeoutError(f"more than {SECONDS} s")
+
+
+def main(argv: list[str]) -> None:
+    """The command line."""
+    sound, *stores = map(Path, argv)
+    signal.signal(signal.SIGALRM, _too_long)
+    events: list[str] = []
+    watched = False
+
+    def watch(event: str, arguments: tuple) -> None:
+        evil = event == "import" and str(arguments[0]).startswith("evil")
+        if watched and (event in _FORBIDDEN or evil):
+            events.append(f"{event} {arguments!r}"[:200])
+
+    sys.addaudithook(watch)
+    with cli.ready():
+        print(json.dumps(visit(sound, events)), flush=True)
+        watched = True
+        for store in stores:
+            print(json.dumps(visit(store, events)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
