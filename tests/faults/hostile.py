@@ -134,17 +134,17 @@ def _pipe_in_the_checkpoint(attack: Attack) -> None:
 
 
 def _zeros_by_the_gibibyte(attack: Attack) -> None:
-    """Three gibibytes that compress to three mebibytes."""
+    """More than a gibibyte that compresses to a mebibyte."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (3 * 2**28,)}
+        header, {"descr": "<f4", "fortran_order": False, "shape": (5 * 2**26,)}
     )
     with (
         zipfile.ZipFile(attack.file("spectrum.npz"), "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("vectors.npy", "w", force_zip64=True) as member,
     ):
         member.write(header.getvalue())
-        for _ in range(3 * 2**6):
+        for _ in range(5 * 2**4):
             member.write(bytes(2**24))
     attack.reseal()
 
