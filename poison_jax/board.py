@@ -1,5 +1,6 @@
 """What cells of a sweep are done, running, failed or waiting: said by files, for any number of processes."""
 
+import contextlib
 import itertools
 import os
 import time
@@ -7,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from poison_jax import records
-from poison_jax.errors import Damaged
+from poison_jax.errors import Busy, Damaged
 from poison_jax.files import Json, read_json, write_json
 from poison_jax.store import Run
 
@@ -59,7 +60,8 @@ class Board:
             try:
                 self.run(cell).result()
             except Damaged:
-                self.run(cell).finished()
+                with contextlib.suppress(Busy):  # somebody else is mending it
+                    self.run(cell).finished()
 
     def states(self, cells: Iterable[str]) -> dict[str, str]:
         """The state of each; those that were never begun are told from one listing of the store."""
