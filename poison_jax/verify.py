@@ -37,19 +37,24 @@ def damage(run: Run) -> Iterator[tuple[Path, str]]:
 
 def runs(path: Path) -> list[Run]:
     """The run that a folder is, or those of the store that it is."""
-    folders = [path] if (path / "config.json").exists() else sorted(path.iterdir())
-    return [Run(folder) for folder in folders if any((folder / name).exists() for name in _OF_A_RUN)]
+    return [
+        Run(folder) for folder in ([path] if _is_run(path) else sorted(path.iterdir())) if _is_run(folder)
+    ]
 
 
-_OF_A_RUN = ("config.json", "result.json", "metrics.jsonl")
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("config.json", "result.json", "metrics.jsonl"))
 
 
 def _sweeps(path: Path) -> Iterator[tuple[Path, str]]:
+    if _is_run(path):
+        return
     for name in records.names(path):
+        lines = path / f"{name}.jsonl"
         try:
-            records.load(path, name) if (path / f"{name}.jsonl").exists() else records.read_sweep(path, name)
+            records.load(path, name) if lines.exists() else records.read_sweep(path, name)
         except Damaged as error:
-            yield path / name, error.reason
+            yield lines if lines.exists() else path / records.SWEEPS / f"{name}.json", error.reason
 
 
 def main(argv: list[str]) -> None:
