@@ -97,10 +97,10 @@ def test_a_shared_run_is_a_run(tmp_path):
     with run.claim():
         run.append_metrics({"epoch": 1})
         run.append_metrics({"epoch": 2})
-        run.keep_metrics(1)
+        run.keep_metrics([{"epoch": 1}])
         run.save_arrays("some", x=np.arange(3))
         run.finish({"b": 2})
-    assert (run.config(), run.metrics(), run.result()) == ({"a": 1}, [{"epoch": 1}], {"b": 2})
+    assert (run.config(), run.metrics(), run.finished()) == ({"a": 1}, [{"epoch": 1}], {"b": 2})
     with pytest.raises(UserError, match="changed"):
         run.pin_inputs("another")
     with shared.held_by_first(lambda: open(tmp_path / "file", "w")) as file:
