@@ -106,7 +106,7 @@ class _Member:
         if restored is not None:
             self.state, note = restored
             self._seconds, self._together = note["seconds"], note.get("together", 1)
-            self._rows = note["metrics"]
+            self._rows = note.get("metrics", [])
             console.say(f"  resumed at epoch {int(self.state.step) / setup.steps_per_epoch:.2f} of {epochs}")
         self.first_step = int(self.state.step)
         first_epoch = self.first_step // setup.steps_per_epoch + 1
