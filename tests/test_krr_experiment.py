@@ -96,7 +96,8 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
 
     # What it left
     assert {file.name for file in path.iterdir()} == {
-        *("config.json", "inputs.json", "claims", "theory.json", "corrections.md", "result.json"),
+        *("config.json", "inputs.json", "claims", "theory.json", "corrections.md"),
+        *("digests.json", "result.json"),
         *(f"{stage}.npz" for stage in STAGES),
     }
     rows = json.loads((path / "theory.json").read_text())
