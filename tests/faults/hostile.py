@@ -292,7 +292,8 @@ def run(chapter: Chapter) -> None:
     chapter.check(
         set(first["said"].values()) == {"ok"}, f"the sound run is not read: {first['said']} {err[-500:]}"
     )
-    chapter.measured["MiB that reading one took more than reading the sound one"] = max(line["grew"] for line in others) >> 20
+    grew = max(line["grew"] for line in others)
+    chapter.measured["MiB that reading one took more than reading the sound one"] = grew >> 20
     chapter.measured["longest that reading one took, s"] = round(max(line["seconds"] for line in others), 1)
     for (name, (attack, before)), line in zip(attacks.items(), others, strict=True):
         _judge(chapter, name, attack, before, line)
