@@ -187,6 +187,7 @@ def _check_inputs(cells: list[grid.Cell]) -> None:
 def _set_up(answer: Connection, parent: int, configs: list[store.Json]) -> None:
     """Tells the parent what is wrong with the configs, or None."""
     stop_with(parent)
+    found: BaseException | None = None
     try:
         import jax
 
@@ -197,9 +198,9 @@ def _set_up(answer: Connection, parent: int, configs: list[store.Json]) -> None:
             Setup(config_lib.from_json(config, "sweep"))
     except BaseException as error:
         error.add_note(traceback.format_exc())
-        answer.send(error)
-    else:
-        answer.send(None)
+        found = error
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
+        answer.send(found)
 
 
 class Processes:

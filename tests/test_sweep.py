@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -262,6 +263,13 @@ def test_a_damaged_result_is_made_again(undisturbed, start, tmp_path):
     assert len(err.splitlines()) == 1
     assert outcome(workdir) == outcome(undisturbed[0])
     assert (file.parent / "damaged" / "result.json").read_bytes() == damaged
+
+
+def test_who_looks_at_the_data_for_nobody_says_nothing():
+    """The sweep was killed meanwhile."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    ours.close()
+    sweep._set_up(theirs, os.getppid(), [])
 
 
 def test_dry_run(undisturbed, start, tmp_path):
