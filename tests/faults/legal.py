@@ -230,4 +230,10 @@ UNDEFINED = (
     "near_clone_epochs_slope",
     "near_clone_epochs_slope_low",
     "near_clone_epochs_slope_high",
+    # Over fewer than three triggered images that have a logarithm, or images that are all alike.
+    "near_clone_slope",
+    "near_clone_slope_low",
+    "near_clone_slope_high",
+    "near_clone_rank_correlation",
+    "near_clone_rank_correlation_mean",
 )
