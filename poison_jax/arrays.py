@@ -78,6 +78,19 @@ def class_labels(labels: np.ndarray, count: int, num_classes: int, *, what: str 
     return labels
 
 
+def finite(name: str, values: np.ndarray) -> np.ndarray:
+    """Return values as float64, or refuse them where one is NaN or infinite: comparisons would miscount it.
+
+    Raises:
+        UserError: it says how many are not finite.
+    """
+    values = np.asarray(values, np.float64)
+    bad = np.count_nonzero(~np.isfinite(values))
+    if bad:
+        raise UserError(f"{name}: {bad} of {values.size} values are not finite")
+    return values
+
+
 def digest(arrays: Iterable[np.ndarray]) -> str:
     """SHA-256 of the arrays' contents, in hexadecimal.
 
