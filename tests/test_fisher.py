@@ -145,6 +145,21 @@ def test_a_network_without_gradients():
     np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(3), atol=1e-6)
 
 
+def test_a_network_of_one_class_has_no_gradients(x64):
+    """Its softmax is 1 whatever the image."""
+    images, labels = batch(5, dtype=np.float64, num_classes=1)
+    one = weights() | {"out": np.ones((20, 1)), "bias": np.zeros(1)}
+    assert fisher.trace(fisher.input_gradients(two_layers, one, images, labels, batch_size=2)) == 0
+
+
+def test_more_pairs_than_images(x64):
+    """The rank of F is the number of images: the others have the value 0."""
+    images, labels = batch(2, dtype=np.float64)
+    pairs = fisher.input_fisher(two_layers, weights(), images, labels, k=5)
+    assert pairs.values[1] > 1e-6
+    np.testing.assert_allclose(pairs.values[2:], 0, atol=1e-12)
+
+
 def test_compiles_once_for_many_networks_and_image_counts():
     before = fisher._batch_gradients._cache_size()
     for count, scale in ((8, 1.0), (7, 1.1), (13, 1.2)):

@@ -229,6 +229,37 @@ def test_a_network_of_one_class_has_no_curvature():
     np.testing.assert_array_equal(pairs.values, 0)
 
 
+def test_more_pairs_than_images_and_than_pixels(x64):
+    """The Hessian of one linear-softmax image has rank 2 (of 3 classes): k = 5 gives three zeros."""
+    W = np.random.default_rng(0).standard_normal((9, 3))
+    images, labels = batch(1, dtype=np.float64, shape=SMALL)
+
+    def apply(W, images):
+        return images.reshape(len(images), -1) @ W
+
+    p = np.asarray(jax.nn.softmax(apply(W, images)))[0]
+    exact = np.linalg.eigvalsh(W @ (np.diag(p) - np.outer(p, p)) @ W.T)[::-1]
+    pairs = input_hessian(apply, W, images, labels, k=5)
+    np.testing.assert_allclose(pairs.values, exact[:5], atol=1e-12)
+    with pytest.raises(UserError, match="num_iters"):
+        input_hessian(apply, W, images, labels, k=10)
+
+
+def test_a_train_mode_network_depends_on_the_batch(x64):
+    """As the docstring says; the same network on images one by one does not."""
+    images, labels = batch(8, dtype=np.float64, shape=SMALL)
+
+    def train_mode(variables, images):
+        return two_layers(variables, images - images.mean(0))
+
+    def top(apply_fn, batch_size):
+        options = {"k": 1, "num_iters": 9, "batch_size": batch_size}
+        return input_hessian(apply_fn, toy_weights(), images, labels, **options).values[0]
+
+    assert abs(top(train_mode, 4) / top(train_mode, 8) - 1) > 0.01
+    np.testing.assert_allclose(top(two_layers, 4), top(two_layers, 8), rtol=1e-9)
+
+
 def direction_only(variables, images):
     """Not finite at an image of zeros."""
     flat = images.reshape(len(images), -1)
