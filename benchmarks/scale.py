@@ -27,7 +27,8 @@ import numpy as np
 
 from benchmarks import child, ours, timing
 from benchmarks.__main__ import Parser, fail
-from poison_jax import allocator, cache, console, flops, models, spectrum, train
+from poison_jax import allocator, cache, console, models, spectrum, train
+from poison_jax.sweeps import flops
 
 PRODUCTS = 4  # of a point of the curves: the Hessian's linearisation is shared by so few only
 

@@ -7,9 +7,10 @@ From a run's newest checkpoint; writes `features.npz` and `near_clone.npz` into 
 import argparse
 import sys
 
-from poison_jax import analysis, cli, console
-from poison_jax.setup import restore
-from poison_jax.store import Run
+from poison_jax import cli, console
+from poison_jax.experiments import stages as analysis
+from poison_jax.experiments.setup import restore
+from poison_jax.runs.store import Run
 
 
 def main(argv: list[str]) -> None:

@@ -18,9 +18,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from poison_jax import allocator, cache, distributed
+from poison_jax import allocator, cache
 from poison_jax import config as config_lib
-from poison_jax.errors import CellsFailed, Interrupted, UserError, fail, printable
+from poison_jax.errors import Interrupted, RunsFailed, UserError, fail, printable
+from poison_jax.runs import distributed
 
 
 def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -> None:
@@ -120,7 +121,7 @@ def ready(**processes: Any) -> Iterator[None]:
             sys.exit(143)
         except KeyboardInterrupt:
             _stopped()
-        except CellsFailed as error:
+        except RunsFailed as error:
             print(f"error: {printable(error)}", file=sys.stderr)
             sys.exit(1)
         except UserError as error:

@@ -476,3 +476,16 @@ def short(key: str) -> str:
     ('theta', 'epochs')
     """
     return {"poison.fraction": "theta"}.get(key, key.rpartition(".")[2])
+
+
+def identity(config):
+    found = flatten(config)
+    for key in not_identity(config) + ("spectrum", "analysis", "data.n_test", "compare"):
+        found = {k: v for k, v in found.items() if k != key and not k.startswith(key + ".")}
+    return found
+
+
+def changed(config, keys):
+    return {
+        k: v for k, v in flatten(config).items() if k in keys or k.startswith(tuple(f"{x}." for x in keys))
+    }

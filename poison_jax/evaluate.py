@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from poison_jax import augment, distributed, poison
+from poison_jax import augment, poison
+from poison_jax.mesh import put
 from poison_jax.train import Knobs, Program
 
 
@@ -41,7 +42,7 @@ def predict(
         size = len(batch)
         if size < batch_size:  # one shape, one compilation
             batch = np.concatenate([batch, np.zeros((batch_size - size, *batch.shape[1:]), batch.dtype)])
-        logits = _predict_batch(variables, distributed.put(batch, sharding), knobs, program)
+        logits = _predict_batch(variables, put(batch, sharding), knobs, program)
         logits = jax.device_get(logits)
         clean.append(logits[0][:size])
         triggered.append(logits[1][:size])

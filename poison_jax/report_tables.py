@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from poison_jax import config as config_lib
-from poison_jax import console, page, summary
-from poison_jax.files import Json
-from poison_jax.outcomes import STATES, Group, Outcome
+from poison_jax import console, page
+from poison_jax.experiments import summary
 from poison_jax.page import DASH, Cell
+from poison_jax.runs.files import Json
+from poison_jax.sweeps.outcomes import STATES, Group, Outcome
 
 LEGEND = (
     "ASR: share of triggered test images classified as the target, images of the target class excluded; "

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_jax import distributed
 from poison_jax.autodiff import hvp, linearised_hvp
 from poison_jax.errors import UserError
 from poison_jax.lanczos import Eigenpairs, top_eigenpairs
 from poison_jax.losses import cross_entropy
+from poison_jax.mesh import put
 
 
 def input_hessian(
@@ -151,7 +151,7 @@ def _batches(images, labels, batch_size, mesh, count=None):
     for array in (images, labels, weights):
         array = np.concatenate([array, np.zeros((padding, *array.shape[1:]), array.dtype)])
         array = np.split(array, len(array) // batch_size)
-        parts.append([distributed.put(batch, sharding) for batch in array])
+        parts.append([put(batch, sharding) for batch in array])
     return tuple(parts)
 
 

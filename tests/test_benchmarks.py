@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import timing
-from poison_jax import autodiff, flops, losses, models
+from poison_jax import autodiff, losses, models
+from poison_jax.sweeps import flops
 
 ROOT = Path(__file__).parent.parent
 STEPS = ["eval_forward", "plain_step", "penalised_step", "hessian_top5"]

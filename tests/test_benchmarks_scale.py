@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import ours, scale, timing
-from poison_jax import cache, flops, models
+from poison_jax import cache, models
+from poison_jax.sweeps import flops
 
 ONCE = timing.Rounds(1, 1, 0)
 TINY = scale.Sizes(

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from poison_jax import checkpoint as checkpoint_lib
-from poison_jax.checkpoint import Checkpoints, digest, newest
+from poison_jax.runs import checkpoint as checkpoint_lib
+from poison_jax.runs.checkpoint import Checkpoints, digest, newest
 from poison_jax.errors import UserError
 
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import QUICK, needs_tfds
 
 from poison_jax import cli
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import experiment, files, store, train
+from poison_jax import train
+from poison_jax.experiments import dispatch as experiment
+from poison_jax.runs import files, store
 from poison_jax.errors import UserError
-from poison_jax.setup import Setup
+from poison_jax.experiments.setup import Setup
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poison_jax import files
+from poison_jax.runs import files
 from poison_jax.errors import Damaged, UserError
 
 VALUES = st.recursive(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import experiment, krr_experiment, theory
+from poison_jax import theory
+from poison_jax.experiments import dispatch as experiment, statements as krr_experiment
 from poison_jax.errors import UserError
 from poison_jax.theory import defence, filters, flow, images, report
 

@@ -114,7 +114,7 @@ def test_stored_results_need_no_ml_package(name):
 @pytest.mark.parametrize("file", sorted((ROOT / "plots").glob("*.py")), ids=lambda f: f.stem)
 def test_plots_see_only_the_store(file):
     names = {name for name in imports(file) if name.startswith("poison_jax")}
-    assert names <= {"poison_jax.store", "poison_jax.records", "poison_jax.files", "poison_jax.errors"}
+    assert names <= {"poison_jax.runs.store", "poison_jax.runs.records", "poison_jax.runs.files", "poison_jax.errors"}
     assert not {name.partition(".")[0] for name in imports(file)} & ML_PACKAGES
 
 

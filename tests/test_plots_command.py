@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from plots import command
-from poison_jax import store
+from poison_jax.runs import store
 from poison_jax.errors import UserError
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import plots
 from plots import fig05, fig06, fig13
-from poison_jax import records
+from poison_jax.runs import records
 from poison_jax.errors import UserError
 
 THETAS, KAPPAS = (0.0, 0.002, 0.01, 0.1), (0.0, 100.0, 1000.0)

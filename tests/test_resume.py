@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import QUICK
 
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow

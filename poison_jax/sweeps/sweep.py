@@ -22,11 +22,13 @@ from typing import IO, Protocol
 import ml_collections
 
 from poison_jax import config as config_lib
-from poison_jax import console, grid, records, store
-from poison_jax.board import Board
-from poison_jax.errors import CellsFailed, Interrupted, UserError
-from poison_jax.signals import StopSignals, stop_with
-from poison_jax.sweep_table import Progress, summary
+from poison_jax import console
+from poison_jax.errors import Interrupted, RunsFailed, UserError
+from poison_jax.runs import records, store
+from poison_jax.runs.signals import StopSignals, stop_with
+from poison_jax.sweeps import grid
+from poison_jax.sweeps.board import Board
+from poison_jax.sweeps.table import Progress, summary
 
 STOPPED = (130, 143)  # exit status of a worker that was asked to stop
 POLL = 0.5  # seconds between two looks at the workers; the store is looked at every fourth time
@@ -68,7 +70,7 @@ def run(
 
     Raises:
         UserError: bad input, before any compute.
-        CellsFailed: some cells could not be done; all others are.
+        RunsFailed: some cells could not be done; all others are.
         Interrupted: asked to stop; what was done is kept.
     """
     if tensorboard:
@@ -101,7 +103,7 @@ def run(
     if failed := _failed(board):
         for cell in failed:
             console.warn(f"{labels[cell]} ({cell}): {board.why(cell)}")
-        raise CellsFailed(
+        raise RunsFailed(
             f"{len(failed)} of {len(cells)} cells failed, the others are done: --retry does them again"
         )
 
@@ -152,7 +154,7 @@ def _supervise(board: Board, engine: Engine, labels: dict[str, str]) -> None:
 def _engine(config: ml_collections.ConfigDict):
     """What makes the engine of a board, checked."""
     if config.sweep.engine == "ray":
-        from poison_jax import cluster
+        from poison_jax.sweeps import cluster
 
         cluster.check()
         return lambda board: cluster.RayTasks(board, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
@@ -191,7 +193,7 @@ def _set_up(answer: Connection, parent: int, configs: list[store.Json]) -> None:
     try:
         import jax
 
-        from poison_jax.setup import Setup
+        from poison_jax.experiments.setup import Setup
 
         jax.config.update("jax_platforms", "cpu")
         for config in configs:
@@ -246,7 +248,7 @@ class Processes:
         command = [
             sys.executable,
             "-m",
-            "poison_jax.worker",
+            "poison_jax.sweeps.worker",
             str(self._board.workdir),
             self._board.sweep.name,
         ]

@@ -1,10 +1,15 @@
-"""What a run leaves behind: a directory, written so that a kill at any moment loses nothing.
+"""Run directories: what a run leaves, written so that a kill at any moment loses nothing.
 
 `<workdir>/<name>-<hash>/{config.json, inputs.json, metrics.jsonl, checkpoints/, spectrum.npz,
-examples.npz, features.npz, ..., digests.json, result.json}`. Every file is complete or absent (written
+spectrum.json, attack.npz, ..., digests.json, result.json}`. Every file is complete or absent (written
 beside, then renamed); `result.json` comes last, and its presence means done. JSON has a checksum in it, and
 the digests seal what is there when a run is done: damage is noticed, set aside, and made again from what is
 whole. Nothing here needs an ML package, and nothing is ever unpickled.
+
+The hash is that of the run's identity, the keys that determine the trained parameters. What is looked at in
+the trained network are *stages*, each with an identity of its own: a stage that is asked for with other keys
+leaves a further pair of files, `spectrum-<hash>.npz` and `.json`, beside the first. A *view* is one choice
+of an identity for every stage; `result.json` is that of the view asked for last, `view-<hash>.json` of each.
 """
 
 import contextlib
@@ -19,29 +24,30 @@ from pathlib import Path
 
 import numpy as np
 
-from poison_jax import console, files, lease
+from poison_jax import console
+from poison_jax.runs import files, lease
 from poison_jax.arrays import read_npz
 from poison_jax.errors import Damaged, UserError
-from poison_jax.files import Json, plain
+from poison_jax.runs.files import Json, plain
 
 _SEALED = (".json", ".jsonl", ".npz")  # pictures and tables are drawn again from these
 _VERIFY = "python -m poison_jax.verify --set_aside names all that is damaged, and makes way for it"
 _MOST = 2**30  # bytes of a run's file, and of the arrays in it: a hostile one is not unpacked
 
 
-def config_hash(config: Json, not_identity: tuple[str, ...] = ()) -> str:
-    """Eight hexadecimal digits that name a config, `not_identity` (dotted keys) left out.
+def digest(identity: Json) -> str:
+    """Eight hexadecimal digits that stand for an identity, dotted keys and their values in any order.
 
-    >>> config_hash({"a": {"b": 1, "c": 2}}, ("a.c",)) == config_hash({"a": {"b": 1, "c": 3}}, ("a.c",))
+    >>> digest({"a": 1, "b": (2, 3)}) == digest({"b": [2, 3], "a": 1})
     True
     """
-    text = json.dumps(_identity(config, not_identity), sort_keys=True)
+    text = json.dumps(plain(identity), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def run_name(name: str, config: Json, not_identity: tuple[str, ...] = ()) -> str:
-    """The name of the directory of a config's run."""
-    return f"{name}-{config_hash(config, not_identity)}"
+def run_name(name: str, identity: Json) -> str:
+    """The name of the directory of the run that an identity determines."""
+    return f"{name}-{digest(identity)}"
 
 
 class Run:
@@ -64,22 +70,35 @@ class Run:
         """
         return files.read_json(self.path / "config.json")
 
-    def result(self) -> Json | None:
-        """What the run found; None while it is not done.
+    def result(self, view: str = "") -> Json | None:
+        """What the run found, in the view asked for last or in this one; None while that is not done.
 
         Raises:
             Damaged: its file is.
         """
-        return files.read_json(self.path / "result.json") if self.done else None
+        if not self.done_with(view):
+            return None
+        return files.read_json(self.path / (f"view-{view}.json" if view else "result.json"))
 
     @property
     def done(self) -> bool:
         """Whether the run has its result."""
         return (self.path / "result.json").exists()
 
-    def finish(self, result: Json) -> None:
-        """Seals what is there, then writes `result.json`, the last file of a run."""
+    def done_with(self, view: str = "") -> bool:
+        """Whether the run has its result in a view."""
+        return self.done and (not view or (self.path / f"view-{view}.json").exists())
+
+    def finish(self, result: Json, view: str = "") -> None:
+        """Keeps the result of a view, seals what is there, then writes `result.json`, the last file of a run.
+
+        Args:
+            result: its `stages` say which files hold the arrays of each stage, where there are several.
+            view: identity of the stages; "" for a run without.
+        """
         self._check_claim()
+        if view:
+            files.write_json(self.path / f"view-{view}.json", result)
         files.seal(self.path, self._sealed())
         files.write_json(self.path / "result.json", result)
 
@@ -97,8 +116,8 @@ class Run:
                     found[name] = error.reason
         return found
 
-    def finished(self) -> Json | None:
-        """The result, if the run is done and all of it as it was written; else None: it must be gone on with
+    def finished(self, view: str = "") -> Json | None:
+        """The result of a view, if that is done and all as it was written; else None: the run must go on.
 
         What is damaged is set aside in `damaged/`, and the result as well: so the run stands where its last
         checkpoint does, and makes again what is missing.
@@ -115,7 +134,11 @@ class Run:
                 for name in ("result.json", files.SEAL):
                     if (self.path / name).exists():
                         self.set_aside(name)
-        return self.result()
+        result = self.result(view)
+        if view and result is not None and result != self.result():  # the view asked for last
+            with self.claim():
+                files.write_json(self.path / "result.json", result)
+        return result
 
     def pin_inputs(self, digest: str) -> None:
         """Ties the run to what it reads: data that changed under the same name are not mixed up.
@@ -170,11 +193,13 @@ class Run:
             files.seal(self.path, [file], more=True)
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Reads `<name>.npz`; plain arrays only, nothing is unpickled.
+        """Reads the arrays of a stage, of the view asked for last; plain arrays only, nothing is unpickled.
 
         Raises:
-            Damaged: it is absent, not as it was written, or too large.
+            Damaged: they are absent, not as they were written, or too large.
         """
+        result = self.result()
+        name = ((result or {}).get("stages") or {}).get(name, name)
         file = self.path / f"{name}.npz"
         try:
             return read_npz(io.BytesIO(self._read(file.name)), most=_MOST)
@@ -182,6 +207,37 @@ class Run:
             raise
         except Exception as error:
             raise Damaged(file, f"cannot be read ({error})") from None
+
+    def stage_file(self, stage: str, identity: str) -> str:
+        """The name, without suffix, of a stage's files: the plain one for the identity that came first."""
+        try:
+            plainly = files.read_json(self.path / f"{stage}.json").get("identity")
+        except Damaged:  # absent, or to be made again
+            plainly = identity
+        return stage if plainly == identity else f"{stage}-{identity}"
+
+    def findings(self, stage: str, identity: str) -> Json | None:
+        """What a stage found: its `findings` and `seconds`; None where they must be made, or made again."""
+        name = self.stage_file(stage, identity)
+        for suffix in (".json", ".npz"):
+            if not (self.path / f"{name}{suffix}").exists():
+                return None
+        try:
+            return files.read_json(self.path / f"{name}.json")
+        except Damaged as error:
+            self.set_aside(f"{name}.json", error.reason)
+            return None
+
+    def save_stage(
+        self, stage: str, identity: str, arrays: dict[str, np.ndarray], findings: Json, seconds: float
+    ) -> None:
+        """Keeps what a stage found: its arrays as `.npz`, then the rest, with its identity, as `.json`."""
+        name = self.stage_file(stage, identity)
+        self.save_arrays(name, **arrays)
+        kept = {"identity": identity, "findings": findings, "seconds": seconds}
+        files.write_json(self.path / f"{name}.json", kept)
+        if self.done:
+            files.seal(self.path, [self.path / f"{name}.json"], more=True)
 
     def save_text(self, name: str, text: str) -> None:
         """Writes a text file, whole or not at all."""
@@ -271,36 +327,26 @@ class Run:
             console.warn(f"{self.path / name} {reason}: set aside in {aside}, made again")
 
 
-def open_run(workdir: str | os.PathLike, name: str, config: Json, not_identity: tuple[str, ...] = ()) -> Run:
-    """The directory of a config's run, made if it is not there.
+def open_run(workdir: str | os.PathLike, name: str, config: Json, identity: Json) -> Run:
+    """The directory of the run that an identity determines, made if it is not there.
+
+    Args:
+        workdir: the store.
+        name: what the directory's name begins with.
+        config: the whole config, kept for whoever looks at the run.
+        identity: the part of it that determines the outcome, dotted keys and their values.
 
     Raises:
-        UserError: the directory holds the run of another config.
         Busy: its config is damaged, and another process is working on it.
         OSError: the disk is full or read-only.
     """
-    config = plain(config)
-    run = Run(Path(workdir) / run_name(name, config, not_identity))
+    run = Run(Path(workdir) / run_name(name, identity))
     run.path.mkdir(parents=True, exist_ok=True)
     try:
-        kept = run.config()
+        run.config()
     except Damaged as error:  # the folder's name says which config it is of
         if (run.path / "config.json").exists():
             with run.claim():
                 run.set_aside("config.json", error.reason)
-        files.write_json(run.path / "config.json", config)
-        return run
-    if _identity(kept, not_identity) != _identity(config, not_identity):
-        raise UserError(f"{run.path} holds the run of a different config: choose another --workdir or name")
+        files.write_json(run.path / "config.json", plain(config))
     return run
-
-
-def _identity(config: Json, not_identity: tuple[str, ...]) -> Json:
-    config = json.loads(json.dumps(plain(config)))
-    for key in not_identity:
-        *parents, last = key.split(".")
-        group = config
-        for parent in parents:
-            group = group.get(parent, {})
-        group.pop(last, None)
-    return config

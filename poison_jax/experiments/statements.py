@@ -8,9 +8,10 @@ import ml_collections
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import console, poison, provenance, store
+from poison_jax import console, poison
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
+from poison_jax.runs import provenance, store
 from poison_jax.theory import STATEMENTS, Entry, defence, images, report
 from poison_jax.theory.curves import CURVES
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from poison_jax import config as config_lib
-from poison_jax import records
-from poison_jax.board import Board
 from poison_jax.errors import UserError
-from poison_jax.files import Json
-from poison_jax.store import Run
+from poison_jax.runs import records
+from poison_jax.runs.files import Json
+from poison_jax.runs.store import Run
+from poison_jax.sweeps.board import Board
 
 STATES = ("done", "running", "failed", "waiting", "unfinished", "damaged")
 

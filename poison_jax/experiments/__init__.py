@@ -1,4 +1,4 @@
-"""One config -> its experiment -> finished runs."""
+"""Experiments: a config -> stages -> results; `run` does whichever a config names."""
 
 import importlib
 import json
@@ -6,15 +6,15 @@ import json
 import ml_collections
 
 from poison_jax import config as config_lib
-from poison_jax import distributed, store
 from poison_jax.errors import UserError
+from poison_jax.runs import distributed, store
 
 # Imported when asked for: no experiment pays for another's imports.
 _MODULES = {
-    "train": "training",
-    "compare": "training",
-    "krr_theory": "krr_experiment",
-    "mnist_linear": "linear_experiment",
+    "train": "network",
+    "compare": "network",
+    "krr_theory": "statements",
+    "mnist_linear": "regression",
 }
 
 
@@ -39,7 +39,7 @@ def run(
     if config.experiment not in _MODULES:
         raise UserError(f"experiment = {config.experiment} is several runs: start it with launch.run")
     name = _MODULES[config.experiment]
-    if distributed.several() and name != "training":
+    if distributed.several() and name != "network":
         raise UserError(f"experiment={config.experiment} is the work of one process: start it as one")
-    module = importlib.import_module(f"poison_jax.{name}")
+    module = importlib.import_module(f"poison_jax.experiments.{name}")
     return module.run(config, workdir, tensorboard=tensorboard)

@@ -4,8 +4,8 @@ import ml_collections
 
 from poison_jax import config as config_lib
 from poison_jax import console
-from poison_jax.files import Json
-from poison_jax.store import Run
+from poison_jax.runs.files import Json
+from poison_jax.runs.store import Run
 
 
 def show(runs: list[Run], keys: list[str]) -> None:

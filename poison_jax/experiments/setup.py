@@ -1,5 +1,6 @@
 """A config made concrete: data, network, trigger and program, checked against each other."""
 
+import enum
 import functools
 from typing import Any
 
@@ -7,10 +8,22 @@ import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, checkpoint, console, data, evaluate, models, poison, provenance, store, train
+from poison_jax import augment, console, convolution, data, evaluate, models, poison, train
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
+from poison_jax.mesh import make_mesh, replicate
+from poison_jax.runs import checkpoint, provenance, store
+
+
+class Stream(enum.IntEnum):
+    """The random streams of a run: each is `fold_in(key of the run, its number)`."""
+
+    INIT = 0  # weights
+    STEPS = 1  # batch order, augmentation, poison draws: folded further, by epoch, step and image
+    LANCZOS = 3  # start vector
+    SELECTION = 4  # one draw of the stochastic attack, for whoever looks at poisoned data
+    TRIGGER = 5  # a trigger's own randomness: the warp's field, a random pattern
 
 
 class Setup:
@@ -39,15 +52,16 @@ class Setup:
         real = np.float64 if c.model.dtype == "float64" else np.float32
         self.train_set = data.take(_load(c.data.name, "train", c.data.dir), c.data.n_train)
         self.test_set = data.take(_load(c.data.name, "test", c.data.dir), c.data.n_test)
-        self.mesh = train.make_mesh()
+        self.mesh = make_mesh()
         height, width, channels = self.train_set.images.shape[1:]
         h, w = (augment.output_size(size, c.data.augment, c.data.crop) for size in (height, width))
         self.input_shape = (h, w, channels)
         self._check()
 
-        self.key = jax.random.key(c.seed)
+        # Named, so that JAX_DEFAULT_PRNG_IMPL changes nothing.
+        self.key = jax.random.key(c.seed, impl="threefry2x32")
         attacked = (height, width) if c.poison.when == "before_augment" else (h, w)
-        trigger = _trigger(c.poison, *attacked, channels, jax.random.fold_in(self.key, 5), real)
+        trigger = _trigger(c.poison, *attacked, channels, self.stream(Stream.TRIGGER), real)
         self.input_mask = None
         if c.poison.trigger not in ("blend", "warp"):
             mask = trigger.opacity
@@ -88,7 +102,7 @@ class Setup:
         )
         mean, std = data.normalisation(c.data.name, self.train_set.images, real)
         knobs = train.Knobs(
-            key=jax.random.fold_in(self.key, 1),
+            key=self.stream(Stream.STEPS),
             kappa=real(c.penalty.kappa),
             epsilon=real(c.penalty.epsilon),
             fraction=real(c.poison.fraction),
@@ -98,7 +112,52 @@ class Setup:
             mean=mean,
             std=std,
         )
-        self.knobs = train.replicate(knobs, self.mesh)
+        self.knobs = replicate(knobs, self.mesh)
+
+    def stream(self, stream: Stream) -> jax.Array:
+        """The key of one of the run's random streams."""
+        return jax.random.fold_in(self.key, stream)
+
+    @property
+    def title(self) -> str:
+        """What distinguishes the run from its neighbours, for people."""
+        penalty, theta = self.config.penalty, self.config.poison.fraction
+        strength = f"epsilon {penalty.epsilon:g}" if penalty.epsilon else f"kappa {penalty.kappa:g}"
+        return f"{strength}, theta {theta:g}, seed {self.config.seed}"
+
+    @property
+    def count(self) -> int:
+        """Training images."""
+        return len(self.train_set.labels)
+
+    @property
+    def convolutions(self) -> str:
+        """Which convolutions the network uses: `kernels` or `xla`."""
+        return "kernels" if convolution.available() and self.mesh.size == 1 else "xla"
+
+    def first_state(self) -> train.TrainState:
+        """The state that training starts from: fresh, or with the parameters of the run `train.init_from`."""
+        state = train.init_state(self.stream(Stream.INIT), self.input_shape, self.program)
+        return state._replace(**self._initial) if self._initial else state
+
+    @functools.cached_property
+    def _initial(self) -> dict[str, Any]:
+        """`params` and `batch_stats` of the run that `train.init_from` names; none if it names none.
+
+        Raises:
+            UserError: it holds no whole checkpoint of a network of this shape.
+        """
+        source = self.config.train.get("init_from", "")
+        if not source:
+            return {}
+        like = train.init_state(self.stream(Stream.INIT), self.input_shape, self.program)
+        directory = store.Run(source).checkpoints
+        found = checkpoint.newest(directory, like, warn=console.warn) if directory.is_dir() else None
+        if found is None:
+            raise UserError(
+                f"train.init_from = {source}: no whole checkpoint of such a network, name a run's folder"
+            )
+        return {"params": found[0].params, "batch_stats": found[0].batch_stats}
 
     def train_data(self) -> train.TrainData:
         """The training set as the step takes it, on the host."""
@@ -118,16 +177,16 @@ class Setup:
         if c.mode == "deterministic":
             draws = poison.deterministic_draws(self.train_set.ids[rows])
         else:
-            draws = np.asarray(poison.uniform_draws(jax.random.fold_in(self.key, 4), len(rows)))
+            draws = np.asarray(poison.uniform_draws(self.stream(Stream.SELECTION), len(rows)))
         labels = jax.device_get(self.knobs.labels)
         return poison.select_crossed(
             draws, self.train_set.labels[rows], c.fraction, c.warp.cross_ratio, labels
         )
 
     def inputs_digest(self) -> str:
-        """SHA-256 of the images, labels, ids and trigger that the run reads."""
-        trigger = [np.asarray(leaf) for leaf in jax.tree.leaves(self.knobs.trigger)]
-        return digest([*self.train_set[:3], *self.test_set[:3], *trigger])
+        """SHA-256 of what the run reads: training images, labels, ids, the trigger, an initial network."""
+        others = [np.asarray(leaf) for leaf in jax.tree.leaves((self.knobs.trigger, self._initial))]
+        return digest([*self.train_set[:3], *others])
 
     @property
     def aim(self) -> np.ndarray:
@@ -178,29 +237,6 @@ class Setup:
         if not normalised:
             knobs = knobs._replace(mean=np.zeros_like(knobs.mean), std=np.ones_like(knobs.std))
         return jax.device_get(evaluate.views(images, knobs, self.program))
-
-
-def restore(run: store.Run, **changes: Any) -> tuple[Setup, train.TrainState]:
-    """The setup of a run that was made before, and the network of its newest whole checkpoint.
-
-    Args:
-        run: of experiment=train.
-        changes: dotted config keys that do not change the network (`**{"analysis.features": 100}`).
-
-    Raises:
-        UserError: no trained network is there, or its data are not.
-    """
-    if not run.checkpoints.is_dir():
-        raise UserError(f"{run.path} holds no checkpoints of a trained network")
-    config = config_lib.from_json(run.config(), str(run.path))
-    config.update_from_flattened_dict(changes)
-    config_lib.check(config)
-    setup = Setup(config)
-    fresh = train.init_state(jax.random.fold_in(setup.key, 0), setup.input_shape, setup.program)
-    restored = checkpoint.newest(run.checkpoints, fresh, warn=console.warn)
-    if restored is None:
-        raise UserError(f"{run.checkpoints} holds no whole checkpoint")
-    return setup, restored[0]
 
 
 def _trigger(

@@ -7,9 +7,10 @@ is: `$RAY_ADDRESS`, else a cluster started on this machine (`ray start --head`),
 import importlib.util
 import os
 
-from poison_jax import allocator, cache, worker
-from poison_jax.board import Board
+from poison_jax import allocator, cache
 from poison_jax.errors import Interrupted, UserError
+from poison_jax.sweeps import worker
+from poison_jax.sweeps.board import Board
 
 STOPPING = 60  # seconds that a task has for saving its state
 _PASSED_ON = ("TFDS_DATA_DIR", "POISON_JAX_", "JAX_", "XLA_", "PYTHONPATH")

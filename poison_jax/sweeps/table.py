@@ -10,10 +10,10 @@ from rich.table import Table
 
 from poison_jax import config as config_lib
 from poison_jax import console
-from poison_jax.board import Board
 from poison_jax.errors import UserError
-from poison_jax.files import Json
-from poison_jax.store import Run
+from poison_jax.runs.files import Json
+from poison_jax.runs.store import Run
+from poison_jax.sweeps.board import Board
 
 ROWS = 200  # of the table at the end, at most
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from poison_jax import config as config_lib
-from poison_jax import store
 from poison_jax.errors import UserError
+from poison_jax.experiments import views
+from poison_jax.runs import store
 
 
 class Cell(NamedTuple):
@@ -16,6 +17,7 @@ class Cell(NamedTuple):
     overrides: dict[str, Any]  # dotted key -> value: its place in the grid
     base: ml_collections.ConfigDict  # its config, but for what it overrides: one for the cells of all grids
     run: str  # name of its directory
+    view: str  # what is looked at in it; see `runs.store`
 
     @property
     def config(self) -> ml_collections.ConfigDict:
@@ -40,12 +42,12 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
     if config.experiment != "sweep":
         named = config_lib.axes(config) or ["penalty.kappa"]
         return [
-            Cell({key: config_lib.get(arm, key) for key in named}, arm, _name(arm))
+            _cell({key: config_lib.get(arm, key) for key in named}, arm, arm)
             for arm in config_lib.arms(config)
         ]
     if not config.sweep.grids:
         raise UserError("sweep.grids is empty: name at least one grid")
-    found: dict[str, tuple[Any, Cell]] = {}
+    found: dict[tuple[str, str], tuple[Any, Cell]] = {}
     base = config_lib.single(config, config.sweep.of).lock()
     for grid in config.sweep.grids:
         axes, cell = [_axis(axis) for axis in grid], base.copy_and_resolve_references()
@@ -54,8 +56,8 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
             for (key, values), i in zip(axes, place, strict=True):
                 overrides |= config_lib.assign(cell, key, values[i], "sweep.grids")
             config_lib.check(cell)
-            made = Cell(overrides, base, _name(cell))
-            found.setdefault(made.run, (_priority(axes, place), made))
+            made = _cell(overrides, base, cell)
+            found.setdefault((made.run, made.view), (_priority(axes, place), made))
     return [cell for _, cell in sorted(found.values(), key=lambda item: item[0])]
 
 
@@ -91,8 +93,9 @@ def refinement(count: int) -> list[int]:
     return levels
 
 
-def _name(config: ml_collections.ConfigDict) -> str:
-    return store.run_name(config.name, config.to_dict(), config_lib.not_identity(config))
+def _cell(overrides: dict[str, Any], base: ml_collections.ConfigDict, config) -> Cell:
+    run = store.run_name(config.name, config_lib.identity(config))
+    return Cell(overrides, base, run, views.view(config))
 
 
 def _axis(axis: Any) -> tuple[str, tuple]:

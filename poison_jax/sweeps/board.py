@@ -1,16 +1,15 @@
 """What cells of a sweep are done, running, failed or waiting: said by files, for any number of processes."""
 
 import contextlib
-import itertools
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from poison_jax import records
 from poison_jax.errors import Busy, Damaged
-from poison_jax.files import Json, read_json, write_json
-from poison_jax.store import Run
+from poison_jax.runs import records
+from poison_jax.runs.files import Json, read_json, write_json
+from poison_jax.runs.store import Run
 
 
 class Board:
@@ -68,10 +67,10 @@ class Board:
         begun = {*os.listdir(self.workdir), *(file.stem for file in self._failure("").parent.glob("*.json"))}
         return {cell: self.state(cell) if cell in begun else "waiting" for cell in cells}
 
-    def waiting(self, passed: set[str], most: int = 1) -> list[str]:
-        """The next cells to be done, those passed over left out: `most`, or as many as there are."""
+    def next_waiting(self, passed: set[str]) -> str | None:
+        """The next cell to be done, those passed over left out; None if there is none."""
         left = (cell for cell in self.cells if cell not in passed and self.state(cell) == "waiting")
-        return list(itertools.islice(left, most))
+        return next(left, None)
 
     def fail(self, cell: str, error: str) -> None:
         """Keeps why a cell cannot be done."""

@@ -1,11 +1,10 @@
-"""A process that does cells of a sweep until none is left: `python -m poison_jax.worker WORKDIR SWEEP`.
+"""A worker, `python -m poison_jax.sweeps.worker WORKDIR SWEEP`: does cells of a sweep until none is left.
 
 Any number of them, on any machines that share the disk, may work on one sweep: each claims a cell before
 it begins (`lease`). Why one cannot be done, if it cannot, is kept (`board`), and it is passed over.
 """
 
 import argparse
-import contextlib
 import os
 import sys
 import traceback
@@ -14,10 +13,10 @@ from pathlib import Path
 import ml_collections
 
 from poison_jax import config as config_lib
-from poison_jax import console, experiment, training
-from poison_jax.board import Board
+from poison_jax import console, experiments
 from poison_jax.errors import Busy, Interrupted, UserError
-from poison_jax.signals import stop_with
+from poison_jax.runs.signals import stop_with
+from poison_jax.sweeps.board import Board
 
 
 def work(board: Board) -> None:
@@ -27,20 +26,10 @@ def work(board: Board) -> None:
         Interrupted: asked to stop; the cell's state is saved.
         OSError: the disk is full or read-only.
     """
-    together = board.sweep.config["train"].get("together", 1)
     passed: set[str] = set()  # claimed by others the moment they were tried
-    while cells := board.waiting(passed, together):
-        if len(cells) > 1:
-            _attempt_together(board, cells)
-        # What is done is done; what has failed with others fails again by itself, and is kept as such.
-        passed |= {cell for cell in cells if not attempt(board, cell)}
-
-
-def _attempt_together(board: Board, cells: list[str]) -> None:
-    """Does cells that one program can train at once, as far as it can."""
-    if board.sweep.config["experiment"] == "train":
-        with contextlib.suppress(UserError):  # one is claimed, or fails: each is tried alone next
-            training.run_all([_config(board, cell) for cell in cells], ["name"], str(board.workdir))
+    while (cell := board.next_waiting(passed)) is not None:
+        if not attempt(board, cell):
+            passed.add(cell)
 
 
 def attempt(board: Board, cell: str) -> bool:
@@ -52,7 +41,7 @@ def attempt(board: Board, cell: str) -> bool:
     """
     try:
         if board.state(cell) != "done":
-            experiment.run(_config(board, cell), str(board.workdir))
+            experiments.run(_config(board, cell), str(board.workdir))
     except Busy:
         return False
     except (Interrupted, OSError):
@@ -76,7 +65,9 @@ def _config(board: Board, cell: str) -> ml_collections.ConfigDict:
 
 def main(argv: list[str]) -> None:
     """The command line of a worker."""
-    parser = argparse.ArgumentParser(prog="python -m poison_jax.worker", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m poison_jax.sweeps.worker", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("workdir", type=Path, help="the store")
     parser.add_argument("sweep", help="name of the sweep")
     parser.add_argument("--attempts", type=int, default=3, help="deaths of its process that fail a cell")

@@ -15,9 +15,11 @@ import ml_collections
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import console, linear, linear_sgd, metrics, provenance, store
+from poison_jax import console, linear, metrics
 from poison_jax.errors import UserError
-from poison_jax.linear_setup import Problem, features_of
+from poison_jax.experiments.regression_setup import Problem, features_of
+from poison_jax.linear import sgd as linear_sgd
+from poison_jax.runs import provenance, store
 
 Arrays = dict[str, np.ndarray]
 BIAS = (False, True)  # an axis of every array: pixels alone, pixels and a constant 1

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from poison_jax import console, flops, grid, provenance, store
+from poison_jax import console
 from poison_jax.errors import UserError
-from poison_jax.setup import Setup
+from poison_jax.experiments.setup import Setup
+from poison_jax.runs import provenance, store
+from poison_jax.sweeps import flops, grid
 
 ROWS = 200  # of the table, at most
 

@@ -163,6 +163,15 @@ def first(function: Callable[[], Any]) -> Any:
     return _gather(together(function if is_first() else lambda: None))[0]
 
 
+@contextlib.contextmanager
+def entered_by_first(make: Callable[[], contextlib.AbstractContextManager[T]]) -> Iterator[T | None]:
+    """Enters a context on process 0 alone; yields what it yields there, None on the others."""
+    entered = []
+    with contextlib.ExitStack() as stack:
+        first(lambda: entered.append(stack.enter_context(make())))
+        yield entered[0] if entered else None
+
+
 def same(name: str, value: str) -> None:
     """Checks that all processes have the same value.
 
@@ -180,28 +189,6 @@ def broadcast(tree: Any) -> Any:
     sent = jax.tree.map(lambda leaf: np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), arrays)
     got = multihost_utils.broadcast_one_to_all(sent)
     return jax.tree.map(lambda part, leaf: part.view(leaf.dtype).reshape(leaf.shape), got, arrays)
-
-
-def put(tree: Any, sharding: jax.sharding.Sharding | None) -> Any:
-    """`jax.device_put` of what every process has a whole copy of.
-
-    With several processes JAX's own gathers every process's copy on every other one to compare them: for
-    a training set that is as many times its memory as there are processes.
-    """
-    if sharding is None or not several():
-        return jax.device_put(tree, sharding)
-    return jax.tree.map(lambda leaf: _put(leaf, sharding), tree)
-
-
-def _put(leaf, sharding):
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:  # on the mesh already
-        return jax.device_put(leaf, sharding)
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = _put(jax.random.key_data(leaf), sharding)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    host = np.asarray(leaf)
-    host = host.astype(jax.dtypes.canonicalize_dtype(host.dtype), copy=False)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _kind(error: Exception) -> str:
