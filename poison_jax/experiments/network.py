@@ -7,7 +7,8 @@ comparison one after the other and prints their table.
 import contextlib
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
 import ml_collections
@@ -15,11 +16,11 @@ import numpy as np
 
 from poison_jax import config as config_lib
 from poison_jax import console, convolution, metrics, models, train
-from poison_jax.errors import Diverged, Interrupted, RunsFailed
+from poison_jax.errors import Diverged, Interrupted, RunsFailed, UserError
 from poison_jax.experiments import stages, summary
 from poison_jax.experiments.setup import Setup
 from poison_jax.mesh import replicate
-from poison_jax.runs import distributed, files, provenance, store
+from poison_jax.runs import checkpoint, distributed, files, provenance, store
 from poison_jax.runs.distributed import entered_by_first, first
 from poison_jax.runs.shared import Checkpoints
 from poison_jax.runs.signals import StopSignals
@@ -203,20 +204,63 @@ def train_and_measure(
             if start < total:
                 seconds += time.monotonic() - began
 
-        # What is looked at in the trained network: each stage is kept, and made only if it is missing.
-        found, looking = stages.measure(setup, run, state, rows, plan)
-        trained = metrics.beats_chance(found["clean_accuracy"], setup.test_set.labels)
-        result = found | {
-            "status": "ok" if trained else "failed training: clean accuracy is near chance",
-            "parameters": models.parameter_count(state.variables),
-            "wall_seconds": seconds + looking,
-            "seed": config.seed,
-            "convolutions": setup.convolutions,
-            "config": config.to_dict(),
-            **provenance.here(),
-        }
-        first(lambda: run.finish(result, plan.view))
+        measure(setup, run, state, rows, seconds, plan)
     return run
+
+
+def measure(
+    setup: Setup,
+    run: store.Run,
+    state: train.TrainState,
+    rows: list[dict[str, float]],
+    seconds: float,
+    plan: stages.Plan,
+) -> None:
+    """What is looked at in a trained network -> `result.json`; a stage that is kept is not made again.
+
+    Args:
+        setup, run, state: of the trained network; the run is claimed.
+        rows: what was measured after each epoch.
+        seconds: that training took.
+        plan: the stages asked for.
+    """
+    found, looking = stages.measure(setup, run, state, rows, plan)
+    trained = metrics.beats_chance(found["clean_accuracy"], setup.test_set.labels)
+    result = found | {
+        "status": "ok" if trained else "failed training: clean accuracy is near chance",
+        "parameters": models.parameter_count(state.variables),
+        "wall_seconds": seconds + looking,
+        "seed": setup.config.seed,
+        "convolutions": setup.convolutions,
+        "config": setup.config.to_dict(),
+        **provenance.here(),
+    }
+    first(lambda: run.finish(result, plan.view))
+
+
+def look_again(run: store.Run, config: ml_collections.ConfigDict, *, triggers: Sequence[str] = ()) -> None:
+    """The stages that a config asks for, of a run that is trained; `result.json` is theirs from then on.
+
+    Args:
+        run: of experiment=train, in whichever folder it lies by now.
+        config: the run's, but for keys that do not determine the network.
+        triggers: picture or `.npy` mask files, whose directions eigenvectors are compared with as well.
+
+    Raises:
+        UserError: there is no whole checkpoint of a trained network, or its data are not those.
+    """
+    setup = Setup(config)
+    plan = stages.plan(setup, {Path(file).name: setup.direction_of(file) for file in triggers})
+    with run.claim():
+        run.pin_inputs(setup.inputs_digest())
+        if run.finished(plan.view) is not None:
+            return
+        restored = checkpoint.newest(run.checkpoints, setup.first_state(), warn=console.warn)
+        total = config.train.epochs * setup.steps_per_epoch
+        if restored is None or int(restored[0].step) < total:
+            raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
+        state, note = restored
+        measure(setup, run, state, note["metrics"], note["seconds"], plan)
 
 
 def _finite(pending: list[train.Metrics], run: store.Run, epoch: int, step: int) -> list[dict[str, float]]:

@@ -26,6 +26,9 @@ class Stream(enum.IntEnum):
     TRIGGER = 5  # a trigger's own randomness: the warp's field, a random pattern
 
 
+DIRECTION_IMAGES = 512  # training images whose mean change is the direction of a picture
+
+
 class Setup:
     """All that a run needs before it starts; making one trains nothing and writes nothing.
 
@@ -199,6 +202,24 @@ class Setup:
         The mask of a stamped trigger (Listing 7); of the others the mean change of the images given.
         """
         return (triggered - clean).mean(0) if self.input_mask is None else self.input_mask
+
+    def direction_of(self, file: str) -> np.ndarray:
+        """The direction of a trigger in a file, as `direction` has that of the run's own.
+
+        Args:
+            file: a `.npy` mask, or a picture of the images' size or smaller (then in the lower right corner).
+        """
+        height, width, channels = self.train_set.images.shape[1:]
+        if self.config.poison.when == "after_augment":
+            height, width, channels = self.input_shape
+        if file.endswith(".npy"):
+            return poison.trigger_mask("mask", height, width, channels, path=file, margin=0, size=1)
+        picture, opacity = poison.load_picture(file, height, width, channels, margin=0)
+        knobs = self.knobs._replace(trigger=poison.Trigger(np.float32(opacity), np.float32(picture)))
+        clean, triggered = jax.device_get(
+            evaluate.views(self.train_set.images[:DIRECTION_IMAGES], knobs, self.program)
+        )
+        return (triggered - clean).mean(0)
 
     def _check(self) -> None:
         c, count = self.config, len(self.train_set.labels)
