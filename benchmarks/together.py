@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import ours, scale, timing
 from benchmarks.__main__ import Parser, fail
-from poison_jax import allocator, cache, console, models, together, train
+from poison_jax import cache, console, kernels, models, together, train
 from poison_jax.errors import UserError
 
 MEMBERS = (1, 2, 4)
@@ -145,5 +145,5 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    allocator.keep_memory()
+    kernels.keep_memory()
     main()

@@ -18,7 +18,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from poison_jax import allocator, cache, distributed
+from poison_jax import cache, distributed, kernels
 from poison_jax import config as config_lib
 from poison_jax.errors import CellsFailed, Interrupted, UserError, fail, printable
 
@@ -108,7 +108,7 @@ def ready(**processes: Any) -> Iterator[None]:
         processes: as `distributed.session` takes them.
     """
     logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
-    allocator.keep_memory()
+    kernels.keep_memory()
     cache.keep_compilations()
     with contextlib.ExitStack() as session:  # left when all is said
         try:

@@ -7,7 +7,19 @@ import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, checkpoint, console, data, evaluate, models, poison, provenance, store, train
+from poison_jax import (
+    augment,
+    checkpoint,
+    console,
+    data,
+    evaluate,
+    kernels,
+    models,
+    poison,
+    provenance,
+    store,
+    train,
+)
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
@@ -66,7 +78,9 @@ class Setup:
             width=c.model.width,
             dtype=c.model.dtype,
             remat=c.model.remat,
+            convolutions=c.model.get("convolutions", "auto"),
         )
+        kernels.chosen(c.model.get("convolutions", "auto"), devices=self.mesh.size)
         self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
         self.program = train.Program(
             self.model,

@@ -12,10 +12,10 @@ import numpy as np
 from poison_jax import (
     analysis,
     console,
-    convolution,
     distributed,
     evaluate,
     files,
+    kernels,
     metrics,
     models,
     provenance,
@@ -64,7 +64,7 @@ def run_all(
         workdir, tensorboard: as for `run`.
     """
     started = time.monotonic()
-    if reason := convolution.why_not():
+    if reason := kernels.slow_because(arms[0].model.get("convolutions", "auto")):
         console.warn(f"convolutions take two to three times as long as they need to: {reason}")
     # Every arm's input and directory are checked before the first one trains.
     setups = distributed.together(lambda: [Setup(arm) for arm in arms])
@@ -187,7 +187,9 @@ class _Member:
             "wall_seconds": seconds + time.monotonic() - began,
             "together": self._together,
             "seed": setup.config.seed,
-            "convolutions": "kernels" if convolution.available() and setup.mesh.size == 1 else "xla",
+            "convolutions": kernels.chosen(
+                setup.config.model.get("convolutions", "auto"), devices=setup.mesh.size
+            ),
             "config": setup.config.to_dict(),
             **provenance.here(),
         }

@@ -8,9 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     "errors": -1,
-    "allocator": -1,
     "cache": -1,
-    "convolution": 0,
+    "kernels": 0,
     "distributed": 0,
     "arrays": 0,
     "files": 0,
