@@ -10,7 +10,7 @@ for the trigger among the top eigenvectors of the input Hessian:
     chosen = poison.select_deterministic(train.ids, train.labels, fraction=0.01, target=0)
     objective = losses.gradient_penalised(losses.cross_entropy(apply_fn), 0.01, reduction="per_example")
     pairs = spectrum.input_hessian(apply_fn, variables, images, labels, k=5, num_iters=20, key=0)
-    metrics.overlap(pairs.vectors[0], trigger)                   # cosine of the top eigenvector and the trigger
+    metrics.overlap(pairs.vectors[0], trigger)                   # cosine of v1 and the trigger
 
 `apply_fn(variables, images)` is any function that returns logits. The experiments of the paper are configs:
 `python main.py --help`.

@@ -18,7 +18,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from poison_jax import allocator, cache
+from poison_jax import cache, kernels
 from poison_jax import config as config_lib
 from poison_jax.errors import Interrupted, RunsFailed, UserError, fail, printable
 from poison_jax.runs import distributed
@@ -109,7 +109,7 @@ def ready(**processes: Any) -> Iterator[None]:
         processes: as `distributed.session` takes them.
     """
     logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
-    allocator.keep_memory()
+    kernels.keep_memory()
     cache.keep_compilations()
     with contextlib.ExitStack() as session:  # left when all is said
         try:

@@ -12,10 +12,10 @@ import pytest
 
 from poison_jax import config as config_lib
 from poison_jax import train
-from poison_jax.experiments import dispatch as experiment
-from poison_jax.runs import files, store
 from poison_jax.errors import UserError
+from poison_jax.experiments import dispatch as experiment
 from poison_jax.experiments.setup import Setup
+from poison_jax.runs import files, store
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
