@@ -72,7 +72,7 @@ def run_all(
     for setup, run in zip(setups, runs, strict=True):
         run.pin_inputs(setup.inputs_digest())
     labels = [f"{i + 1}/{len(arms)} " if len(arms) > 1 else "" for i in range(len(arms))]
-    for places in together.groups(setups, arms[0].train.together):
+    for places in together.groups(setups, 1):
         group = [_Member(setups[i], runs[i], labels[i]) for i in places]
         _run_group(group, tensorboard)
     if not distributed.is_first():
@@ -293,7 +293,7 @@ def _say_memory(
     if limit is not None and needed > 0.9 * limit:
         console.warn(
             f"that is more than 90 % of the {limit / 2**20:,.0f} MiB there are: "
-            "lower train.batch_size or train.together, use more devices, or set model.remat"
+            "lower train.batch_size, use more devices, or set model.remat"
         )
 
 
