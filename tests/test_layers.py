@@ -13,6 +13,7 @@ FLOORS = {
     "convolution": 0,
     "distributed": 0,
     "arrays": 0,
+    "pictures": 0,
     "files": 0,
     "flops": 0,
     "provenance": 0,
