@@ -12,6 +12,7 @@ FLOORS = {
     "kernels": 0,
     "distributed": 0,
     "arrays": 0,
+    "pictures": 0,
     "files": 0,
     "flops": 0,
     "provenance": 0,

@@ -195,7 +195,7 @@ def _single(draw) -> Example:
 
 
 _COMPARISONS = (
-    {"compare.key": "seed", "compare.arms": "(7, 8)", "train.together": 2},
+    {"compare.key": "seed", "compare.arms": "(7, 8)"},
     {"compare.key": "seed", "compare.arms": "(3, 3)"},
     {"compare.key": "train.learning_rate", "compare.arms": "(0, 0.001)"},
     {"compare.key": "model.width,seed", "compare.arms": "((1, 5), (2, 6))"},
