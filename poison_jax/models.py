@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,8 @@ def parameter_count(variables: Variables) -> int:
 def _init(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Variables:
     # Drawn in float32 whatever the precision, so that it is the same network in each.
     drawn = module.clone(dtype=jnp.float32, param_dtype=jnp.float32)
-    variables = drawn.init(key, jnp.zeros((1, *image_shape), jnp.float32))
+    with flax.config.temp_flip_flag("fix_rng_separator", False):  # $FLAX_FIX_RNG_SEPARATOR draws others
+        variables = drawn.init(key, jnp.zeros((1, *image_shape), jnp.float32))
     return jax.tree.map(lambda leaf: leaf.astype(module.param_dtype), variables)
 
 

@@ -12,6 +12,7 @@ from poison_jax import (
     checkpoint,
     console,
     data,
+    environment,
     evaluate,
     kernels,
     models,
@@ -57,7 +58,7 @@ class Setup:
         self.input_shape = (h, w, channels)
         self._check()
 
-        self.key = jax.random.key(c.seed)
+        self.key = environment.key(c.seed)
         attacked = (height, width) if c.poison.when == "before_augment" else (h, w)
         trigger = _trigger(c.poison, *attacked, channels, jax.random.fold_in(self.key, 5), real)
         self.input_mask = None
