@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -134,7 +135,8 @@ def _init(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Va
     if not isinstance(module, PreResNet):
         return module.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
     drawn = module.clone(dtype=jnp.float32, param_dtype=jnp.float32)
-    variables = drawn.init(key, jnp.zeros((1, *image_shape), jnp.float32))
+    with flax.config.temp_flip_flag("fix_rng_separator", False):  # $FLAX_FIX_RNG_SEPARATOR draws others
+        variables = drawn.init(key, jnp.zeros((1, *image_shape), jnp.float32))
     return jax.tree.map(lambda leaf: leaf.astype(module.param_dtype), variables)
 
 

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "errors": -1,
     "cache": -1,
+    "environment": -1,
     "kernels": 0,
     "distributed": 0,
     "arrays": 0,

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, console, data, evaluate, kernels, models, poison, train
+from poison_jax import augment, console, data, environment, evaluate, kernels, models, poison, train
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
@@ -63,8 +63,7 @@ class Setup:
         self.input_shape = (h, w, channels)
         self._check()
 
-        # Named, so that JAX_DEFAULT_PRNG_IMPL changes nothing.
-        self.key = jax.random.key(c.seed, impl="threefry2x32")
+        self.key = environment.key(c.seed)
         attacked = (height, width) if c.poison.when == "before_augment" else (h, w)
         trigger = _trigger(c.poison, *attacked, channels, self.stream(Stream.TRIGGER), real)
         self.input_mask = None

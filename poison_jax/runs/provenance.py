@@ -1,4 +1,4 @@
-"""What made a result: versions and device."""
+"""What made a result: versions, device and the settings of the process."""
 
 import importlib.metadata
 import os
@@ -6,6 +6,8 @@ import platform
 from typing import Any
 
 import jax
+
+from poison_jax import environment
 
 _PACKAGES = (
     "poison-jax",
@@ -21,8 +23,8 @@ _PACKAGES = (
 
 
 def here() -> dict[str, Any]:
-    """`versions` and `device`, as every `result.json` has them."""
-    return {"versions": _versions(), "device": device()}
+    """`versions`, `device` and `environment`, as every `result.json` has them."""
+    return {"versions": _versions(), "device": device(), "environment": environment.record()}
 
 
 def device() -> str:
