@@ -14,7 +14,6 @@ _PACKAGES = (
     "flax",
     "optax",
     "orbax-checkpoint",
-    "matfree",
     "numpy",
     "scipy",
 )

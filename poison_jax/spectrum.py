@@ -30,6 +30,7 @@ def input_hessian(
     python_loop: bool | None = None,
     on_product: Callable[[], None] = lambda: None,
     memory: float = 2 * 2**30,
+    starts: int = 1,
 ) -> Eigenpairs:
     """Top eigenpairs of `H = mean_i Hess_x loss_i`, as Listings 5 and 6 mean it.
 
@@ -54,6 +55,8 @@ def input_hessian(
         on_product: called after every Hessian-vector product of a Python loop.
         memory: bytes that a Python loop may keep of the batches' linearised gradients, which spare every
             product but the first their forward pass; batches beyond it are computed anew.
+        starts: how many copies of a repeated eigenvalue can be found, `num_iters` steps each, at most as many
+            as there are pixels in all; see `top_eigenpairs` for what one start cannot see.
 
     Returns:
         `Eigenpairs`; `vectors` are `[k, d]` with d = H * W * C, to be reshaped as an image.
@@ -62,7 +65,7 @@ def input_hessian(
         UserError: shapes that do not fit, `k` or `num_iters` out of range, images or a Hessian that are
             not finite.
     """
-    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory}
+    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory, "starts": starts}
     batches = in_batches(images, labels, batch_size, mesh)
     return _eigenpairs(apply_fn, variables, batches, k=k, num_iters=num_iters, key=key, **options)
 
@@ -166,6 +169,7 @@ def _eigenpairs(
     python_loop=None,
     on_product=lambda: None,
     memory=2 * 2**30,
+    starts=1,
 ):
     image = batches[0][0][0]
     start = jax.random.normal(key, (image.size,), np.float32).astype(image.dtype)
@@ -183,7 +187,8 @@ def _eigenpairs(
     else:
         matvec = _scanned(apply_fn)
         arguments = (variables, tuple(jnp.stack(part) for part in batches))
-    return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, args=arguments, python_loop=python_loop)
+    options = {"starts": starts, "args": arguments, "python_loop": python_loop}
+    return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, **options)
 
 
 def _batch_products(apply_fn, variables, batches, memory):
