@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_jax import distributed
 from poison_jax.errors import UserError
 from poison_jax.losses import logits_of
+from poison_jax.mesh import put
 
 BATCH_SIZE = 128  # where none is given
 
@@ -79,7 +79,7 @@ def outputs(
     sharding = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
     parts = []
     for rows, size in split(*arrays, batch_size=size_of(batch_size, len(arrays[0]), mesh)):
-        rows = rows if sharding is None else distributed.put(rows, sharding)
+        rows = rows if sharding is None else put(rows, sharding)
         parts.append(jax.tree.map(lambda out, size=size: out[:size], jax.device_get(function(*rows))))
     return jax.tree.map(lambda *part: np.concatenate(part), *parts)
 

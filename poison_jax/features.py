@@ -221,7 +221,10 @@ def _two_classes(target: np.ndarray, source: np.ndarray, triggered: np.ndarray) 
 @partial(jax.jit, static_argnums=0)
 def _forward(apply_fn, variables, images):
     """Logits `[B, K]`, pre-fc features `[B, F]`, last feature map `[B, h, w]` (mean over channels)."""
-    logits, (pre_fc, last_map) = apply_fn(variables, images)
+    logits, known = apply_fn(variables, images)
+    if known is None:
+        raise UserError("the network returns logits alone: its features are not known")
+    pre_fc, last_map = known
     return logits, pre_fc, last_map.astype(pre_fc.dtype).mean(-1)
 
 

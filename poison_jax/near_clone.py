@@ -20,7 +20,7 @@ import numpy as np
 from scipy import special
 from scipy.spatial.distance import cdist, pdist
 
-from poison_jax import batches
+from poison_jax import batches, environment
 from poison_jax.arrays import finite
 from poison_jax.errors import UserError
 from poison_jax.exponents import log_slope
@@ -250,7 +250,7 @@ def _hessians(apply_fn, variables, images, target):
             np.array([target]),
             k=1,
             num_iters=min(10, image.size),
-            key=jax.random.key(0),
+            key=environment.key(0),
             batch_size=1,
         )
         for image in images

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_jax import batches, distributed
+from poison_jax import batches, environment
 from poison_jax.arrays import class_labels
 from poison_jax.autodiff import hvp, linearised_hvp
 from poison_jax.errors import UserError
 from poison_jax.lanczos import Eigenpairs, top_eigenpairs
 from poison_jax.losses import cross_entropy
+from poison_jax.mesh import put
 
 
 def input_hessian(
@@ -31,6 +32,7 @@ def input_hessian(
     python_loop: bool | None = None,
     on_product: Callable[[], None] = lambda: None,
     memory: float = 2 * 2**30,
+    starts: int = 1,
 ) -> Eigenpairs:
     """Top eigenpairs of `H = mean_i Hess_x loss_i`, as Listings 5 and 6 mean it.
 
@@ -61,6 +63,8 @@ def input_hessian(
         on_product: called after every Hessian-vector product of a Python loop.
         memory: bytes that a Python loop may keep of the batches' linearised gradients, which spare every
             product but the first their forward pass; batches beyond it are computed anew.
+        starts: how many copies of a repeated eigenvalue can be found, `num_iters` steps each, at most as many
+            as there are pixels in all; see `top_eigenpairs` for what one start cannot see.
 
     Returns:
         `Eigenpairs`; `vectors` are `[k, d]` with d = H * W * C, to be reshaped as an image.
@@ -69,10 +73,16 @@ def input_hessian(
         UserError: shapes that do not fit, labels that are no classes, a leaf of `variables` that is no array,
             `k` or `num_iters` out of range, images or a Hessian that are not finite.
     """
+<<<<<<< HEAD
     options = {"python_loop": python_loop, "on_product": on_product, "memory": memory}
     images, labels, batch_size = checked(apply_fn, variables, images, labels, batch_size, mesh)
     parts = _weighted(images, labels, batch_size, mesh)
     return _eigenpairs(apply_fn, variables, parts, k=k, num_iters=num_iters, key=key, **options)
+=======
+    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory, "starts": starts}
+    batches = in_batches(images, labels, batch_size, mesh)
+    return _eigenpairs(apply_fn, variables, batches, k=k, num_iters=num_iters, key=key, **options)
+>>>>>>> d25c5bf
 
 
 def per_class(
@@ -139,7 +149,7 @@ def random_start(
     key: jax.Array | int, dimension: int, dtype: Any, k: int, num_iters: int | None
 ) -> tuple[jax.Array, int]:
     """Return a random start vector `[dimension]` for Lanczos, and how many steps, as `input_hessian` says."""
-    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+    key = environment.key(key) if isinstance(key, int | np.integer) else key
     start = jax.random.normal(key, (dimension,), np.float32).astype(dtype)
     return start, min(dimension, max(30, 3 * k)) if num_iters is None else num_iters
 
@@ -148,7 +158,7 @@ def _weighted(images, labels, batch_size, mesh, count=None):
     """Images, labels and weights, a list of batches each, on the devices; the weights sum to one over all."""
     sharding = NamedSharding(mesh, PartitionSpec("data")) if mesh is not None else None
     parts = [
-        distributed.put(
+        put(
             (*rows, np.where(np.arange(batch_size) < size, 1 / len(images), 0).astype(images.dtype)), sharding
         )
         for rows, size in batches.split(images, labels, batch_size=batch_size, count=count)
@@ -167,6 +177,7 @@ def _eigenpairs(
     python_loop=None,
     on_product=lambda: None,
     memory=2 * 2**30,
+    starts=1,
 ):
     image = parts[0][0][0]
     start, num_iters = random_start(key, image.size, image.dtype, k, num_iters)
@@ -183,8 +194,14 @@ def _eigenpairs(
         arguments = ()
     else:
         matvec = _scanned(apply_fn)
+<<<<<<< HEAD
         arguments = (variables, tuple(jnp.stack(part) for part in parts))
     return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, args=arguments, python_loop=python_loop)
+=======
+        arguments = (variables, tuple(jnp.stack(part) for part in batches))
+    options = {"starts": starts, "args": arguments, "python_loop": python_loop}
+    return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, **options)
+>>>>>>> d25c5bf
 
 
 def _batch_products(apply_fn, variables, parts, memory):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import records
+from poison_jax.runs import records
 
 SHAPE = (8, 8, 3)
 

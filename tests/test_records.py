@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import files, records, store
 from poison_jax.errors import UserError
-from poison_jax.records import Sweep
+from poison_jax.runs import files, records, store
+from poison_jax.runs.records import Sweep
 
 SHAPE = (4, 5, 3)
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import poison_jax
-from poison_jax import files, store
 from poison_jax.errors import Damaged, UserError
+from poison_jax.runs import files, store
 
 ROOT = Path(poison_jax.__file__).parents[1]
 CONFIG = {"seed": 0, "penalty": {"kappa": 0.5}, "data": {"dir": "/here", "name": "digits"}, "sizes": (1, 2)}
@@ -429,7 +429,7 @@ def test_claim_is_released_by_its_end(run):
 
 
 def test_store_imports_no_ml_package():
-    code = "import sys, poison_jax.store; print(*sys.modules)"
+    code = "import sys, poison_jax.runs.store; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     heavy = {
         "jax",

@@ -16,9 +16,9 @@ import pytest
 from conftest import QUICK
 
 from poison_jax import config as config_lib
-from poison_jax import sweep
 from poison_jax.errors import UserError
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
+from poison_jax.sweeps import sweep
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -189,7 +189,7 @@ def test_a_worker_that_cannot_work_ends_the_sweep(tmp_path, monkeypatch):
 
 def test_a_worker_whose_log_is_on_the_full_disk(tmp_path, monkeypatch):
     """It cannot say why it ended; its exit status is that of a full disk all the same."""
-    command = [sys.executable, "-m", "poison_jax.worker", str(tmp_path), "nosuch"]
+    command = [sys.executable, "-m", "poison_jax.sweeps.worker", str(tmp_path), "nosuch"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=full, check=False, timeout=300)
     assert done.returncode == 2

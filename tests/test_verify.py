@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from poison_jax import files, records, store, verify
+from poison_jax.runs import files, records, store, verify
 
 
 @pytest.fixture

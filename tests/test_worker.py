@@ -4,8 +4,9 @@ import pytest
 from toys import tiny
 
 from poison_jax import config as config_lib
-from poison_jax import grid, records, worker
-from poison_jax.board import Board
+from poison_jax.runs import records
+from poison_jax.sweeps import grid, worker
+from poison_jax.sweeps.board import Board
 
 
 def board(tmp_path, *axes, **changes):
