@@ -91,7 +91,7 @@ def input_fisher(
         UserError: shapes that do not fit, `k` or `num_iters` out of range, values that are not finite.
     """
     gradients = input_gradients(apply_fn, variables, images, labels, batch_size=batch_size, mesh=mesh)
-    start, num_iters = random_start(key, gradients.shape[1], gradients.dtype, k, num_iters)
+    start = random_start(key, gradients.shape[1], gradients.dtype)
     return top_eigenpairs(_product, start, k=k, num_iters=num_iters, args=(gradients,))
 
 

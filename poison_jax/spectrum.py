@@ -53,7 +53,8 @@ def input_hessian(
         labels: int `[N]`, in 0 .. K - 1.
         k: eigenpairs wanted, at most `num_iters`.
         num_iters: Lanczos steps, at most the number of pixels d. One pass over the images each, and k + 1
-            more for the residuals. None: min(d, max(30, 3 k)); the residuals say whether it was enough.
+            more for the residuals. None: 2 k + 20, or d if that is less; the residuals say whether it was
+            enough.
         key: of the random start vector, a key or the integer seed of one.
         batch_size: images at once; changes memory, not the result. None: 128 (with a mesh, the next
             multiple of its devices).
@@ -73,16 +74,10 @@ def input_hessian(
         UserError: shapes that do not fit, labels that are no classes, a leaf of `variables` that is no array,
             `k` or `num_iters` out of range, images or a Hessian that are not finite.
     """
-<<<<<<< HEAD
-    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory}
     images, labels, batch_size = checked(apply_fn, variables, images, labels, batch_size, mesh)
     parts = _weighted(images, labels, batch_size, mesh)
-    return _eigenpairs(apply_fn, variables, parts, k=k, num_iters=num_iters, key=key, **options)
-=======
     options = {"python_loop": python_loop, "on_product": on_product, "memory": memory, "starts": starts}
-    batches = in_batches(images, labels, batch_size, mesh)
-    return _eigenpairs(apply_fn, variables, batches, k=k, num_iters=num_iters, key=key, **options)
->>>>>>> d25c5bf
+    return _eigenpairs(apply_fn, variables, parts, k=k, num_iters=num_iters, key=key, **options)
 
 
 def per_class(
@@ -145,13 +140,10 @@ def checked(
     return images, labels, batch_size
 
 
-def random_start(
-    key: jax.Array | int, dimension: int, dtype: Any, k: int, num_iters: int | None
-) -> tuple[jax.Array, int]:
-    """Return a random start vector `[dimension]` for Lanczos, and how many steps, as `input_hessian` says."""
+def random_start(key: jax.Array | int, dimension: int, dtype: Any) -> jax.Array:
+    """Return a random start vector `[dimension]` for Lanczos; `key` is a key or the integer seed of one."""
     key = environment.key(key) if isinstance(key, int | np.integer) else key
-    start = jax.random.normal(key, (dimension,), np.float32).astype(dtype)
-    return start, min(dimension, max(30, 3 * k)) if num_iters is None else num_iters
+    return jax.random.normal(key, (dimension,), np.float32).astype(dtype)
 
 
 def _weighted(images, labels, batch_size, mesh, count=None):
@@ -180,7 +172,7 @@ def _eigenpairs(
     starts=1,
 ):
     image = parts[0][0][0]
-    start, num_iters = random_start(key, image.size, image.dtype, k, num_iters)
+    start = random_start(key, image.size, image.dtype)
     if python_loop is None:
         python_loop = jax.default_backend() == "cpu"
     if python_loop:
@@ -194,14 +186,9 @@ def _eigenpairs(
         arguments = ()
     else:
         matvec = _scanned(apply_fn)
-<<<<<<< HEAD
         arguments = (variables, tuple(jnp.stack(part) for part in parts))
-    return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, args=arguments, python_loop=python_loop)
-=======
-        arguments = (variables, tuple(jnp.stack(part) for part in batches))
     options = {"starts": starts, "args": arguments, "python_loop": python_loop}
     return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, **options)
->>>>>>> d25c5bf
 
 
 def _batch_products(apply_fn, variables, parts, memory):

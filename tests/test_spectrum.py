@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from toys import batch, network
 
-from poison_jax import lanczos, spectrum, train
+from poison_jax import lanczos, spectrum
 from poison_jax.errors import UserError
 from poison_jax.losses import cross_entropy
+from poison_jax.mesh import make_mesh, replicate
 from poison_jax.spectrum import input_hessian
 
 KEY = jax.random.key(3)
@@ -110,10 +111,10 @@ def test_a_mesh_changes_nothing(python_loop, x64):
     variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
     images, labels = batch(19, dtype=np.float64)
     options = {"k": 4, "num_iters": 12, "key": KEY, "batch_size": 8, "python_loop": python_loop}
-    mesh = train.make_mesh()
+    mesh = make_mesh()
     assert mesh.size == 8
     alone = input_hessian(two_layers, variables, images, labels, **options)
-    spread = input_hessian(two_layers, train.replicate(variables, mesh), images, labels, mesh=mesh, **options)
+    spread = input_hessian(two_layers, replicate(variables, mesh), images, labels, mesh=mesh, **options)
     np.testing.assert_allclose(alone.values, spread.values, rtol=1e-9)
     np.testing.assert_allclose(alone.vectors, spread.vectors, atol=1e-6)
 
@@ -185,7 +186,7 @@ def test_bad_input(change, says):
     images, labels = batch(8)
     arguments = {"images": images, "labels": labels, "k": 2, "num_iters": 5, "batch_size": 8} | change
     if change.get("mesh"):
-        arguments["mesh"] = train.make_mesh()
+        arguments["mesh"] = make_mesh()
     with pytest.raises(UserError, match=says):
         input_hessian(
             model.apply, variables, arguments.pop("images"), arguments.pop("labels"), key=KEY, **arguments
@@ -193,19 +194,19 @@ def test_bad_input(change, says):
 
 
 def test_defaults(x64):
-    """30 steps (more for many pairs, fewer of small images), batches of 128, key 0, an integer or a key."""
+    """2 k + 20 steps (or as many as pixels), batches of 128, key 0, an integer or a key."""
     rng = np.random.default_rng(0)
     variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
     images, labels = batch(11, dtype=np.float64)
     steps = []
     pairs = input_hessian(two_layers, variables, images, labels, k=2, on_product=lambda: steps.append(1))
-    assert len(steps) == 30 + 2 + 1
+    assert len(steps) == 24 + 2 + 1
     for key in (0, np.int64(0), jax.random.key(0)):
-        options = {"k": 2, "num_iters": 30, "key": key, "batch_size": 128}
+        options = {"k": 2, "num_iters": 24, "key": key, "batch_size": 128}
         explicit = input_hessian(two_layers, variables, images, labels, **options)
         np.testing.assert_array_equal(pairs.vectors, explicit.vectors)
     assert len(input_hessian(two_layers, variables, images, labels, k=36).values) == 36
-    spread = input_hessian(two_layers, variables, images, labels, k=2, mesh=train.make_mesh())
+    spread = input_hessian(two_layers, variables, images, labels, k=2, mesh=make_mesh())
     np.testing.assert_allclose(spread.values, pairs.values, rtol=1e-9)
 
 
@@ -307,8 +308,8 @@ def test_the_hessian_is_the_mean_of_the_classes_weighted_by_size(python_loop, de
     """All their eigenpairs, put together again; 19 images in classes of unequal sizes, one without images."""
     images, _ = batch(19, dtype=np.float64, shape=SMALL)
     labels = np.repeat([0, 2, 1], [3, 11, 5])
-    mesh = train.make_mesh() if devices > 1 else None
-    variables = toy_weights() if mesh is None else train.replicate(toy_weights(), mesh)
+    mesh = make_mesh() if devices > 1 else None
+    variables = toy_weights() if mesh is None else replicate(toy_weights(), mesh)
     options = {"key": KEY, "batch_size": 8, "mesh": mesh, "python_loop": python_loop}
     pairs = spectrum.per_class(two_layers, variables, images, labels, 4, k=9, num_iters=9, **options)
     hessians = np.einsum("kai,ka,kaj->kij", pairs.vectors, pairs.values, pairs.vectors)
