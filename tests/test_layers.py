@@ -36,6 +36,7 @@ FLOORS = {
     "losses": 2,
     "batches": 2.5,
     "planes": 1,
+    "gratings": 1,
     "exponents": 1,
     "neural_collapse": 2,
     "checkpoint": 2,
