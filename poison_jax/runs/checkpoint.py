@@ -19,8 +19,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from poison_jax.runs import files
 from poison_jax.errors import UserError
+from poison_jax.runs import files
 
 PyTree = Any
 _SPARE = 2**26  # bytes that the files of a checkpoint may take beside the arrays

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poison_jax.runs import files
 from poison_jax.errors import UserError, one_line
+from poison_jax.runs import files
 from poison_jax.runs.files import Json
 from poison_jax.runs.store import Run
 

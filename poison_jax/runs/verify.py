@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from poison_jax import console
-from poison_jax.runs import files, records
 from poison_jax.errors import Damaged, UserError, one_line
+from poison_jax.runs import files, records
 from poison_jax.runs.store import Run
 
 
