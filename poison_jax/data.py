@@ -1,5 +1,6 @@
 """Data sets by name or by path, as arrays on the host."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -90,6 +91,18 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
 def is_path(name: str) -> bool:
     """Whether a data set's name means the user's own files."""
     return name.endswith(".npz") or os.sep in name or name.startswith((".", "~"))
+
+
+def fingerprint(name: str) -> str:
+    """Changes with a user's files: their place, names, sizes and times; empty for a data set by name."""
+    if not is_path(name):
+        return ""
+    path = Path(name).expanduser().absolute()
+    digest = hashlib.sha256(str(path).encode(errors="surrogateescape"))
+    for file in [path, *sorted(path.rglob("*"))] if path.is_dir() else [path] if path.exists() else []:
+        stat = file.stat()
+        digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def take(dataset: Dataset, count: int | str | None) -> Dataset:

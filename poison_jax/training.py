@@ -71,6 +71,9 @@ def run_all(
     runs = [shared.open_run(workdir, arm.name, arm.to_dict(), config_lib.not_identity(arm)) for arm in arms]
     for setup, run in zip(setups, runs, strict=True):
         run.pin_inputs(setup.inputs_digest())
+    for remark in dict.fromkeys(remark for setup in setups for remark in setup.remarks()):
+        if distributed.is_first():
+            console.warn(remark)
     labels = [f"{i + 1}/{len(arms)} " if len(arms) > 1 else "" for i in range(len(arms))]
     for places in together.groups(setups, 1):
         group = [_Member(setups[i], runs[i], labels[i]) for i in places]
@@ -186,6 +189,7 @@ class _Member:
             "parameters": models.parameter_count(state.variables),
             "wall_seconds": seconds + time.monotonic() - began,
             "together": self._together,
+            "poison_visits": float(setup.poison_visits().sum()),
             "seed": setup.config.seed,
             "convolutions": "kernels" if convolution.available() and setup.mesh.size == 1 else "xla",
             "config": setup.config.to_dict(),
