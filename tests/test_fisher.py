@@ -85,9 +85,8 @@ def test_bartletts_identity(x64):
 def test_the_penalty_is_kappa_times_the_trace(reduction, factor, x64):
     """Eq. 34, for a network whose examples do not see each other, as with frozen statistics."""
     images, labels = batch(13, dtype=np.float64)
-    loss = losses.cross_entropy(two_layers, has_aux=True)
-    objective = losses.gradient_penalised(loss, 3.0, reduction=reduction, has_aux=True)
-    _, terms = objective(weights(), jnp.asarray(images), labels)
+    objective = losses.gradient_penalised(losses.cross_entropy(two_layers), 3.0, reduction=reduction)
+    _, terms = objective.with_terms(weights(), jnp.asarray(images), labels)
     gradients = fisher.input_gradients(two_layers, weights(), images, labels, batch_size=5)
     np.testing.assert_allclose(terms.penalty, 3 * factor * fisher.trace(gradients), rtol=1e-12)
 
