@@ -20,7 +20,7 @@ from poison_jax.sweeps import sweep
 from poison_jax.errors import UserError
 from poison_jax.runs.store import Run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 TINY = (
     "--config=configs/sweeps/fig06.py:small",
