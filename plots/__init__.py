@@ -3,8 +3,8 @@
 import importlib
 from pathlib import Path
 
-from poison_jax.runs import records
 from poison_jax.errors import UserError
+from poison_jax.runs import records
 from poison_jax.runs.store import Run
 
 # Of a trained network: a script and the file that it needs besides.

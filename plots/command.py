@@ -12,9 +12,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from poison_jax import errors
+from poison_jax.errors import UserError
 from poison_jax.runs import files as files_lib
 from poison_jax.runs import records as records_lib
-from poison_jax.errors import UserError
 from poison_jax.runs.records import Record
 from poison_jax.runs.store import Run
 

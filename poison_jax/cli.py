@@ -18,7 +18,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from poison_jax import allocator, cache
+from poison_jax import cache, kernels
 from poison_jax import config as config_lib
 from poison_jax.errors import Interrupted, RunsFailed, UserError, fail, printable
 from poison_jax.runs import distributed
@@ -61,6 +61,9 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
     sys.modules["__main__"].__doc__ = usage + "\nExperiments:\n" + "".join(_experiments(configs))
 
     def parse(argv: list[str]) -> list[str]:
+        if "--help=config" in argv:
+            print(config_lib.describe())
+            sys.exit(0)
         named = [
             i for i, argument in enumerate(argv) if argument.partition("=")[0] in ("--config", "-config")
         ]
@@ -109,7 +112,7 @@ def ready(**processes: Any) -> Iterator[None]:
         processes: as `distributed.session` takes them.
     """
     logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
-    allocator.keep_memory()
+    kernels.keep_memory()
     cache.keep_compilations()
     with contextlib.ExitStack() as session:  # left when all is said
         try:
@@ -130,8 +133,8 @@ def ready(**processes: Any) -> Iterator[None]:
             if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             fail(
-                f"out of memory ({printable(error, 200)}): lower train.batch_size, spectrum.batch_size or "
-                "train.together, use more devices, or set model.remat; what was done is kept"
+                f"out of memory ({printable(error, 200)}): lower train.batch_size or "
+                "spectrum.batch_size, use more devices, or set model.remat; what was done is kept"
             )
         except OSError as error:
             fail(f"{_one_line(error)}: free some space, or choose another --workdir")

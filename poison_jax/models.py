@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from poison_jax.convolution import conv_general_dilated, keep_whole
+from poison_jax import kernels
 from poison_jax.errors import UserError
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
@@ -52,6 +52,7 @@ def preresnet(
     width: int = 16,
     dtype: str = "float32",
     remat: bool = False,
+    convolutions: str = "auto",
 ) -> Model:
     """Pre-activation ResNet for small images, any input size and number of channels.
 
@@ -65,18 +66,22 @@ def preresnet(
         remat: compute every block again in the gradient instead of keeping what is inside it
             (`jax.checkpoint`): less memory, more time, the same numbers up to rounding. XLA's CPU backend
             merges what is computed again with what was kept, and saves nothing.
+        convolutions: `auto`, `kernels` or `xla`; see `kernels.chosen`.
 
     Raises:
-        UserError: illegal depth, block, width or dtype.
+        UserError: illegal depth, block, width, dtype or convolutions.
     """
     if dtype not in ("float32", "bfloat16", "float64"):
         raise UserError(f"model.dtype {dtype!r}: use float32, bfloat16 or float64")
     if num_classes < 1:
         raise UserError(f"a network needs at least one class, not {num_classes}")
+    kernels.chosen(convolutions)
     check_architecture(depth, block, width)
     blocks = (depth - 2) // _LAYERS_PER_BLOCK[block]
     param_dtype = jnp.float64 if dtype == "float64" else jnp.float32
-    return Model(PreResNet(blocks, block, width, num_classes, jnp.dtype(dtype), param_dtype, remat))
+    return Model(
+        PreResNet(blocks, block, width, num_classes, jnp.dtype(dtype), param_dtype, remat, convolutions)
+    )
 
 
 def check_architecture(depth: int, block: str, width: int) -> None:
@@ -126,6 +131,7 @@ class PreResNet(nn.Module):
     dtype: Any
     param_dtype: Any
     remat: bool = False
+    convolutions: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Features]:
@@ -135,11 +141,12 @@ class PreResNet(nn.Module):
             kernel_init=_conv_init,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
-            conv_general_dilated=conv_general_dilated,
+            conv_general_dilated=partial(kernels.conv_general_dilated, convolutions=self.convolutions),
         )
         norm = partial(
             BatchNorm, use_running_average=not train, dtype=self.dtype, param_dtype=self.param_dtype
         )
+        keep = partial(kernels.keep_whole, convolutions=self.convolutions)
         make_block = BasicBlock if self.block == "basic" else BottleneckBlock
         if not self.is_initializing():  # the lifted ones draw other numbers
             # Traced once for each shape: a network of many blocks takes a third of the time to trace.
@@ -149,7 +156,7 @@ class PreResNet(nn.Module):
             for index in range(self.blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
                 name = f"stage{stage + 1}_block{index + 1}"
-                x = make_block(self.width * 2**stage, stride, conv, norm, name=name)(x)
+                x = make_block(self.width * 2**stage, stride, conv, norm, keep, name=name)(x)
         last_map = nn.relu(norm(name="norm_out")(x))
         # Pooled in the parameters' precision: a mean of bfloat16 numbers would lose digits.
         pre_fc = last_map.astype(self.param_dtype).mean(axis=(1, 2))
@@ -202,6 +209,7 @@ class BasicBlock(nn.Module):
     stride: int
     conv: Callable
     norm: Callable
+    keep: Callable
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -209,7 +217,7 @@ class BasicBlock(nn.Module):
         y = self.conv(self.width, (3, 3), self.stride, padding=1, name="conv1")(y)
         y = nn.relu(self.norm(name="norm2")(y))
         y = self.conv(self.width, (3, 3), name="conv2")(y)
-        return keep_whole(y + _shortcut(self, x, self.width))
+        return self.keep(y + _shortcut(self, x, self.width))
 
 
 class BottleneckBlock(nn.Module):
@@ -219,6 +227,7 @@ class BottleneckBlock(nn.Module):
     stride: int
     conv: Callable
     norm: Callable
+    keep: Callable
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -228,7 +237,7 @@ class BottleneckBlock(nn.Module):
         y = self.conv(self.width, (3, 3), self.stride, padding=1, name="conv2")(y)
         y = nn.relu(self.norm(name="norm3")(y))
         y = self.conv(4 * self.width, (1, 1), name="conv3")(y)
-        return keep_whole(y + _shortcut(self, x, 4 * self.width))
+        return self.keep(y + _shortcut(self, x, 4 * self.width))
 
 
 def _shortcut(block: nn.Module, x: jax.Array, width: int) -> jax.Array:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from conftest import QUICK
 
-from poison_jax.runs import distributed, shared, store
 from poison_jax.errors import UserError
+from poison_jax.runs import distributed, shared, store
 
 ROOT = Path(__file__).parent.parent
 

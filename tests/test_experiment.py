@@ -10,9 +10,10 @@ from toys import tiny
 
 import plots
 from poison_jax import analyse, data, evaluate, train
-from poison_jax.experiments import dispatch as experiment, setup
-from poison_jax.runs import files
 from poison_jax.errors import UserError
+from poison_jax.experiments import dispatch as experiment
+from poison_jax.experiments import setup
+from poison_jax.runs import files
 from poison_jax.runs.store import Run
 
 

@@ -321,6 +321,16 @@ def test_picture_of_the_images_size_ignores_the_margin_and_keeps_its_transparenc
     assert (opacity[4:] == 1).all()
 
 
+def test_a_picture_of_16_bits_keeps_its_values(tmp_path):
+    """Pillow's conversion to 8 bits clips at 255: nearly all would be white."""
+    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    PIL.Image.fromarray(values).save(tmp_path / "deep.png")
+    for channels in (1, 3):
+        picture, _ = poison.load_picture(str(tmp_path / "deep.png"), 8, 8, channels, margin=0)
+        expected = np.broadcast_to(values[..., None] / 65535, (8, 8, channels))
+        np.testing.assert_allclose(picture, expected, rtol=1e-12)
+
+
 def test_bad_pictures(tmp_path):
     path = picture_file(tmp_path, np.zeros((8, 8, 3), np.uint8), "RGB")
     with pytest.raises(UserError, match="too large for the 6x9 image"):

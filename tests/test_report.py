@@ -13,9 +13,9 @@ import plots
 from poison_jax import config as config_lib
 from poison_jax import page, report
 from poison_jax.runs import files, records, store
+from poison_jax.runs.store import Run
 from poison_jax.sweeps import outcomes
 from poison_jax.sweeps.board import Board
-from poison_jax.runs.store import Run
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'"
 

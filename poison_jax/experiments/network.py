@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import console, convolution, metrics, models, train
+from poison_jax import console, kernels, metrics, models, train
 from poison_jax.errors import Diverged, Interrupted, RunsFailed, UserError
 from poison_jax.experiments import stages, summary
 from poison_jax.experiments.setup import Setup
@@ -49,7 +49,7 @@ def run(
     """
     started = time.monotonic()
     arms, axes = config_lib.arms(config), config_lib.axes(config) or ["penalty.kappa"]
-    if reason := convolution.why_not():
+    if reason := kernels.slow_because(config.model.convolutions):
         console.warn(f"convolutions take two to three times as long as they need to: {reason}")
     for arm in arms:  # every arm is checked before the first one trains
         open_run(Setup(arm), workdir)

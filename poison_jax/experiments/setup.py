@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, console, convolution, data, evaluate, models, poison, train
+from poison_jax import augment, console, data, evaluate, kernels, models, poison, train
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
@@ -83,7 +83,9 @@ class Setup:
             width=c.model.width,
             dtype=c.model.dtype,
             remat=c.model.remat,
+            convolutions=c.model.get("convolutions", "auto"),
         )
+        kernels.chosen(c.model.get("convolutions", "auto"), devices=self.mesh.size)
         self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
         self.program = train.Program(
             self.model,
@@ -136,7 +138,7 @@ class Setup:
     @property
     def convolutions(self) -> str:
         """Which convolutions the network uses: `kernels` or `xla`."""
-        return "kernels" if convolution.available() and self.mesh.size == 1 else "xla"
+        return kernels.chosen(self.config.model.convolutions, devices=self.mesh.size)
 
     def first_state(self) -> train.TrainState:
         """The state that training starts from: fresh, or with the parameters of the run `train.init_from`."""

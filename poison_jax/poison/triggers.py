@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 
 from poison_jax.errors import UserError
+from poison_jax.pictures import grey, read_picture
 from poison_jax.poison.warp import warp
 
 
@@ -116,20 +116,19 @@ def load_picture(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A user's picture, `[height, width, channels]` in [0, 1], and its opacity `[height, width]`.
 
-    A picture with an alpha channel is as opaque as that says. One smaller than the image lies in the lower
-    right corner, `margin` pixels from the edges.
+    Values and opacity are those of `pictures.read_picture`; images of one channel take the luminance. A
+    picture smaller than the image lies in the lower right corner, `margin` pixels from the edges.
 
     Raises:
         UserError: unreadable, or larger than the image.
     """
-    mode = {1: "LA", 3: "RGBA"}.get(channels)
-    if mode is None:
+    if channels not in (1, 3):
         raise UserError(f"poison.picture: images of {channels} channels take no picture, only 1 or 3")
     try:
-        with PIL.Image.open(Path(path).expanduser()) as file:
-            pixels = np.asarray(file.convert(mode)) / 255
-    except Exception as error:  # of what a broken file makes Pillow raise, only a part is documented
-        raise UserError(f"poison.picture: {path!r} cannot be read as an image: {error}") from None
+        pixels, visible = read_picture(path)
+    except UserError as error:
+        raise UserError(f"poison.picture: {error}") from None
+    pixels = grey(pixels) if channels == 1 else pixels
     h, w = pixels.shape[:2]
     if h + margin > height or w + margin > width:
         if (h, w) != (height, width):
@@ -140,7 +139,7 @@ def load_picture(
         margin = 0
     corner = slice(height - margin - h, height - margin), slice(width - margin - w, width - margin)
     picture, opacity = np.zeros((height, width, channels)), np.zeros((height, width))
-    picture[corner], opacity[corner] = pixels[..., :-1], pixels[..., -1]
+    picture[corner], opacity[corner] = pixels, visible
     if not opacity.any():
         raise UserError(f"poison.picture: {path!r} is wholly transparent")
     return picture, opacity

@@ -4,12 +4,14 @@ One that comes from somebody else runs nothing, is read without following a link
 than the state that it is to replace: that is looked up before an array is read.
 """
 
+import contextlib
 import errno
 import hashlib
 import math
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from poison_jax.runs import files
+from poison_jax.errors import UserError
 
 PyTree = Any
 _SPARE = 2**26  # bytes that the files of a checkpoint may take beside the arrays
@@ -36,7 +39,9 @@ class Checkpoints:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._aside = self._directory.with_name("damaged")
         self._warn = warn
-        self._manager = _manager(self._directory)
+        self._open = contextlib.ExitStack()
+        self._for_orbax = self._open.enter_context(_named_plainly(self._directory))
+        self._manager = _manager(self._for_orbax)
 
     def save(self, step: int, state: PyTree, note: dict[str, Any]) -> None:
         """Writes a checkpoint; on the disk when this returns, and visible only when complete.
@@ -65,10 +70,8 @@ class Checkpoints:
             checkpoint = self._directory / str(step)
             files.seal(checkpoint, checkpoint.rglob("*"))
         except Exception as error:  # orbax and tensorstore wrap what the system said in many ways
-            text = " ".join(str(error).split())
-            raise OSError(
-                f"checkpoint {step} could not be written to {self._directory}: {text[:300]}"
-            ) from error
+            reason = _reason(error, 300)
+            raise OSError(f"checkpoint {step} could not be written to {self._directory}: {reason}") from error
 
     def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and its note; None where there is none.
@@ -88,8 +91,9 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Releases orbax's threads."""
+        """Releases orbax's threads and the directory."""
         self._manager.close()
+        self._open.close()
 
     def _set_aside(self, step: int) -> None:
         """Out of orbax's way, so that the step can be written again; kept for whoever wants to look."""
@@ -97,7 +101,7 @@ class Checkpoints:
         shutil.rmtree(self._aside / str(step), ignore_errors=True)
         shutil.move(self._directory / str(step), self._aside / str(step))
         self._manager.close()
-        self._manager = _manager(self._directory)
+        self._manager = _manager(self._for_orbax)
 
 
 def newest(
@@ -105,16 +109,41 @@ def newest(
 ) -> tuple[PyTree, dict[str, Any]] | None:
     """As `Checkpoints.restore`, of a run that is only looked at: damaged ones stay where they are."""
     directory = files.own(Path(directory)).resolve()
-    manager = _manager(directory)
-    try:
+    with _named_plainly(directory) as name, contextlib.closing(_manager(name)) as manager:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
                 return _read(manager, directory, step, like)
             except Exception as error:
                 warn(f"checkpoint {step} is damaged ({_reason(error)}): passed over")
-    finally:
-        manager.close()
     return None
+
+
+_PLAIN = re.compile(r"[\w /.,+=@~-]+")
+_OPEN_FILES = Path("/proc/self/fd")
+
+
+@contextlib.contextmanager
+def _named_plainly(directory: Path) -> Iterator[Path]:
+    """Yields a path of a directory that orbax and TensorStore read as one.
+
+    They take `[x]` and `**` in a path for patterns, a backslash for `/` and `gs:` for a scheme: what they
+    write there is not found again, or lies in another folder. Such a directory is kept open and named by
+    its number in `/proc`.
+
+    Raises:
+        UserError: the system has no such names.
+    """
+    if _PLAIN.fullmatch(str(directory)):
+        yield directory
+        return
+    if not _OPEN_FILES.is_dir():
+        strange = "".join(sorted(set(re.sub(_PLAIN, "", str(directory)))))
+        raise UserError(f"checkpoints cannot be kept in {directory}, for its {strange}: name another folder")
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield _OPEN_FILES / str(number)
+    finally:
+        os.close(number)
 
 
 def _manager(directory: Path) -> ocp.CheckpointManager:
@@ -175,8 +204,8 @@ def _bytes(state: PyTree) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+def _reason(error: Exception, most: int = 160) -> str:
+    return " ".join(str(error).split())[:most]
 
 
 def digest(state: PyTree) -> str:

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from poison_jax.runs import files
 from poison_jax.arrays import read_npz
+from poison_jax.runs import files
 from tests.faults.chapter import Chapter, start
 
 LONGEST = 240  # seconds that a process may take, on a machine that has much else to do

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import plots
 from poison_jax import cli, report
+from poison_jax.errors import UserError
 from poison_jax.experiments import setup
 from poison_jax.runs import records, verify
-from poison_jax.errors import UserError
 from poison_jax.runs.store import Run
 
 SECONDS = 60  # that a reader may take

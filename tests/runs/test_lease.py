@@ -8,13 +8,12 @@ import time
 
 import pytest
 
-from poison_jax.runs import lease
 from poison_jax.errors import Busy
+from poison_jax.runs import lease
 
 ELSEWHERE = """
 import sys, time
 from pathlib import Path
-from poison_jax.runs import lease
 if sys.argv[2] == "other machine":
     lease._machine = lambda: "elsewhere"
 with lease.hold(Path(sys.argv[1])):

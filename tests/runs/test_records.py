@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax.runs import files, records, store
 from poison_jax.errors import UserError
+from poison_jax.runs import files, records, store
 from poison_jax.runs.records import Sweep
 
 SHAPE = (4, 5, 3)

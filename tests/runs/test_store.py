@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import poison_jax
-from poison_jax.runs import files, store
 from poison_jax.errors import Damaged, UserError
+from poison_jax.runs import files, store
 
 ROOT = Path(poison_jax.__file__).parents[1]
 CONFIG = {"seed": 0, "penalty": {"kappa": 0.5}, "data": {"dir": "/here", "name": "digits"}, "sizes": (1, 2)}

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from poison_jax.errors import UserError
 from poison_jax.runs import files, records
 from poison_jax.sweeps.board import Board
-from poison_jax.errors import UserError
 
 CELLS = [{"run": f"run-{i}", "overrides": {"seed": i}} for i in range(3)]
 

@@ -4,10 +4,10 @@ import pytest
 from toys import tiny
 
 from poison_jax import config as config_lib
-from poison_jax.experiments import dispatch as experiment
-from poison_jax.sweeps import cost, flops, grid
 from poison_jax.errors import UserError
+from poison_jax.experiments import dispatch as experiment
 from poison_jax.experiments.setup import Setup
+from poison_jax.sweeps import cost, flops, grid
 
 FORWARD, FIRST = flops.preresnet_forward(8, 10, (8, 8, 1), width=4)  # of `tiny`: 128 digits, 2 epochs
 

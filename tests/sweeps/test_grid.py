@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poison_jax import config as config_lib
-from poison_jax.sweeps import grid
 from poison_jax.errors import UserError
+from poison_jax.sweeps import grid
 
 THETA, KAPPA = ("poison.fraction", (0.01, 0.05, 0.3)), ("penalty.kappa", (0.0, 10.0))
 

@@ -16,9 +16,9 @@ import pytest
 from conftest import QUICK
 
 from poison_jax import config as config_lib
-from poison_jax.sweeps import sweep
 from poison_jax.errors import UserError
 from poison_jax.runs.store import Run
+from poison_jax.sweeps import sweep
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from poison_jax import allocator
+from poison_jax.kernels import allocator
 
 PROGRAM = """
 import ctypes, resource
-from poison_jax import allocator
 assert allocator.keep_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
@@ -27,7 +26,7 @@ print(*faults)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
 def test_a_block_that_was_freed_is_not_cleared_again():
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True, check=True
     )

@@ -2,12 +2,8 @@
 
 import functools
 import hashlib
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +14,9 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
-from poison_jax import convolution
-from poison_jax.convolution import convolve, filter_gradient, input_gradient, keep_whole
+from poison_jax.errors import UserError
+from poison_jax.kernels import convolution
+from poison_jax.kernels.convolution import convolve, filter_gradient, input_gradient, keep_whole
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # of the largest number; sums of up to 1000 products
@@ -28,8 +25,8 @@ TOLERANCE = {"float64": 1e-12, "float32": 1e-5}  # of the largest number; sums o
 @pytest.fixture(scope="session")
 def kernels():
     """Skips where nothing can compile the kernels, or they do not apply."""
-    if not convolution.available():
-        pytest.skip(convolution.why_not() or "not on a CPU, or POISON_JAX_KERNELS is 0")
+    if convolution.chosen() == "xla":
+        pytest.skip(convolution._why_not(devices=1))
 
 
 def ours(images, filters, *, stride=1, padding="SAME", **others):
@@ -82,7 +79,7 @@ def assert_by_kernels(make, *args):
 def test_a_compiler_is_all_that_is_needed():
     if not any(map(shutil.which, ("c++", "g++", "clang++"))):
         pytest.skip("no C++ compiler")
-    assert convolution.why_not() is None
+    assert convolution.slow_because() is None
 
 
 # The three kernels, over shapes.
@@ -463,14 +460,47 @@ def test_the_three_refuse_arrays_that_do_not_go_together(kernels):
             filter_gradient(images, bad[:1] if bad.shape[-1] == 1 else bad, size=(3, 3), **geometry)
 
 
-def test_switched_off(kernels, monkeypatch):
-    monkeypatch.setenv("POISON_JAX_KERNELS", "0")
-    assert not convolution.available()
-    assert convolution.why_not() is None
+def test_a_choice_is_what_is_used(kernels):
+    assert convolution.chosen("auto") == convolution.chosen("kernels") == "kernels"
+    assert convolution.chosen("xla") == convolution.chosen("auto", devices=2) == "xla"
+    assert convolution.slow_because("xla") is None
+
+
+def test_without_the_kernels(kernels):
     images, filters = normal(2, 5, 5, 3, dtype="float32"), normal(3, 3, 3, 4, dtype="float32")
-    assert calls(lambda *args: keep_whole(transposes(ours, *args)[0]), images, filters) == 0
-    off, plain = (jax.jit(functools.partial(transposes, f))(images, filters) for f in (ours, xlas))
+    chosen = functools.partial(ours, convolutions="xla")
+
+    def kept(*args):
+        return keep_whole(transposes(chosen, *args)[0], convolutions="xla")
+
+    assert calls(kept, images, filters) == 0
+    off, plain = (jax.jit(functools.partial(transposes, f))(images, filters) for f in (chosen, xlas))
     assert_same(off, plain)
+
+
+def test_kernels_that_do_not_apply_are_refused(kernels, monkeypatch):
+    with pytest.raises(UserError, match="one device, not on 8; use auto or xla"):
+        convolution.chosen("kernels", devices=8)
+    with pytest.raises(UserError, match="'cudnn': use one of auto, kernels, xla"):
+        convolution.chosen("cudnn")
+    monkeypatch.setattr(convolution.jax, "default_backend", lambda: "gpu")
+    assert convolution.chosen("auto") == "xla"
+    assert convolution.slow_because("kernels") is None
+    with pytest.raises(UserError, match="on CPUs, not on gpu"):
+        convolution.chosen("kernels")
+
+
+def test_uncompiled_they_are_the_same(kernels):
+    """`jax.disable_jit` runs a program operation by operation: each of these is still one call."""
+    images, filters = normal(2, 5, 5, 3, dtype="float32"), normal(3, 3, 3, 4, dtype="float32")
+
+    def penalty(images, filters):
+        gradient = jax.grad(lambda x: (keep_whole(ours(x, filters)) ** 3).sum())(images)
+        return (gradient**2).sum()
+
+    compiled = jax.jit(jax.grad(penalty, 1))(images, filters)
+    with jax.disable_jit():
+        assert_close(jax.grad(penalty, 1)(images, filters), compiled, TOLERANCE["float32"])
 
 
 # Several devices.
@@ -689,166 +719,3 @@ def test_keep_whole_over_several_devices(kernels):
     assert "all-gather" not in compiled.as_text()
     assert_same(jax.device_get(compiled(spread)), 2 * x)
     assert_same(jax.device_get(keep_whole(spread)), x)
-
-
-# Compiling and loading.
-
-
-@pytest.fixture
-def unloaded(monkeypatch, tmp_path):
-    """As at the start of a process, with an empty cache."""
-    monkeypatch.delenv("POISON_JAX_KERNELS", raising=False)
-    monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(convolution, "_load", functools.cache(convolution._load.__wrapped__))
-    return tmp_path
-
-
-def script(path: Path, *lines: str) -> str:
-    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
-    path.chmod(0o755)
-    return str(path)
-
-
-def assert_nothing_left(tmp_path):
-    (folder,) = (tmp_path / "cache").iterdir()
-    assert list(folder.iterdir()) == []
-
-
-def assert_does_without():
-    assert not convolution.available()
-    images, filters = normal(2, 5, 5, 3, dtype="float32"), normal(3, 3, 3, 4, dtype="float32")
-    assert calls(lambda *args: keep_whole(transposes(ours, *args)[0]), images, filters) == 0
-    assert_same(*(jax.jit(functools.partial(transposes, f))(images, filters) for f in (ours, xlas)))
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU has no use for a compiler")
-def test_without_a_compiler(unloaded, monkeypatch):
-    monkeypatch.setattr(convolution.shutil, "which", lambda name: None)
-    assert convolution.why_not() == "no C++ compiler (c++, g++ or clang++) on the PATH"
-    assert_does_without()
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU has no use for a compiler")
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        (
-            [
-                "echo 'In file included from a.cc:' >&2",
-                "echo 'a.cc:1:2: error: first' >&2",
-                "echo error 2 >&2",
-            ],
-            "a.cc:1:2: error: first",
-        ),
-        (["echo error: in the language of $LC_ALL >&2"], "error: in the language of C"),
-        (["echo 'Segmentation fault' >&2"], "no message"),
-    ],
-)
-def test_a_compiler_that_fails(unloaded, monkeypatch, lines, says):
-    compiler = script(unloaded / "compiler", *lines, "exit 1")
-    monkeypatch.setattr(convolution, "_COMPILERS", (compiler,))
-    assert convolution.why_not() == f"{compiler} failed: {says}"
-    assert_does_without()
-    assert_nothing_left(unloaded)
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a GPU has no use for a compiler")
-def test_a_compiler_that_cannot_run(unloaded, monkeypatch):
-    compiler = script(unloaded / "compiler")
-    Path(compiler).write_text("#!/no/such/shell\n")
-    monkeypatch.setattr(convolution, "_COMPILERS", (compiler,))
-    assert convolution.why_not()
-    assert "\n" not in convolution.why_not()
-    assert_does_without()
-    assert_nothing_left(unloaded)
-
-
-ALONE = """
-import os, sys
-if len(sys.argv) > 1:
-    os.sched_setaffinity(0, {int(sys.argv[1])})  # before XLA counts its threads
-import jax
-from poison_jax import convolution
-from tests import test_convolution as here
-assert convolution.why_not() is None, convolution.why_not()
-assert convolution.available()
-assert here.calls(here.ours, *here.some()[:2]) == 1
-print(here.bits(jax.jit(here.by_kernels)(*here.some())))
-"""
-
-
-def start(*arguments, **environment) -> subprocess.Popen:
-    """Another process, which prints the bits of all three kernels."""
-    return subprocess.Popen(
-        [sys.executable, "-c", ALONE, *arguments],
-        cwd=Path(__file__).parent.parent,
-        env=os.environ | {"XLA_FLAGS": ""} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def result(process: subprocess.Popen) -> str:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out.strip()
-
-
-@pytest.fixture
-def compiler(kernels, tmp_path):
-    """A compiler that takes a second, notes that it ran, and makes what the real one has made."""
-    made = convolution._library()
-    return script(
-        tmp_path / "compiler",
-        f"echo run >> {tmp_path}/log",
-        "sleep 1",
-        "until [ $1 = -o ]; do shift; done",
-        f'cp {made} "$2"',
-    )
-
-
-def test_two_processes_compile_at_the_same_time(compiler, tmp_path):
-    cache = tmp_path / "cache"
-    both = [start(CXX=compiler, POISON_JAX_CACHE=str(cache)) for _ in range(2)]
-    expected = bits(jax.jit(by_kernels)(*some()))
-    assert [result(process) for process in both] == [expected, expected]
-    (folder,) = cache.iterdir()
-    (library,) = folder.iterdir()  # and nothing half-made
-    assert library.name == convolution._library().name
-    # A third finds it made.
-    runs = (tmp_path / "log").read_text()
-    assert result(start(CXX=compiler, POISON_JAX_CACHE=str(cache))) == expected
-    assert (tmp_path / "log").read_text() == runs
-
-
-@pytest.mark.parametrize("how", ["flipped", "cut"])
-def test_a_damaged_library_is_made_again(compiler, tmp_path, how):
-    """One that is not as it was compiled would compute anything."""
-    cache = tmp_path / "cache"
-    expected = result(start(CXX=compiler, POISON_JAX_CACHE=str(cache)))
-    (library,) = cache.glob("*/*.so")
-    content = bytearray(library.read_bytes())
-    if how == "cut":
-        del content[len(content) // 2 :]
-    else:
-        content[len(content) // 2] ^= 1
-    library.write_bytes(content)
-    assert result(start(CXX=compiler, POISON_JAX_CACHE=str(cache))) == expected
-    assert (tmp_path / "log").read_text() == "run\n" * 2
-    (made,) = cache.glob("*/*.so")
-    assert made == library
-    assert made.read_bytes() != content
-
-
-def test_a_cache_that_cannot_be_written(compiler, tmp_path):
-    """A file where the folder should be: nobody can write there, not even root. One thread, the same bits."""
-    (tmp_path / "file").write_text("")
-    (tmp_path / "tmp").mkdir()
-    core = [str(min(os.sched_getaffinity(0)))] if hasattr(os, "sched_setaffinity") else []
-    process = start(
-        *core, CXX=compiler, POISON_JAX_CACHE=str(tmp_path / "file"), TMPDIR=str(tmp_path / "tmp")
-    )
-    assert result(process) == bits(jax.jit(by_kernels)(*some()))
-    assert (tmp_path / "log").read_text() == "run\n"
-    assert list((tmp_path / "tmp").iterdir()) == []  # nothing is left behind

@@ -6,41 +6,28 @@ backprop and Hessian products are made of little else. Here a convolution and it
 gradient and the filter gradient, are three primitives, bilinear and closed under differentiation: whatever
 `grad`, `jvp`, `vmap` and `linearize` make of a network is again made of these three. On a single CPU device
 each is one call of the kernels in `convolution.cc`, which run at 60 to 100 % of the rate of a large matrix
-product: a training step takes half the time (`python -m benchmarks`, beside `POISON_JAX_KERNELS=0 python -m
-benchmarks`).
+product: a training step takes half the time.
 
-The kernels are compiled at first use, in seconds, once for each kind of processor and version of jaxlib, and
-kept in the cache's folder. They take float32 and float64, one stride for rows and columns, images NHWC and
-filters HWIO without dilation or groups. Everything else is XLA's own convolution: other types and parameters,
-GPUs and TPUs, several devices, a machine without a C++ compiler, `$POISON_JAX_KERNELS=0`.
+The kernels take float32 and float64, one stride for rows and columns, images NHWC and filters HWIO without
+dilation or groups. Everything else is XLA's own convolution: other types and parameters, GPUs and TPUs,
+several devices, a machine without a C++ compiler, `convolutions="xla"`.
 """
 
-import atexit
-import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from poison_jax import cache
+from poison_jax.errors import UserError
+from poison_jax.kernels import library
 
 Padding = tuple[int, int, int, int]  # pixels of zeros at the top, bottom, left and right
 
-_SOURCE = Path(__file__).with_suffix(".cc")
+CHOICES = ("auto", "kernels", "xla")
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_COMPILERS = (os.environ.get("CXX"), "c++", "g++", "clang++")
-_TARGETS = ("Convolution", "ConvolutionInputGradient", "ConvolutionFilterGradient", "KeepWhole")
 
 
 def conv_general_dilated(
@@ -54,6 +41,7 @@ def conv_general_dilated(
     dimension_numbers=None,
     feature_group_count: int = 1,
     precision=None,
+    convolutions: str = "auto",
     **others,
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated`, through the kernels where they apply.
@@ -64,6 +52,7 @@ def conv_general_dilated(
         lhs: images `[N, H, W, I]`.
         rhs: filters `[KH, KW, I, O]`.
         window_strides, padding, ...: as `jax.lax.conv_general_dilated` takes them.
+        convolutions: one of `CHOICES`; see `chosen`.
 
     Returns:
         `[N, H', W', O]`.
@@ -105,23 +94,46 @@ def conv_general_dilated(
                 lhs.shape[1:3], rhs.shape[:2], pads[::2], pads[1::2], strict=True
             )
         )
-        if min(pads) >= 0 and fits and available():
+        if min(pads) >= 0 and fits and chosen(convolutions) == "kernels":
             return convolve(lhs, rhs, stride=int(window_strides[0]), padding=pads)
     return xla(lhs, rhs)
 
 
-def available() -> bool:
-    """Whether this process computes on a CPU and has the kernels; compiles them where they are missing."""
-    return _wanted() and _load() is None
+def chosen(convolutions: str = "auto", *, devices: int = 1) -> str:
+    """Which convolutions a choice amounts to in this process: `"kernels"` or `"xla"`.
+
+    The two differ by rounding, so that a result says which of them it was computed with.
+
+    Args:
+        convolutions: `"kernels"` insists on the kernels, `"xla"` on XLA's own convolutions; `"auto"` takes
+            the kernels where they apply: on one CPU device, with a C++ compiler.
+        devices: that the arrays are spread over.
+
+    Raises:
+        UserError: an unknown choice, or kernels that do not apply here.
+    """
+    if convolutions not in CHOICES:
+        raise UserError(f"model.convolutions = {convolutions!r}: use one of {', '.join(CHOICES)}")
+    if convolutions == "xla":
+        return "xla"
+    reason = _why_not(devices)
+    if reason and convolutions == "kernels":
+        raise UserError(f"model.convolutions = kernels: {reason}; use auto or xla")
+    return "xla" if reason else "kernels"
 
 
-def why_not() -> str | None:
+def slow_because(convolutions: str = "auto") -> str | None:
     """Why a CPU that could use the kernels does not have them, in words; None where nothing is amiss."""
-    return _load() if _wanted() else None
+    return library.load() if convolutions != "xla" and jax.default_backend() == "cpu" else None
 
 
-def _wanted() -> bool:
-    return jax.default_backend() == "cpu" and os.environ.get("POISON_JAX_KERNELS") != "0"
+def _why_not(devices: int) -> str | None:
+    """Why convolutions over so many devices cannot go through the kernels; None where they can."""
+    if jax.default_backend() != "cpu":
+        return f"they run on CPUs, not on {jax.default_backend()}"
+    if devices > 1:
+        return f"they run on one device, not on {devices}"
+    return library.load()
 
 
 def convolve(images: jax.Array, filters: jax.Array, *, stride: int, padding: Padding) -> jax.Array:
@@ -153,14 +165,14 @@ def filter_gradient(
     return _filter_gradient.bind(images, gradient, stride=stride, padding=padding, size=tuple(size))
 
 
-def keep_whole(x: jax.Array) -> jax.Array:
-    """The identity; on a CPU with the kernels `x`, its tangents and cotangents are computed once and kept.
+def keep_whole(x: jax.Array, *, convolutions: str = "auto") -> jax.Array:
+    """The identity; where the kernels are chosen `x`, its tangents and cotangents are computed once and kept.
 
     That backend drops `jax.lax.optimization_barrier`, and fuses a sum with whatever is added to it next:
     every block of a residual network would read the outputs of all blocks before it, at a cost in time and
     in compilation that grows with the square of the depth.
     """
-    return _keep.bind(x) if available() else x
+    return _keep.bind(x) if chosen(convolutions) == "kernels" else x
 
 
 def _is_nhwc(lhs, rhs, dimension_numbers) -> bool:
@@ -213,19 +225,20 @@ def _agree(given, expected):
         raise TypeError(f"the output's gradient is {given}, the output would be {expected}")
 
 
-@functools.cache
-def _version() -> str:
-    """Names the kernels: compiled programs that XLA keeps must not meet others under the same name."""
-    return hashlib.sha256(_SOURCE.read_bytes() + jaxlib.version.__version__.encode()).hexdigest()[:12]
-
-
-def _target(name: str) -> str:
-    return f"poison_jax.{name}.{_version()}"
-
-
 def _on_one_device(context) -> bool:
     """The partitioner cannot look inside a call: it would gather every device's images on each of them."""
     return getattr(context.module_context.axis_context, "num_devices", 0) == 1
+
+
+def _compiled(primitive: Primitive):
+    """What a primitive does outside of `jax.jit`: a compiled call of itself, also under `jax.disable_jit`."""
+    call = jax.jit(primitive.bind, static_argnames=("stride", "padding", "size"))
+
+    def run(*arguments, **parameters):
+        with jax.disable_jit(False):  # else the call would come back here, without end
+            return call(*arguments, **parameters)
+
+    return run
 
 
 def _primitive(name: str, by_xla, shape) -> Primitive:
@@ -238,10 +251,10 @@ def _primitive(name: str, by_xla, shape) -> Primitive:
             raise TypeError(f"{name} takes two arrays of float32 or float64, not {a.dtype} and {b.dtype}")
         return jax.core.ShapedArray(shape(a, b, **parameters), a.dtype)
 
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames=("stride", "padding", "size")))
+    primitive.def_impl(_compiled(primitive))
 
     generic = mlir.lower_fun(by_xla, multiple_results=False)
-    call = jax.ffi.ffi_lowering(_target(name))
+    call = jax.ffi.ffi_lowering(library.target(name))
 
     def lower(context, a, b, *, stride, padding, size=None):
         if not _on_one_device(context):
@@ -269,12 +282,12 @@ def _primitive(name: str, by_xla, shape) -> Primitive:
     return primitive
 
 
-_convolve = _primitive(_TARGETS[0], _xla_convolve, _shape)
-_input_gradient = _primitive(_TARGETS[1], _xla_input_gradient, _input_shape)
-_filter_gradient = _primitive(_TARGETS[2], _xla_filter_gradient, _filter_shape)
+_convolve = _primitive(library.CALLS[0], _xla_convolve, _shape)
+_input_gradient = _primitive(library.CALLS[1], _xla_input_gradient, _input_shape)
+_filter_gradient = _primitive(library.CALLS[2], _xla_filter_gradient, _filter_shape)
 
 _keep = Primitive("KeepWhole")
-_keep.def_impl(jax.jit(_keep.bind))
+_keep.def_impl(_compiled(_keep))
 _keep.def_abstract_eval(lambda x: x)
 ad.deflinear2(_keep, lambda c, x: [_keep.bind(c)])
 batching.defvectorized(_keep)
@@ -283,7 +296,7 @@ batching.defvectorized(_keep)
 def _lower_keep(context, x):
     if not _on_one_device(context):
         return mlir.lower_fun(jax.lax.optimization_barrier, multiple_results=False)(context, x)
-    return jax.ffi.ffi_lowering(_target("KeepWhole"), operand_output_aliases={0: 0})(context, x)
+    return jax.ffi.ffi_lowering(library.target("KeepWhole"), operand_output_aliases={0: 0})(context, x)
 
 
 mlir.register_lowering(_keep, mlir.lower_fun(jax.lax.optimization_barrier, multiple_results=False))
@@ -305,54 +318,3 @@ ad.defbilinear(
     lambda c, x, y, size, **geometry: input_gradient(y, c, size=x.aval.shape[1:3], **geometry),
     lambda c, x, y, size, **geometry: convolve(x, c, **geometry),
 )
-
-
-@functools.cache
-def _load() -> str | None:
-    """Compiles the kernels where they are missing and hands them to XLA; None, or what went wrong."""
-    try:
-        library = ctypes.CDLL(str(_library()))
-        for name in _TARGETS:
-            function = jax.ffi.pycapsule(getattr(library, name))
-            jax.ffi.register_ffi_target(_target(name), function, platform="cpu")
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
-        return str(error)
-    return None
-
-
-def _library() -> Path:
-    """The compiled kernels, from the cache or made now."""
-    folder = cache.folder() / f"kernels-{cache.processor()}"
-    for path in folder.glob(f"convolution-{_version()}-*.so"):
-        if path.stem.endswith(_digest(path)):  # one that is damaged would compute anything
-            return path
-    compiler = next(filter(None, map(shutil.which, filter(None, _COMPILERS))), None)
-    if compiler is None:
-        raise OSError("no C++ compiler (c++, g++ or clang++) on the PATH")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        work = tempfile.mkdtemp(dir=folder)
-    except OSError:  # a home directory that cannot be written: compiled again by every process
-        folder = work = tempfile.mkdtemp()
-        atexit.register(shutil.rmtree, work, ignore_errors=True)
-    made = Path(work) / "made.so"
-    native = "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
-    options = ["-std=c++17", "-O3", native, "-fPIC", "-shared", "-isystem", jax.ffi.include_dir()]
-    command = [compiler, *options, str(_SOURCE), "-o", str(made)]
-    try:
-        in_english = os.environ | {"LC_ALL": "C"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=in_english)
-        if done.returncode == 0:
-            path = Path(folder) / f"convolution-{_version()}-{_digest(made)}.so"
-            os.replace(made, path)  # whole or not at all, whoever else compiles it at the same time
-    finally:
-        if folder != work:
-            shutil.rmtree(work, ignore_errors=True)
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
-        raise OSError(f"{compiler} failed: {errors[0]}")
-    return path
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
