@@ -8,7 +8,7 @@ import ml_collections
 from poison_jax import config as config_lib
 from poison_jax.errors import UserError
 from poison_jax.experiments import views
-from poison_jax.runs import store
+from poison_jax.runs import records, store
 
 
 class Cell(NamedTuple):
@@ -17,7 +17,12 @@ class Cell(NamedTuple):
     overrides: dict[str, Any]  # dotted key -> value: its place in the grid
     base: ml_collections.ConfigDict  # its config, but for what it overrides: one for the cells of all grids
     run: str  # name of its directory
-    view: str  # what is looked at in it; see `runs.store`
+    view: str = ""  # what is looked at in it; see `runs.store`
+
+    @property
+    def key(self) -> str:
+        """The name of the cell: several of a sweep may look at one run."""
+        return records.key(self.run, self.view)
 
     @property
     def config(self) -> ml_collections.ConfigDict:
@@ -34,7 +39,8 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
     """The runs of a config in the order in which they are done: a sweep's cells, a comparison's arms, itself.
 
     Seed by seed; of a seed, the ends of every axis first, then what halves the gaps: a figure over the
-    cells so far is readable early. A cell that stands in several grids, or in other sweeps, is one run.
+    cells so far is readable early. A cell that stands in several grids is one; those that only look at
+    their network otherwise, by `spectrum.*` or `analysis.*`, are cells of one run.
 
     Raises:
         UserError: an axis that is none, an empty grid, a cell that cannot be meant.
@@ -47,7 +53,7 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
         ]
     if not config.sweep.grids:
         raise UserError("sweep.grids is empty: name at least one grid")
-    found: dict[tuple[str, str], tuple[Any, Cell]] = {}
+    found: dict[str, tuple[Any, Cell]] = {}
     base = config_lib.single(config, config.sweep.of).lock()
     for grid in config.sweep.grids:
         axes, cell = [_axis(axis) for axis in grid], base.copy_and_resolve_references()
@@ -57,7 +63,7 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
                 overrides |= config_lib.assign(cell, key, values[i], "sweep.grids")
             config_lib.check(cell)
             made = _cell(overrides, base, cell)
-            found.setdefault((made.run, made.view), (_priority(axes, place), made))
+            found.setdefault(made.key, (_priority(axes, place), made))
     return [cell for _, cell in sorted(found.values(), key=lambda item: item[0])]
 
 
