@@ -18,7 +18,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from poison_jax import cache, kernels
+from poison_jax import cache, environment, kernels
 from poison_jax import config as config_lib
 from poison_jax.errors import Interrupted, RunsFailed, UserError, fail, printable
 from poison_jax.runs import distributed
@@ -106,12 +106,13 @@ def _check_workdir(name: str) -> None:
 
 @contextlib.contextmanager
 def ready(**processes: Any) -> Iterator[None]:
-    """Within it memory and compilations are kept, and a foreseeable failure is one line and a status.
+    """Within it settings are pinned, memory and compilations kept, and a foreseeable failure is one line.
 
     Args:
         processes: as `distributed.session` takes them.
     """
     logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
+    environment.pin()
     kernels.keep_memory()
     cache.keep_compilations()
     with contextlib.ExitStack() as session:  # left when all is said

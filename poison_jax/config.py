@@ -323,7 +323,7 @@ def short(key: str) -> str:
 
 
 def changed(config: ml_collections.ConfigDict, keys: Iterable[str]) -> dict[str, Any]:
-    """Of these keys, and those in these groups, the ones that differ from the frozen defaults, as in `identity`.
+    """Of these keys, and those in these groups, the ones that differ from the frozen defaults.
 
     Args:
         config: of one run.

@@ -62,4 +62,15 @@ FROZEN = {
     "linear.picture": 0.1,
     "linear.seeds": (0, 1, 2),
     "linear.ridges": (400.0, 1600.0, 12800.0),
+    # What is looked at in a trained network: the identities of stages.
+    "spectrum.k": 5,
+    "spectrum.num_iters": 10,
+    "spectrum.num_examples": 1024,
+    "spectrum.data": "clean",
+    "spectrum.batch_size": 128,
+    "spectrum.per_class": False,
+    "analysis.features": 1000,
+    "analysis.near_clone": 0,
+    "analysis.collapse": 0,
+    "analysis.fisher": 0,
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,14 +34,35 @@ class Model(NamedTuple):
         """Fresh variables for images `[H, W, C]`."""
         return _init(self.module, key, tuple(image_shape))
 
-    def apply(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, Features]:
-        """Inference (running statistics): images `[B, H, W, C]` -> logits `[B, K]`, features."""
-        return self.module.apply(variables, images, train=False)
+    def apply(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, Features | None]:
+        """Inference (running statistics): images `[B, H, W, C]` -> logits `[B, K]`, features or None."""
+        return _with_features(self.module.apply(variables, images, train=False))
 
     def apply_train(self, variables: Variables, images: jax.Array):
         """Training (batch statistics): `((logits, features), new running statistics)`."""
         out, new = self.module.apply(variables, images, train=True, mutable=["batch_stats"])
-        return out, new["batch_stats"]
+        return _with_features(out), new.get("batch_stats", {})
+
+
+def _with_features(out: Any) -> tuple[jax.Array, Features | None]:
+    return out if isinstance(out, tuple) else (out, None)
+
+
+def own(make: Callable[[int], nn.Module], num_classes: int) -> Model:
+    """The network that a function of yours makes (`model.name = "my_module:make"`).
+
+    Args:
+        make: `num_classes -> module`, a Linen module whose `__call__(images [B, H, W, C], train)` returns
+            logits `[B, K]`, or them and `Features`; it may have batch norm (`batch_stats`), no dropout.
+        num_classes: number of logits.
+
+    Raises:
+        UserError: what it makes is no Linen module.
+    """
+    module = make(num_classes)
+    if not isinstance(module, nn.Module):
+        raise UserError(f"model.name: the function made {type(module).__name__}, not a flax.linen.Module")
+    return Model(module)
 
 
 @cache  # equal settings give the same object, so that jitted functions of `model.apply` are reused
@@ -110,8 +132,11 @@ def parameter_count(variables: Variables) -> int:
 @partial(jax.jit, static_argnums=(0, 2))
 def _init(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Variables:
     # Drawn in float32 whatever the precision, so that it is the same network in each.
+    if not isinstance(module, PreResNet):
+        return module.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
     drawn = module.clone(dtype=jnp.float32, param_dtype=jnp.float32)
-    variables = drawn.init(key, jnp.zeros((1, *image_shape), jnp.float32))
+    with flax.config.temp_flip_flag("fix_rng_separator", False):  # $FLAX_FIX_RNG_SEPARATOR draws others
+        variables = drawn.init(key, jnp.zeros((1, *image_shape), jnp.float32))
     return jax.tree.map(lambda leaf: leaf.astype(module.param_dtype), variables)
 
 

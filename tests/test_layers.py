@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "errors": -1,
     "cache": -1,
+    "environment": -1,
     "kernels": 0,
     "distributed": 0,
     "arrays": 0,
@@ -33,6 +34,10 @@ FLOORS = {
     "linear": 1,
     "linear_sgd": 1,
     "losses": 2,
+    "batches": 2.5,
+    "planes": 1,
+    "exponents": 1,
+    "neural_collapse": 2,
     "checkpoint": 2,
     "store": 3,
     "records": 4,

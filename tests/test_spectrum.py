@@ -90,6 +90,20 @@ def test_closed_form_of_a_linear_softmax(x64):
     np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(H)[::-1][:4], atol=1e-12)
 
 
+def test_a_second_start_finds_a_repeated_eigenvalue(x64):
+    """Two logits, half of them zero: at a black image the Hessian is diagonal, its top eigenvalue double."""
+    weights = np.r_[3.0, 3.0, 2.0, np.linspace(0, 1, 33)]
+
+    def apply(weights, images):
+        squares = images.reshape(len(images), -1) ** 2 @ weights
+        return jnp.stack([squares, jnp.zeros_like(squares)], -1)
+
+    images, options = np.zeros((2, 6, 6, 1)), {"k": 2, "num_iters": 12, "key": KEY, "batch_size": 2}
+    for starts, values in ((1, [3, 2]), (2, [3, 3])):
+        pairs = input_hessian(apply, weights, images, np.ones(2, int), starts=starts, **options)
+        np.testing.assert_allclose(pairs.values, values, rtol=1e-6)
+
+
 @pytest.mark.parametrize("python_loop", [True, False])
 def test_a_mesh_changes_nothing(python_loop, x64):
     rng = np.random.default_rng(0)
@@ -135,13 +149,11 @@ def test_memory_changes_nothing(x64):
     rng = np.random.default_rng(0)
     variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
     images, labels = batch(19, dtype=np.float64)
-    batches = list(zip(*spectrum._batches(images, labels, 4, None), strict=True))
-    size = sum(
-        leaf.nbytes for leaf in jax.tree.leaves(spectrum._linearise(two_layers, variables, batches[0]))
-    )
+    parts = list(zip(*spectrum._weighted(images, labels, 4, None), strict=True))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(spectrum._linearise(two_layers, variables, parts[0])))
     found = []
     for memory, kept in ((0, 0), (1.5 * size, 1), (5 * size, 5)):
-        products = spectrum._batch_products(two_layers, variables, batches, memory)
+        products = spectrum._batch_products(two_layers, variables, parts, memory)
         assert sum(product.func is spectrum._apply for product in products) == kept
         options = {"k": 3, "num_iters": 8, "key": KEY, "batch_size": 4, "python_loop": True}
         found.append(input_hessian(two_layers, variables, images, labels, memory=memory, **options))
@@ -154,7 +166,13 @@ def test_memory_changes_nothing(x64):
     ("change", "says"),
     [
         ({"labels": np.zeros(3, int)}, "N labels"),
-        ({"images": np.zeros((0, 6, 6, 1), np.float32), "labels": np.zeros(0, int)}, "N labels"),
+        ({"labels": np.zeros((8, 1), int)}, r"labels are \[8, 1\]: flatten them"),
+        ({"labels": np.eye(3)[np.zeros(8, int)]}, "one-hot rows"),
+        ({"labels": np.arange(8) % 4}, "labels run from 0 to 3, the 3 classes from 0 to 2"),
+        ({"labels": np.arange(8) % 3 - 1}, "labels run from -1 to 1"),
+        ({"labels": np.zeros(8)}, "labels are float64"),
+        ({"images": np.zeros((0, 6, 6, 1), np.float32), "labels": np.zeros(0, int)}, "at least one"),
+        ({"batch_size": 0}, "at least 1"),
         ({"images": np.zeros((8, 6, 6, 1), np.uint8)}, "uint8: scale and normalise"),
         ({"k": 6}, "raise num_iters"),
         ({"num_iters": 37}, "exceeds the dimension 36"),
@@ -172,6 +190,73 @@ def test_bad_input(change, says):
         input_hessian(
             model.apply, variables, arguments.pop("images"), arguments.pop("labels"), key=KEY, **arguments
         )
+
+
+def test_defaults(x64):
+    """30 steps (more for many pairs, fewer of small images), batches of 128, key 0, an integer or a key."""
+    rng = np.random.default_rng(0)
+    variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
+    images, labels = batch(11, dtype=np.float64)
+    steps = []
+    pairs = input_hessian(two_layers, variables, images, labels, k=2, on_product=lambda: steps.append(1))
+    assert len(steps) == 30 + 2 + 1
+    for key in (0, np.int64(0), jax.random.key(0)):
+        options = {"k": 2, "num_iters": 30, "key": key, "batch_size": 128}
+        explicit = input_hessian(two_layers, variables, images, labels, **options)
+        np.testing.assert_array_equal(pairs.vectors, explicit.vectors)
+    assert len(input_hessian(two_layers, variables, images, labels, k=36).values) == 36
+    spread = input_hessian(two_layers, variables, images, labels, k=2, mesh=train.make_mesh())
+    np.testing.assert_allclose(spread.values, pairs.values, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "kind"), [(jnp.tanh, "PjitFunction|function|jit"), ("tanh", "str"), (np.array(["x"]), "ndarray")]
+)
+def test_a_leaf_that_is_no_array_is_named(leaf, kind):
+    variables = toy_weights(np.float32) | {"nested": [1.0, {"act": leaf}]}
+    images, labels = batch(8, shape=SMALL)
+    with pytest.raises(
+        UserError, match=rf"variables\['nested'\]\[1\]\['act'\] is of type ({kind}), no array"
+    ):
+        input_hessian(two_layers, variables, images, labels, k=1, num_iters=2)
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda v, x: two_layers(v, x)[:, 0], r"logits \(8,\) of 8 images"),
+        (lambda v, x: two_layers(v, x).mean(0, keepdims=True), r"logits \(1, 3\) of 8 images"),
+        (lambda v, x: two_layers(v, x)[:, None], r"logits \(8, 1, 3\)"),
+    ],
+)
+def test_logits_of_another_shape(function, says):
+    images, labels = batch(8, shape=SMALL)
+    with pytest.raises(UserError, match=says):
+        input_hessian(function, toy_weights(np.float32), images, labels, k=1, num_iters=2)
+
+
+def test_a_network_of_one_class_has_no_curvature():
+    """Its softmax is 1 whatever the image."""
+    images, labels = batch(5, shape=SMALL, num_classes=1)
+    one = toy_weights(np.float32) | {"out": np.ones((20, 1), np.float32)}
+    pairs = input_hessian(two_layers, one, images, labels, k=2, num_iters=4)
+    np.testing.assert_array_equal(pairs.values, 0)
+
+
+def direction_only(variables, images):
+    """Not finite at an image of zeros."""
+    flat = images.reshape(len(images), -1)
+    return two_layers(variables, flat / jnp.linalg.norm(flat, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("python_loop", [True, False])
+def test_what_fills_up_a_batch_need_not_be_harmless(python_loop, x64):
+    """Zeros of weight zero would make NaN of everything where the network divides by an image's norm."""
+    images, labels = batch(7, dtype=np.float64, shape=SMALL)
+    options = {"k": 3, "num_iters": 9, "python_loop": python_loop}
+    ragged = input_hessian(direction_only, toy_weights(), images, labels, batch_size=4, **options)
+    whole = input_hessian(direction_only, toy_weights(), images, labels, batch_size=7, **options)
+    np.testing.assert_allclose(ragged.values, whole.values, rtol=1e-9)
 
 
 SMALL = (3, 3, 1)
@@ -213,7 +298,7 @@ def test_one_compilation_serves_all_classes(python_loop):
 
     images, _ = batch(40, shape=SMALL)
     labels = np.repeat([0, 1, 2], [3, 10, 27])
-    functions = spectrum._linearise, spectrum._apply, lanczos._tridiagonalise
+    functions = spectrum._linearise, spectrum._apply, lanczos._compiled_loop
     before = [function._cache_size() for function in functions]
     products = []
     pairs = spectrum.per_class(
@@ -238,7 +323,7 @@ def test_one_compilation_serves_all_classes(python_loop):
 def test_labels_that_are_no_classes():
     images, labels = batch(8, shape=SMALL)
     for wrong in (labels + 3, labels - 3):
-        with pytest.raises(UserError, match="are not of 3 classes"):
+        with pytest.raises(UserError, match="the 3 classes from 0 to 2"):
             spectrum.per_class(
                 two_layers, toy_weights(), images, wrong, 3, k=1, num_iters=2, key=KEY, batch_size=8
             )

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, console, data, evaluate, kernels, models, poison, train
+from poison_jax import augment, console, data, environment, evaluate, kernels, models, poison, train
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
@@ -49,7 +49,9 @@ class Setup:
 
     def __init__(self, config: ml_collections.ConfigDict):
         c = self.config = config
-        models.check_architecture(c.model.depth, c.model.block, c.model.width)
+        own_model = ":" in c.model.name
+        if not own_model:
+            models.check_architecture(c.model.depth, c.model.block, c.model.width)
         if c.model.dtype == "float64" and not jax.config.jax_enable_x64:
             raise UserError("model.dtype = float64: set JAX_ENABLE_X64=1 in the environment")
         real = np.float64 if c.model.dtype == "float64" else np.float32
@@ -61,12 +63,11 @@ class Setup:
         self.input_shape = (h, w, channels)
         self._check()
 
-        # Named, so that JAX_DEFAULT_PRNG_IMPL changes nothing.
-        self.key = jax.random.key(c.seed, impl="threefry2x32")
+        self.key = environment.key(c.seed)
         attacked = (height, width) if c.poison.when == "before_augment" else (h, w)
         trigger = _trigger(c.poison, *attacked, channels, self.stream(Stream.TRIGGER), real)
         self.input_mask = None
-        if c.poison.trigger not in ("blend", "warp"):
+        if c.poison.trigger not in ("blend", "warp") and trigger.function is None:
             mask = trigger.opacity
             self.input_mask = mask if attacked == (h, w) else mask[2:-2, 2:-2]
             if mask.any() and not self.input_mask.any():
@@ -76,16 +77,18 @@ class Setup:
         labels = poison.label_map(
             c.poison.labels, self.train_set.num_classes, target=c.poison.target, source=c.poison.source
         )
-        self.model = models.preresnet(
-            c.model.depth,
-            self.train_set.num_classes,
-            block=c.model.block,
-            width=c.model.width,
-            dtype=c.model.dtype,
-            remat=c.model.remat,
-            convolutions=c.model.get("convolutions", "auto"),
-        )
-        kernels.chosen(c.model.get("convolutions", "auto"), devices=self.mesh.size)
+        if own_model:
+            self.model = models.own(config_lib.imported(c.model.name), self.train_set.num_classes)
+        else:
+            self.model = models.preresnet(
+                c.model.depth,
+                self.train_set.num_classes,
+                block=c.model.block,
+                width=c.model.width,
+                dtype=c.model.dtype,
+                remat=c.model.remat,
+                convolutions=c.model.convolutions,
+            )
         self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
         self.program = train.Program(
             self.model,
@@ -191,6 +194,8 @@ class Setup:
     def inputs_digest(self) -> str:
         """SHA-256 of what the run reads: training images, labels, ids, the trigger, an initial network."""
         others = [np.asarray(leaf) for leaf in jax.tree.leaves((self.knobs.trigger, self._initial))]
+        if self.knobs.trigger.function is not None:  # known by what it does
+            others += self.views(self.train_set.images[:8])
         return digest([*self.train_set[:3], *others])
 
     @property
@@ -238,6 +243,15 @@ class Setup:
             value, devices = config_lib.get(c, key), self.mesh.size
             if value % devices:
                 raise UserError(f"{key} = {value} is not a multiple of the {devices} devices")
+        if min(self.input_shape[:2]) < 4:
+            raise UserError(f"network inputs of {self.input_shape} are too small: use 4x4 pixels at least")
+        dimension = int(np.prod(self.input_shape))
+        if c.spectrum.num_iters > dimension:
+            raise UserError(
+                f"spectrum.num_iters = {c.spectrum.num_iters} exceeds the input's dimension {dimension}"
+            )
+        if ":" in c.model.name:
+            return
         # Parameters, momentum and gradient, 4 bytes each, before any of them is asked for.
         needed = 12 * models.rough_parameter_count(c.model.depth, c.model.block, c.model.width)
         limit = provenance.device_memory()
@@ -245,13 +259,6 @@ class Setup:
             raise UserError(
                 f"model.depth = {c.model.depth} and model.width = {c.model.width} need more than "
                 f"{needed / 2**30:,.0f} GiB, a device has {limit / 2**30:,.0f}: lower one of them"
-            )
-        if min(self.input_shape[:2]) < 4:
-            raise UserError(f"network inputs of {self.input_shape} are too small: use 4x4 pixels at least")
-        dimension = int(np.prod(self.input_shape))
-        if c.spectrum.num_iters > dimension:
-            raise UserError(
-                f"spectrum.num_iters = {c.spectrum.num_iters} exceeds the input's dimension {dimension}"
             )
 
     def views(self, images: np.ndarray, *, normalised: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -272,6 +279,8 @@ def _trigger(
             key, height, width, k=c.warp.k, s=s, grid_rescale=c.warp.grid_rescale, dtype=real
         )
         return poison.Trigger(field=field)
+    if ":" in c.trigger:
+        return poison.own_trigger(config_lib.imported(c.trigger), (height, width, channels))
     if c.trigger == "blend":
         if c.picture:
             picture, opacity = poison.load_picture(c.picture, height, width, channels, margin=c.margin)

@@ -147,11 +147,11 @@ def regime(trained: Trained) -> tuple[Arrays, Findings]:
     for name, dataset in (("nc1", train_set), ("nc1_test", setup.test_set)):
         rows = np.random.default_rng(c.seed).permutation(len(dataset.labels))[:NC1_IMAGES]
         clean, _ = setup.views(dataset.images[rows])
-        pre_fc = features.extract(setup.model.apply, variables, clean, batch_size=c.train.batch_size)
         try:
+            pre_fc = features.extract(setup.model.apply, variables, clean, batch_size=c.train.batch_size)
             collapsed = features.collapse(pre_fc, dataset.labels[rows], *_last_layer(trained.state))
             found[name] = float(collapsed.nc1)
-        except UserError:  # too few images of a class to say
+        except UserError:  # the features are not known, or a class has too few images
             found[name] = None
     return {}, found
 
@@ -368,7 +368,13 @@ def _training_images(setup: Setup, count: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _last_layer(state: train.TrainState) -> tuple[np.ndarray, np.ndarray]:
-    """Weights `[F, K]` and bias `[K]` of the classifier."""
+    """Weights `[F, K]` and bias `[K]` of the classifier.
+
+    Raises:
+        UserError: the network has no layer `fc`.
+    """
+    if "fc" not in state.params:
+        raise UserError("the network's last layer is not called fc: its features are not known")
     layer = jax.device_get(state.params["fc"])
     return layer["kernel"], layer["bias"]
 

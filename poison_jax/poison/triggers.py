@@ -1,5 +1,6 @@
 """What the attack does to an image: patches that are stamped, pictures that are blended in, the warp."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,18 +14,42 @@ from poison_jax.poison.warp import warp
 
 
 class Trigger(NamedTuple):
-    """An attack on an image: a warp where there is a field, else a picture blended in."""
+    """An attack on an image: your function, or a warp where there is a field, else a picture blended in."""
 
     opacity: jax.Array | None = None  # [H, W] or [H, W, C] in [0, 1]; 1 *sets* the pixel, 0 leaves it
     picture: jax.Array | None = None  # what is blended in: broadcasts to [H, W, C], in [0, 1]
     field: jax.Array | None = None  # [H, W, 2], see `warp_field`
+    function: jax.tree_util.Partial | None = None  # images [..., H, W, C] -> images
 
 
 def apply(images: jax.Array, trigger: Trigger) -> jax.Array:
     """Every image `[..., H, W, C]` in [0, 1] with the trigger."""
+    if trigger.function is not None:
+        return trigger.function(images)
     if trigger.field is not None:
         return warp(images, trigger.field)
     return blend(images, trigger.opacity, trigger.picture)
+
+
+def own_trigger(function: Callable[[jax.Array], jax.Array], shape: tuple[int, int, int]) -> Trigger:
+    """A trigger that is a function of yours (`poison.trigger = "my_module:function"`).
+
+    Args:
+        function: images `[B, H, W, C]` in [0, 1] -> the same images with the trigger; traced by JAX.
+        shape: `[H, W, C]` of the images that it is for.
+
+    Raises:
+        UserError: it fails on such images, or returns others of another shape.
+    """
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    try:
+        out = jax.eval_shape(function, images)
+    except Exception as error:  # a user's function may raise anything
+        about = " ".join(str(error).split())[:200]
+        raise UserError(f"poison.trigger: the function fails on images {images.shape}: {about}") from None
+    if getattr(out, "shape", None) != images.shape:
+        raise UserError(f"poison.trigger: the function returns {out} for images {images.shape}")
+    return Trigger(function=jax.tree_util.Partial(function))
 
 
 def blend(images: jax.Array, opacity: jax.Array, picture: jax.Array | float) -> jax.Array:

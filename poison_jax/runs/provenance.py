@@ -1,4 +1,4 @@
-"""What made a result: versions and device."""
+"""What made a result: versions, device and the settings of the process."""
 
 import importlib.metadata
 import os
@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from poison_jax import environment
+
 _PACKAGES = (
     "poison-jax",
     "jax",
@@ -14,15 +16,14 @@ _PACKAGES = (
     "flax",
     "optax",
     "orbax-checkpoint",
-    "matfree",
     "numpy",
     "scipy",
 )
 
 
 def here() -> dict[str, Any]:
-    """`versions` and `device`, as every `result.json` has them."""
-    return {"versions": _versions(), "device": device()}
+    """`versions`, `device` and `environment`, as every `result.json` has them."""
+    return {"versions": _versions(), "device": device(), "environment": environment.record()}
 
 
 def device() -> str:

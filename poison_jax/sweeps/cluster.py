@@ -7,7 +7,7 @@ is: `$RAY_ADDRESS`, else a cluster started on this machine (`ray start --head`),
 import importlib.util
 import os
 
-from poison_jax import cache, kernels
+from poison_jax import cache, environment, kernels
 from poison_jax.errors import Interrupted, UserError
 from poison_jax.sweeps import worker
 from poison_jax.sweeps.board import Board
@@ -95,6 +95,7 @@ def _do(folder: str, workdir: str, name: str, attempts: int, cell: str) -> None:
     """A task: in a process of the cluster, from the folder that relative paths are meant from."""
     if os.path.isdir(folder):
         os.chdir(folder)
+    environment.pin()
     kernels.keep_memory()
     cache.keep_compilations()
     board = Board(workdir, name, attempts)
