@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from poison_jax import console
-from poison_jax.runs import files, lease
 from poison_jax.arrays import read_npz
 from poison_jax.errors import Damaged, UserError
+from poison_jax.runs import files, lease
 from poison_jax.runs.files import Json, plain
 
 _SEALED = (".json", ".jsonl", ".npz")  # pictures and tables are drawn again from these

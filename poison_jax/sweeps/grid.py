@@ -48,7 +48,7 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
     if config.experiment != "sweep":
         named = config_lib.axes(config) or ["penalty.kappa"]
         return [
-            _cell({key: config_lib.get(arm, key) for key in named}, arm, arm)
+            Cell({key: config_lib.get(arm, key) for key in named}, arm, *name(arm))
             for arm in config_lib.arms(config)
         ]
     if not config.sweep.grids:
@@ -62,7 +62,7 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
             for (key, values), i in zip(axes, place, strict=True):
                 overrides |= config_lib.assign(cell, key, values[i], "sweep.grids")
             config_lib.check(cell)
-            made = _cell(overrides, base, cell)
+            made = Cell(overrides, base, *name(cell))
             found.setdefault(made.key, (_priority(axes, place), made))
     return [cell for _, cell in sorted(found.values(), key=lambda item: item[0])]
 
@@ -99,9 +99,9 @@ def refinement(count: int) -> list[int]:
     return levels
 
 
-def _cell(overrides: dict[str, Any], base: ml_collections.ConfigDict, config) -> Cell:
-    run = store.run_name(config.name, config_lib.identity(config))
-    return Cell(overrides, base, run, views.view(config))
+def name(config: ml_collections.ConfigDict) -> tuple[str, str]:
+    """The name of a single run's directory, and of what is looked at in it."""
+    return store.run_name(config.name, config_lib.identity(config)), views.view(config)
 
 
 def _axis(axis: Any) -> tuple[str, tuple]:

@@ -1,7 +1,7 @@
 """Stored lines of finished cells: which cells of a sweep they stand for, and adding a store's cells to them.
 
-Two records are of one cell if they have one name, or if their configs ask for the same numbers: runs were named
-by another hash once.
+Two records are of one cell if they have one name, or if their configs ask for the same numbers: runs were
+named by a hash of another form before.
 """
 
 import argparse
@@ -138,7 +138,9 @@ def main(argv: list[str]) -> None:
             merged = merge(found, file, replace=arguments.replace)
             console.say(f"{file}: {len(found)} cells, {merged.added} added, {merged.replaced} replaced")
             for kept in merged.kept:
-                console.warn(f"{file}: the stored line of {kept} is kept: --replace takes that of {arguments.runs}")
+                console.warn(
+                    f"{file}: the stored line of {kept} is kept: --replace takes that of {arguments.runs}"
+                )
 
 
 if __name__ == "__main__":
