@@ -50,12 +50,12 @@ def _is_run(folder: Path) -> bool:
 def _sweeps(path: Path) -> Iterator[tuple[Path, str]]:
     if _is_run(path):
         return
-    for file in [*path.glob("[!.]*.jsonl"), *path.glob(f"{records.SWEEPS}/*.json")]:
+    for file in [*path.glob("[!.]*.jsonl"), *path.glob(f"{records.SWEEPS}/[!.]*.json")]:
         try:
             records.lines(file) if file.suffix == ".jsonl" else records.read_sweep(path, file.stem)
         except Damaged as error:
             yield file, error.reason
-    for file in path.glob(f"{records.SWEEPS}/*/stored/*.json"):
+    for file in path.glob(f"{records.SWEEPS}/*/stored/[!.]*.json"):
         try:
             records.of_line(files.read_text(file), str(file))
         except Damaged as error:

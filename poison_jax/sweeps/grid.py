@@ -67,6 +67,18 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
     return [cell for _, cell in sorted(found.values(), key=lambda item: item[0])]
 
 
+def described(config: ml_collections.ConfigDict, cells: list[Cell]) -> records.Sweep:
+    """What a store keeps of a sweep.
+
+    Args:
+        config: of experiment=sweep.
+        cells: its own.
+    """
+    base = config_lib.single(config, config.sweep.of).to_dict()
+    places = [{"run": cell.run, "view": cell.view, "overrides": cell.overrides} for cell in cells]
+    return records.Sweep(config.sweep.name, base, places)
+
+
 def kinds(cells: list[Cell]) -> list[list[Cell]]:
     """Cells that read the same data and cost the same, in groups.
 

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import ml_collections
 
-from poison_jax import config as config_lib
 from poison_jax import console
 from poison_jax.errors import Interrupted, RunsFailed, UserError
 from poison_jax.runs import records
@@ -74,9 +73,7 @@ def run(
     inputs.check([cell for cell in cells if cell.key not in from_elsewhere])
 
     # The sweep in the store: what its cells are, and which of them are done.
-    base = config_lib.single(config, config.sweep.of).to_dict()
-    described = [{"run": cell.run, "view": cell.view, "overrides": cell.overrides} for cell in cells]
-    records.write_sweep(Path(workdir), records.Sweep(name, base, described))
+    records.write_sweep(Path(workdir), grid.described(config, cells))
     board = Board(Path(workdir), name, config.sweep.attempts)
     board.folder.mkdir(exist_ok=True)
     board.recover()

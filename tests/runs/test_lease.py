@@ -14,6 +14,9 @@ from poison_jax.runs import lease
 ELSEWHERE = """
 import sys, time
 from pathlib import Path
+
+from poison_jax.runs import lease
+
 if sys.argv[2] == "other machine":
     lease._machine = lambda: "elsewhere"
 with lease.hold(Path(sys.argv[1])):
