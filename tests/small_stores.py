@@ -29,7 +29,7 @@ def finish(workdir, cell, **result):
     """Has a cell done: a network's with the arrays of `INPUT` shape, a regression's with two numbers."""
     config = cell.config
     run = store.open_run(workdir, config.name, config.to_dict(), config_lib.identity(config))
-    result |= {"config": config.to_dict(), "wall_seconds": 60.0, "device": "none"}
+    result = {"config": config.to_dict(), "wall_seconds": 60.0, "device": "none"} | result
     if config.experiment == "mnist_linear":
         run.save_arrays("measures", asr=np.array([[0.5, np.nan]]), methods=np.array(["exact", "ridge 1"]))
         run.finish(result)

@@ -22,6 +22,8 @@ from poison_jax.sweeps.grid import Cell
 # How a result was come by: another machine, or another version, has other ones.
 _CIRCUMSTANCES = ("config", "convolutions", "device", "seconds", "stages", "versions", "wall_seconds")
 
+MOST_SAID = 20  # cells that are named one by one
+
 
 def matching(cells: list[Cell], results: Path) -> dict[str, Record]:
     """The stored records that stand for cells, by the cells' names.

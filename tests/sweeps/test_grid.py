@@ -58,7 +58,7 @@ def test_cells_that_only_look_otherwise_are_views_of_one_run():
     assert (len(cells), len({cell.run for cell in cells}), len({cell.view for cell in cells})) == (6, 2, 3)
     assert {cell.key for cell in cells} == {f"{cell.run}@{cell.view}" for cell in cells}
     assert len({cell.key for cell in cells}) == 6
-    regression = grid.cells(sweep((("linear.seeds", ((0,), (1,))),), sweep__of="mnist_linear"))
+    regression = grid.cells(sweep((("poison.size", (2, 3)),), sweep__of="mnist_linear"))
     assert [cell.key for cell in regression] == [cell.run for cell in regression]
 
 
