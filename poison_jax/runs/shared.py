@@ -1,16 +1,13 @@
-"""Checkpoints that several processes share: process 0 alone reads and writes, and all get the same answers."""
+"""Checkpoints that several processes share: process 0 reads and writes them, and all get the same answers."""
 
-import contextlib
-import functools
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 
-from poison_jax.runs import checkpoint, store
 from poison_jax.mesh import put
+from poison_jax.runs import checkpoint
 from poison_jax.runs.distributed import broadcast, first, several
 
 T = TypeVar("T")
