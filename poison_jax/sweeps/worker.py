@@ -14,8 +14,10 @@ import ml_collections
 
 from poison_jax import config as config_lib
 from poison_jax import console, experiments
-from poison_jax.errors import Busy, Interrupted, UserError
+from poison_jax.errors import Busy, Interrupted, RunsFailed, UserError
+from poison_jax.runs import records
 from poison_jax.runs.signals import stop_with
+from poison_jax.sweeps import grid
 from poison_jax.sweeps.board import Board
 
 
@@ -41,13 +43,16 @@ def attempt(board: Board, cell: str) -> bool:
     """
     try:
         if board.state(cell) != "done":
-            experiments.run(_config(board, cell), str(board.workdir))
+            config = _config(board, cell)
+            if (now := records.key(*grid.name(config))) != cell:  # it would not be done by this
+                raise UserError(f"its run is {now} in this version: choose another sweep.name")
+            experiments.run(config, str(board.workdir))
     except Busy:
         return False
     except (Interrupted, OSError):
         raise
     except Exception as error:
-        if not isinstance(error, UserError):
+        if not isinstance(error, UserError | RunsFailed):
             traceback.print_exc()
         reason = " ".join(str(error).split()) or type(error).__name__
         console.warn(f"{cell} failed: {reason}")
