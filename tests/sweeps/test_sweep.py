@@ -208,7 +208,7 @@ def test_a_worker_that_cannot_work_ends_the_sweep(tmp_path, monkeypatch):
 
 def test_a_worker_whose_log_is_on_the_full_disk(tmp_path, monkeypatch):
     """It cannot say why it ended; its exit status is that of a full disk all the same."""
-    command = [sys.executable, "-m", "poison_jax.worker", str(tmp_path), "nosuch"]
+    command = [sys.executable, "-m", "poison_jax.sweeps.worker", str(tmp_path), "nosuch"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=full, check=False, timeout=300)
     assert done.returncode == 2
