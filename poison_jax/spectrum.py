@@ -73,16 +73,10 @@ def input_hessian(
         UserError: shapes that do not fit, labels that are no classes, a leaf of `variables` that is no array,
             `k` or `num_iters` out of range, images or a Hessian that are not finite.
     """
-<<<<<<< HEAD
-    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory}
+    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory, "starts": starts}
     images, labels, batch_size = checked(apply_fn, variables, images, labels, batch_size, mesh)
     parts = _weighted(images, labels, batch_size, mesh)
     return _eigenpairs(apply_fn, variables, parts, k=k, num_iters=num_iters, key=key, **options)
-=======
-    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory, "starts": starts}
-    batches = in_batches(images, labels, batch_size, mesh)
-    return _eigenpairs(apply_fn, variables, batches, k=k, num_iters=num_iters, key=key, **options)
->>>>>>> d25c5bf
 
 
 def per_class(
@@ -194,14 +188,9 @@ def _eigenpairs(
         arguments = ()
     else:
         matvec = _scanned(apply_fn)
-<<<<<<< HEAD
         arguments = (variables, tuple(jnp.stack(part) for part in parts))
-    return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, args=arguments, python_loop=python_loop)
-=======
-        arguments = (variables, tuple(jnp.stack(part) for part in batches))
     options = {"starts": starts, "args": arguments, "python_loop": python_loop}
     return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, **options)
->>>>>>> d25c5bf
 
 
 def _batch_products(apply_fn, variables, parts, memory):

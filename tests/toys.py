@@ -6,6 +6,7 @@ import numpy as np
 
 from poison_jax import config as config_lib
 from poison_jax import models, poison, train
+from poison_jax.mesh import make_mesh, replicate
 
 
 def network(*, dtype="float32", num_classes=3, shape=(6, 6, 1), width=2, seed=0):
@@ -45,7 +46,7 @@ def training(
     images = rng.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
     labels = rng.integers(0, 4, count).astype(np.int32)
     ids = np.arange(count, dtype=np.int32)
-    mesh = train.make_mesh(jax.devices()[:devices])
+    mesh = make_mesh(jax.devices()[:devices])
     model = models.preresnet(8, 4, width=width, dtype=dtype)
     program = train.Program(model, mesh, penalised=kappa > 0, **program)
     real = np.float64 if dtype == "float64" else np.float32
@@ -65,17 +66,18 @@ def training(
     )
     data = train.TrainData(images, labels, ids, poisoned, crossed)
     state = train.init_state(jax.random.key(7), (8, 8, 1), program)
-    data, knobs = train.replicate((data, knobs), mesh)
+    data, knobs = replicate((data, knobs), mesh)
     return state, data, knobs, program
 
 
 def steps(state, data, knobs, program, count, batch_size=16):
-    """The state after `count` steps on the first batches in order."""
+    """The state after `count` steps on the first batches in order, and `Metrics` of arrays, a number a step."""
     order = jnp.arange(len(data.labels)).reshape(-1, batch_size)
-    order = train.replicate(order, program.mesh)
+    order, measured = replicate(order, program.mesh), []
     for _ in range(count):
-        state = train.train_step(state, data, order, knobs, program=program)
-    return state
+        state, metrics = train.train_step(state, data, order, knobs, program=program)
+        measured.append(jax.device_get(metrics))
+    return state, jax.tree.map(lambda *values: np.stack(values), *measured)
 
 
 def tiny(**changes):

@@ -9,7 +9,7 @@ import plots
 from poison_jax import config as config_lib
 from poison_jax import linear, poison
 from poison_jax.errors import UserError
-from poison_jax.experiments import dispatch as experiment
+
 from poison_jax.experiments import regression as linear_experiment
 from poison_jax.experiments.regression_setup import Problem
 from poison_jax.linear import sgd as linear_sgd
