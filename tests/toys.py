@@ -6,7 +6,9 @@ import numpy as np
 
 from poison_jax import config as config_lib
 from poison_jax import models, poison, train
+from poison_jax.experiments.setup import Setup
 from poison_jax.mesh import make_mesh, replicate
+from poison_jax.runs import checkpoint
 
 
 def network(*, dtype="float32", num_classes=3, shape=(6, 6, 1), width=2, seed=0):
@@ -71,7 +73,7 @@ def training(
 
 
 def steps(state, data, knobs, program, count, batch_size=16):
-    """The state after `count` steps on the first batches in order, and `Metrics` of arrays, a number a step."""
+    """The state after steps on the first batches in order, and `Metrics` of arrays, a number a step."""
     order = jnp.arange(len(data.labels)).reshape(-1, batch_size)
     order, measured = replicate(order, program.mesh), []
     for _ in range(count):
@@ -102,3 +104,10 @@ def tiny(**changes):
     config.update_from_flattened_dict(settings)
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     return config
+
+
+def restored(run):
+    """The `Setup` of a run and its last state."""
+    made = Setup(config_lib.from_json(run.config(), run.path))
+    state, _ = checkpoint.newest(run.checkpoints, made.first_state())
+    return made, state

@@ -119,8 +119,8 @@ class Run:
     def finished(self, view: str = "") -> Json | None:
         """The result of a view, if that is done and all as it was written; else None: the run must go on.
 
-        What is damaged is set aside in `damaged/`, and the result as well: so the run stands where its last
-        checkpoint does, and makes again what is missing.
+        What is damaged is set aside in `damaged/`, and the results of all views as well: so the run stands
+        where its last checkpoint does, and makes again what is missing.
 
         Raises:
             Busy: something is damaged, and another process is working on the run.
@@ -131,7 +131,8 @@ class Run:
             with self.claim():
                 for name, reason in self.damage().items():
                     self.set_aside(name, reason)
-                for name in ("result.json", files.SEAL):
+                views = (file.name for file in self.path.glob("view-*.json"))
+                for name in ("result.json", files.SEAL, *views):
                     if (self.path / name).exists():
                         self.set_aside(name)
         result = self.result(view)
