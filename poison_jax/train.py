@@ -235,7 +235,7 @@ def train_step(
         terms.loss,
         terms.penalty,
         train_accuracy=jnp.mean(logits.argmax(-1) == labels, dtype=objective.dtype),
-        gradient_norm=optax.tree.norm(gradient),
+        gradient_norm=jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))),
         poisoned=poisoned.sum(dtype=jnp.int32),
     )
     new = TrainState(params, batch_stats, opt_state, state.step + 1)

@@ -26,7 +26,7 @@ class Trigger(NamedTuple):
 def apply(images: jax.Array, trigger: Trigger) -> jax.Array:
     """Every image `[..., H, W, C]` in [0, 1] with the trigger."""
     if trigger.function is not None:
-        return trigger.function(images)
+        return trigger.function(images).astype(images.dtype)
     if trigger.field is not None:
         return warp(images, trigger.field)
     return blend(images, trigger.opacity, trigger.picture)
@@ -40,7 +40,7 @@ def own_trigger(function: Callable[[jax.Array], jax.Array], shape: tuple[int, in
         shape: `[H, W, C]` of the images that it is for.
 
     Raises:
-        UserError: it fails on such images, or returns others of another shape.
+        UserError: it fails on such images, or returns others of another shape or type.
     """
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     try:
@@ -48,8 +48,9 @@ def own_trigger(function: Callable[[jax.Array], jax.Array], shape: tuple[int, in
     except Exception as error:  # a user's function may raise anything
         about = " ".join(str(error).split())[:200]
         raise UserError(f"poison.trigger: the function fails on images {images.shape}: {about}") from None
-    if getattr(out, "shape", None) != images.shape:
-        raise UserError(f"poison.trigger: the function returns {out} for images {images.shape}")
+    if getattr(out, "shape", None) != images.shape or not jnp.issubdtype(out.dtype, jnp.floating):
+        what = f"{out.dtype} {out.shape}" if hasattr(out, "shape") else type(out).__name__
+        raise UserError(f"poison.trigger: the function returns {what} for images float32 {images.shape}")
     return Trigger(function=jax.tree_util.Partial(function))
 
 
