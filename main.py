@@ -19,11 +19,11 @@ from poison_jax import cli
 
 def main(config, workdir, **options):
     import plots
-    from poison_jax import launch
+    from poison_jax import console, launch
 
     for run in launch.run(config, workdir, draw_sweep=plots.draw_sweep, **options):
         for figure in plots.draw(run):
-            print("figure:", figure)
+            console.say(f"figure: {figure}")
 
 
 if __name__ == "__main__":

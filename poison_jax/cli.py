@@ -18,9 +18,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from poison_jax import allocator, cache, distributed
+from poison_jax import allocator, cache, console, distributed
 from poison_jax import config as config_lib
-from poison_jax.errors import CellsFailed, Interrupted, UserError, fail, printable
+from poison_jax.console import printable
+from poison_jax.errors import CellsFailed, Interrupted, UserError, fail
 
 
 def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -> None:
@@ -32,6 +33,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
         configs: folder of the config files.
         default: the one that is used if none is named.
     """
+    console.prepare()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
     try:
@@ -107,6 +109,7 @@ def ready(**processes: Any) -> Iterator[None]:
     Args:
         processes: as `distributed.session` takes them.
     """
+    console.prepare()
     logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
     allocator.keep_memory()
     cache.keep_compilations()
@@ -116,12 +119,12 @@ def ready(**processes: Any) -> Iterator[None]:
             with distributed.in_unison():
                 yield
         except Interrupted as error:
-            print(error, file=sys.stderr)
+            console.tell(error)
             sys.exit(143)
         except KeyboardInterrupt:
             _stopped()
         except CellsFailed as error:
-            print(f"error: {printable(error)}", file=sys.stderr)
+            console.tell(f"error: {error}")
             sys.exit(1)
         except UserError as error:
             fail(error)
@@ -148,7 +151,7 @@ def _experiments(configs: Path) -> Iterator[str]:
 
 
 def _stopped() -> NoReturn:
-    print("stopped; the same command goes on with what is not done", file=sys.stderr)
+    console.tell("stopped; the same command goes on with what is not done")
     sys.exit(130)
 
 

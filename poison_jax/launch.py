@@ -6,7 +6,7 @@ from pathlib import Path
 import ml_collections
 
 from poison_jax import config as config_lib
-from poison_jax import experiment, store
+from poison_jax import console, experiment, store
 from poison_jax.errors import UserError
 
 
@@ -53,7 +53,7 @@ def run(
     from poison_jax import sweep
 
     if slurm:
-        print(sweep.slurm_script(config, workdir, slurm))
+        console.say(sweep.slurm_script(config, workdir, slurm))
     else:
         sweep.run(config, workdir, tensorboard=tensorboard, retry=retry, draw=draw_sweep)
     return []

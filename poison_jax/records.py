@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poison_jax import files
+from poison_jax import console, files
 from poison_jax.errors import UserError, one_line
 from poison_jax.files import Json
 from poison_jax.store import Run
@@ -139,14 +139,25 @@ def write_lines(records: list[Record], file: Path) -> None:
     files.write(file, "".join(files.dumps(line) + "\n" for line in lines).encode())
 
 
+def of_run(run: Run, overrides: Json) -> Record | None:
+    """A run of a store as a record; None where it is not finished.
+
+    Args:
+        run: a cell's.
+        overrides: its place in the grid, dotted key -> value.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    result = run.result()
+    if result is None:
+        return None
+    return Record(run.path.name, overrides, result, functools.partial(_arrays, run, result))
+
+
 def _of_runs(path: Path, sweep: Sweep) -> list[Record]:
-    records = []
-    for cell in sweep.cells:
-        run = Run(path / cell["run"])
-        if (result := run.result()) is not None:
-            load = functools.partial(_arrays, run, result)
-            records.append(Record(cell["run"], cell["overrides"], result, load))
-    return records
+    found = (of_run(Run(path / cell["run"]), cell["overrides"]) for cell in sweep.cells)
+    return [record for record in found if record is not None]
 
 
 def _of_line(line: bytes, where: str) -> Record:
@@ -241,7 +252,7 @@ def main(argv: list[str]) -> None:
         for name in found:
             records = load(arguments.runs, name)
             write_lines(records, arguments.out / f"{name}.jsonl")
-            print(f"{arguments.out / name}.jsonl: {len(records)} cells")
+            console.say(f"{arguments.out / name}.jsonl: {len(records)} cells")
 
 
 if __name__ == "__main__":
