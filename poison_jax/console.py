@@ -1,8 +1,8 @@
 """The terminal: lines, warnings, tables and progress bars; everything that is printed goes through here.
 
-What is printed is literal text: no markup, no emoji codes, no control character of a name is obeyed, and what the
-terminal cannot show is escaped. Nothing that happens to the terminal stops a program: whoever reads the
-output may have closed it, and the results are files.
+What is printed is literal text: markup, emoji codes and control characters in a name are shown and not
+obeyed, and what the terminal cannot show is escaped. A program goes on when nobody reads its output any
+more: its results are files.
 """
 
 import atexit
@@ -201,7 +201,7 @@ def prepare() -> None:
             if nothing != number:
                 os.dup2(nothing, number)
                 os.close(nothing)
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     atexit.unregister(_end)

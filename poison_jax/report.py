@@ -1,4 +1,4 @@
-"""`python -m poison_jax.report --runs DIR [--out report.html]`: a store on one HTML page, by `plots.report`."""
+"""`python -m poison_jax.report --runs DIR [--out report.html]`: a store on one HTML page (`plots.report`)."""
 
 import sys
 

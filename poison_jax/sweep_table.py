@@ -137,7 +137,9 @@ def _text(name: str, result: Json) -> str:
 def _in_words(result: Json) -> str:
     columns = wording.measures([result]).keys() & _COLUMNS
     said = [f"{wording.MEASURES[name].heading} {_text(name, result)}" for name in _COLUMNS if name in columns]
-    return ", ".join([*said, console.duration(result["wall_seconds"]), *filter(None, [wording.concern(result)])])
+    return ", ".join(
+        [*said, console.duration(result["wall_seconds"]), *filter(None, [wording.concern(result)])]
+    )
 
 
 def _epochs(run: Run) -> int:

@@ -1,7 +1,7 @@
 """A trained network's result in words: what each measure is called, and how its value is written.
 
-One list for the table at the end of a run, a sweep's table, the report and the figures' titles. A result is the
-content of `result.json`; what an older one lacks is a dash.
+One list for the table at the end of a run, a sweep's table, the report and the figures' titles. A result is
+the content of `result.json`; what an older one lacks is a dash.
 """
 
 from collections.abc import Callable, Iterable
@@ -36,14 +36,17 @@ def measures(results: Iterable[Json]) -> dict[str, Measure]:
     """The measures that at least one of some results has, in the order in which they are shown."""
     results = list(results)
     return {
-        name: measure for name, measure in MEASURES.items() if any(_has(measure, result) for result in results)
+        name: measure
+        for name, measure in MEASURES.items()
+        if any(_has(measure, result) for result in results)
     }
 
 
 def rows(results: list[Json]) -> list[tuple[str, ...]]:
     """A row for each measure: what it is called, and its value in each result of a trained network."""
     found = [
-        (measure.label, *(measure.text(result) for result in results)) for measure in measures(results).values()
+        (measure.label, *(measure.text(result) for result in results))
+        for measure in measures(results).values()
     ]
     concerns = [concern(result) for result in results]
     if any(concerns):
@@ -139,9 +142,7 @@ MEASURES = {
     "most_negative": _number(
         "most negative eigenvalue", "", lambda r: r.get("most_negative_eigenvalue"), ".4g"
     ),
-    "overlap": _number(
-        "overlap² of v₁ with the trigger", "overlap² of v₁", _first("overlap_squared"), ".3f"
-    ),
+    "overlap": _number("overlap² of v₁ with the trigger", "overlap² of v₁", _first("overlap_squared"), ".3f"),
     "largest_overlap": _number(
         "largest overlap (signed)",
         "largest overlap",

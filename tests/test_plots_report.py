@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_page import png
+from test_plots_report_page import png
 
 import plots
+from plots import report
+from plots.report import outcomes, page
 from poison_jax import config as config_lib
-from poison_jax import files, outcomes, page, records, report, store
+from poison_jax import files, records, store
 from poison_jax.board import Board
 from poison_jax.store import Run
 
@@ -117,6 +119,12 @@ def draw_sweep(monkeypatch):
     monkeypatch.setattr(plots, "draw_sweep", drawn, raising=False)
 
 
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Of single runs, for tests of what stands beside them."""
+    monkeypatch.setattr(plots, "draw", lambda run: [])
+
+
 def written(runs, tmp_path):
     out = tmp_path / "report.html"
     report.main(["--runs", str(runs), "--out", str(out)])
@@ -127,7 +135,8 @@ def rows(text, section):
     """The rows of the sortable table of a section, as texts."""
     body = text.partition(f'<section id="{section}">')[2].partition('<table class="sortable">')[2]
     found = body.partition("</table>")[0].split("<tr>")[1:]
-    return [re.sub(r"\s*<[^>]+>\s*", "|", row).replace("||", "|").strip("|").split("|") for row in found]
+    texts = (re.sub(r"\s*<[^>]+>\s*", "|", row) for row in found)
+    return [re.sub(r"\|+", "|", text).strip("|").split("|") for text in texts]
 
 
 def everything(folder):
@@ -152,13 +161,24 @@ def test_sweep_and_single_run(tmp_path, draw_sweep, capsys):
     assert "grid: 2 of 4 cells." in text  # the figure's caption
     assert "<p><strong>Table.</strong> 2 cells</p>" in text
     header, first, second, third, fourth = rows(text, "sweep-1")
-    names = ["kappa", "clean accuracy", "ASR", "no trigger", "λ₁", "residual", "overlap² of v₁"]
+    names = ["kappa", "ASR − no trigger", "ASR", "no trigger", "clean accuracy"]
+    names += ["λ₁", "residual", "overlap² of v₁"]
     assert header == [*names, "largest overlap", "in", "wall time", "status", "run"]
-    values = ["62.5%", "50.0%", "6.2%", "7.5", "1.5e-07", "0.250", "-0.500", "v1", "1 min 15 s"]
-    assert first == ["0", *values, "done", "cell-0"]
+    values = [
+        "+43.8%",
+        "50.0%",
+        "6.2%",
+        "62.5%",
+        "7.5",
+        "1.5e-07",
+        "0.250",
+        "-0.500",
+        "v1 of 2",
+    ]
+    assert first == ["0", *values, "1 min 15 s", "done", "cell-0"]
     assert second[-2:] == ["failed training: clean accuracy is near chance", "cell-10"]
     assert third[-2:] == ["failed: the disk was on fire", "cell-100"]
-    assert fourth == ["1000", *["–"] * 9, "waiting", "cell-1000"]
+    assert fourth == ["1000", *["–"] * 10, "waiting", "cell-1000"]
     assert single.path.name in text.partition('<nav aria-label="Contents">')[2].partition("</nav>")[0]
     assert [row[-1] for row in rows(text, "runs")[1:]] == [single.path.name], "cells are no single runs"
     assert "<td>trigger in the top eigenvectors</td><td>found</td>" in text
@@ -171,6 +191,93 @@ def test_sweep_and_single_run(tmp_path, draw_sweep, capsys):
     assert 'class="why"' not in text
     assert "<td>jax</td><td>0.10.2</td>" in text
     assert "<td>kappa&#x27;s convention</td><td>listing</td>" in text
+
+
+def test_single_runs_show_what_differs_between_them(tmp_path, no_pictures):
+    runs = tmp_path / "runs"
+    finished(runs, penalty__kappa=10.0)
+    finished(runs, penalty__kappa=300.0, poison__warp__strength=2.0, data__dir="/elsewhere")
+    finished(runs, poison__trigger="square", spectrum__batch_size=3, train__batch_size=64)
+    header, *found = rows(written(runs, tmp_path), "runs")
+    settings = header[: header.index("ASR − no trigger")]
+    assert settings == ["kappa", "theta", "trigger", "strength", "spectrum.batch_size", "train.batch_size"]
+    assert sorted(row[: len(settings)] for row in found) == [
+        ["0", "0.01", "square", "0.5", "3", "64"],
+        ["10", "0.01", "l", "0.5", "128", "128"],
+        ["300", "0.01", "l", "2", "128", "128"],
+    ]
+
+
+def test_a_single_run_alone_shows_kappa_and_theta(tmp_path, no_pictures):
+    finished(tmp_path / "runs", penalty__kappa=10.0)
+    header, row = rows(written(tmp_path / "runs", tmp_path), "runs")
+    assert header[:3] == ["kappa", "theta", "ASR − no trigger"]
+    assert row[:3] == ["10", "0.01", "+81.2%"]
+
+
+def test_single_runs_of_several_experiments_are_a_table_each(tmp_path, no_pictures):
+    finished(tmp_path / "runs")
+    run = store.open_run(tmp_path / "runs", "theory", configured(experiment="krr_theory"))
+    run.finish({"statements": 3, "exact": 1, "approximate": 0, "fails": 2, "config": run.config()})
+    text = written(tmp_path / "runs", tmp_path)
+    section = text.partition('<section id="runs">')[2].partition('<section id="run-1">')[0]
+    assert re.findall("<h4>(.*)</h4>", section) == ["train", "krr_theory"]
+    assert section.count('<table class="sortable">') == 2
+    assert "3 statements checked: 1 exact, 0 approximate, 2 fails" in text
+
+
+def test_a_collapse_is_named_and_is_no_success(tmp_path, no_pictures, draw_sweep):
+    runs = tmp_path / "runs"
+    board = swept(runs, kappas=(0.0, 10.0, 100.0))
+    finished(runs, changes={"asr": 0.84, "no_trigger_target_rate": 0.74})
+    (runs / "cell-0").rename(runs / "kept")
+    run = finished(runs, "cell", penalty__kappa=0.0, changes={"asr": 0.9, "no_trigger_target_rate": 0.75})
+    run.path.rename(board.run("cell-0").path)
+    text = written(runs, tmp_path)
+    said = "collapsed: 74.0% of the images get the target without the trigger too"
+    assert f'<p class="why">{said}</p>' in text
+    assert f"{said}; ASR 10.0 percentage points above the rate without the trigger (84.0% with it" in text
+    assert rows(text, "sweep-1")[1][-2].startswith("collapsed: 75.0%")
+    assert "they say nothing about the attack: 1 collapsed, 1 failed training." in text
+    assert "<p>2 of 3 cells finished. Left out" in text, "no range of such cells' rates"
+
+
+def test_alternative_texts_state_the_outcome(tmp_path, draw_sweep):
+    runs = tmp_path / "runs"
+    swept(runs)
+    finished(runs)
+    sweep, *single = re.findall('<img [^>]*alt="([^"]*)"', written(runs, tmp_path))
+    assert sweep == (
+        "Sweep grid, grid. 2 of 4 cells finished. ASR above the rate without trigger +43.8%; "
+        "clean accuracy 62.5%; overlap² of v₁ with the trigger 0.250. "
+        "Trigger found in the top eigenvectors of 1 of 1. "
+        "Left out, since they say nothing about the attack: 1 failed training."
+    )
+    assert len(single) == 2
+    for alt in single:
+        assert "ASR 81.2 percentage points above the rate without the trigger" in alt
+        assert (
+            "trigger found in the top 2 eigenvectors of the input Hessian (largest overlap -0.500, v1)" in alt
+        )
+
+
+def test_table_3_shows_its_symbols(tmp_path):
+    run = finished(tmp_path / "runs")
+    (run.path / "figure.png").write_bytes(png())
+    symbols = r"$\lVert\mu_c^*\rVert$"
+    table = f"$\\mu_c^*$ and $\\sigma_c^*$.\n\n| $c$ | {symbols} |\n| :-- | --: |\n| cat | 1 |\n"
+    (run.path / "table3.md").write_text(table)
+    text = written(tmp_path / "runs", tmp_path)
+    assert "<p>μ<sub>c</sub><sup>*</sup> and σ<sub>c</sub><sup>*</sup>.</p>" in text
+    assert '<th class="number">‖μ<sub>c</sub><sup>*</sup>‖</th>' in text
+
+
+@pytest.mark.parametrize("name", ["a[test].npz", "x[/y].npz", "a:dog:[red]", "*b* $c$ _d_"])
+def test_names_are_literal_text(tmp_path, no_pictures, name, capsys):
+    finished(tmp_path / "runs[x]", data__name=name)
+    text = written(tmp_path / "runs[x]", tmp_path)
+    assert f"{name}, preresnet depth 8" in text
+    assert "<title>poison_jax: runs[x]</title>" in text
 
 
 def test_real_figures_of_a_sweep(tmp_path):
@@ -207,8 +314,7 @@ def test_folder_of_json_lines(tmp_path, draw_sweep):
     assert "grid: 2 of 2 cells." in text
 
 
-def test_other_experiments_results_as_they_come(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "draw", lambda run: [])
+def test_other_experiments_results_as_they_come(tmp_path, no_pictures):
     config = configured(experiment="mnist_linear")
     run = store.open_run(tmp_path / "runs", "linear", config)
     methods = {"exact": {"asr": [0.956, 0.001]}, "ridge 400": {"asr": [0.5, 0.25]}}
@@ -254,8 +360,11 @@ def test_what_is_damaged_is_listed_and_stops_nothing(tmp_path, draw_sweep):
     assert "epoch 2 of 8; nobody works on it" in text
     assert re.search('class="why">cannot be drawn: [^<]*spectrum.npz is not as it was written', text)
     assert 'class="why">figure.png is no PNG file' in text
-    (typed,) = (row for row in rows(text, "runs") if row[-1].startswith("typed"))
-    assert typed[1] == typed[3] == "damaged"
+    header, *others = rows(text, "runs")
+    (typed,) = (row for row in others if row[-1].startswith("typed"))
+    typed = dict(zip(header, typed, strict=True))
+    assert typed["ASR"] == typed["ASR − no trigger"] == typed["λ₁"] == "damaged"
+    assert typed["clean accuracy"] == "62.5%"
     assert 'class="why">the result cannot be shown as a table' in text
     assert board.why("cell-100") in text
 

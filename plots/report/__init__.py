@@ -55,7 +55,8 @@ def main(argv: list[str]) -> None:
     """Parses the command line, writes the report, says where and how large it is."""
     console.prepare()
     parser = argparse.ArgumentParser(
-        prog="python -m poison_jax.report", description="Write everything that a store holds on one HTML page."
+        prog="python -m poison_jax.report",
+        description="Write what a store holds on one HTML page.",
     )
     parser.add_argument(
         "--runs", type=Path, required=True, help="store (--workdir), or folder of <sweep>.jsonl"

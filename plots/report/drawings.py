@@ -73,20 +73,27 @@ def _draw_sweep(path: Path, group: Group, work: Path) -> list[Path]:
     if not group.count("done"):
         return []
     if group.count("damaged"):  # drawn from lines of the others
-        found = [_record(path, outcome) for outcome in group.outcomes if outcome.state == "done"]
+        records.write_lines(_finished(path, group), work / f"{group.name}.jsonl")
         path = work
-        records.write_lines(found, work / f"{group.name}.jsonl")
     return plots.draw_sweep(path, group.name, work)
 
 
-def _record(path: Path, outcome: outcomes.Outcome) -> Record:
-    """A finished cell of a store; without arrays where they cannot be read."""
-    record = records.of_run(Run(path / outcome.run), outcome.overrides)
+def _finished(path: Path, group: Group) -> list[Record]:
+    """The finished cells of a sweep, without arrays where those cannot be read."""
+    done = [outcome for outcome in group.outcomes if outcome.state == "done"]
+    if (path / records.SWEEPS / f"{group.name}.json").exists():
+        found = [records.of_run(Run(path / outcome.run), outcome.overrides) for outcome in done]
+    else:
+        names = {outcome.run for outcome in done}
+        found = [record for record in records.load(path, group.name) if record.run in names]
+    return [record._replace(load=partial(_arrays, record)) for record in found]
+
+
+def _arrays(record: Record) -> records.Arrays:
     try:
-        arrays = record.arrays
+        return record.arrays
     except outcomes.DAMAGE:
-        arrays = {}
-    return record._replace(load=lambda: arrays)
+        return {}
 
 
 def _pictures(run: Run, work: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from poison_jax import config as config_lib
-from poison_jax import records
+from poison_jax import records, wording
 from poison_jax.board import Board
 from poison_jax.errors import UserError
 from poison_jax.files import Json
@@ -82,7 +82,7 @@ def _group(path: Path, name: str) -> Group:
         else:
             outcomes = [_of_record(record) for record in records.load(path, name)]
         return Group(name, sorted(outcomes, key=lambda outcome: _order(outcome.overrides)), "")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return Group(name, [], says(error))
 
 
@@ -104,7 +104,7 @@ def _of_cell(board: Board, name: str, overrides: Json) -> Outcome:
         if state == "failed":
             return outcome._replace(state=state, reason=board.why(name), config=config)
         return outcome._replace(state=state, config=config)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return outcome._replace(state="damaged", reason=says(error), config=config)
 
 
@@ -119,13 +119,16 @@ def _of_run(run: Run, overrides: Json) -> Outcome:
         config = run.config() if run.path.exists() else {}
         state = "running" if run.claimed else "unfinished"
         return Outcome(name, overrides, state, _how_far(run, config), config, None)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return Outcome(name, overrides, "damaged", says(error), {}, None)
 
 
 def _finished(name: str, overrides: Json, result: Json) -> Outcome:
-    status = str(result.get("status", "ok"))
-    return Outcome(name, overrides, "done", "" if status == "ok" else status, result["config"], result)
+    try:
+        concern = wording.concern(result)
+    except DAMAGE:  # a rate that is none: said where it is shown
+        concern = ""
+    return Outcome(name, overrides, "done", concern, result["config"], result)
 
 
 def _problem(result: Any) -> str:
@@ -165,4 +168,4 @@ def _order(overrides: Json) -> list[tuple]:
 
 
 # What files that are damaged, or were not written by this project, make the code that reads them raise.
-_DAMAGE = (OSError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+DAMAGE = (OSError, AttributeError, LookupError, RecursionError, TypeError, ValueError)

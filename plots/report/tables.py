@@ -5,37 +5,81 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from plots.report import page
+from plots.report.outcomes import DAMAGE, STATES, Group, Outcome
+from plots.report.page import DASH, Cell
 from poison_jax import config as config_lib
-from poison_jax import console, page, summary
+from poison_jax import summary, wording
 from poison_jax.files import Json
-from poison_jax.outcomes import STATES, Group, Outcome
-from poison_jax.page import DASH, Cell
 
 LEGEND = (
     "ASR: share of triggered test images classified as the target, images of the target class excluded; "
-    "no trigger: the same share without it. λ₁: top eigenvalue of the input Hessian, with its Ritz residual. "
+    "no trigger: the same share without it. What the trigger adds is the difference of the two, which comes "
+    "first: a network that names the target whatever it sees has an ASR of 100 % and a difference of 0. "
+    "λ₁: top eigenvalue of the input Hessian, with its Ritz residual. "
     "Overlap: cosine of an eigenvector and the trigger, both centred; v₁ is the top eigenvector, the largest "
     "overlap is that of largest size, with its sign, and beside it stands whose it is."
 )
-_WRONG = (AttributeError, LookupError, TypeError, ValueError)  # of a result that is not what it should be
+# Keys in which runs may differ that say nothing of what was run.
+_NO_SETTINGS = "name", "experiment", "compare.", "sweep.", "data.dir"
+_ALWAYS = {"train": ("penalty.kappa", "poison.fraction")}  # settings that are shown even where they agree
 
 
-def outcomes(found: list[Outcome], link: Callable[[Outcome], str | None]) -> str:
-    """A row for each run: its place in the grid, what it measured, how it ended; sortable.
+def outcomes(found: list[Outcome], settings: list[Json], link: Callable[[Outcome], str | None]) -> str:
+    """A row for each run: its settings, what it measured, how it ended; sortable.
 
     Args:
         found: in their order.
+        settings: of each the config keys that are shown, and their values.
         link: to where more is said of one.
     """
-    keys = list(dict.fromkeys(key for outcome in found for key in outcome.overrides))
-    named = {name for name, (key, _) in _MEASURES.items() if any(key in (o.result or {}) for o in found)}
-    measures = {name: measure for name, measure in _MEASURES.items() if name in named}
+    keys = list(dict.fromkeys(key for setting in settings for key in setting))
+    known = wording.measures(outcome.result for outcome in found if outcome.result)
+    measures = [measure for measure in known.values() if measure.heading]
     rows = []
-    for outcome in found:
-        row = [_value(outcome.overrides.get(key)) for key in keys]
-        row += [_measure(outcome.result or {}, form, key) for key, form in measures.values()]
+    for outcome, setting in zip(found, settings, strict=True):
+        row = [_value(setting.get(key)) for key in keys]
+        row += [_measure(measure, outcome.result) for measure in measures]
         rows.append([*row, _status(outcome), Cell(outcome.run, link=link(outcome), kind="name")])
-    return page.table([*map(config_lib.short, keys), *measures, "status", "run"], rows, sortable=True)
+    header = [*_headings(keys), *(measure.heading for measure in measures), "status", "run"]
+    return page.table(header, rows, sortable=True)
+
+
+def by_experiment(found: list[Outcome]) -> dict[str, list[Outcome]]:
+    """Runs by the experiment that they are of; "" where that cannot be read."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in found:
+        groups.setdefault(str(outcome.config.get("experiment", "")), []).append(outcome)
+    return groups
+
+
+def differing(found: list[Outcome]) -> list[Json]:
+    """Of each run the config keys in which runs of one experiment differ, and their values.
+
+    A trained network's kappa and theta are always among them.
+    """
+    flat = [_flat(outcome.config) for outcome in found]
+    keys = list(dict.fromkeys(key for config in flat for key in config))
+    always = [key for key in _ALWAYS.get(found[0].config.get("experiment"), ()) if key in keys]
+    told = [key for key in keys if not key.startswith(_NO_SETTINGS) and key not in always]
+    different = [key for key in told if len({json.dumps(c.get(key)) for c in flat if c}) > 1]
+    return [{key: config[key] for key in (*always, *different) if key in config} for config in flat]
+
+
+def _flat(config: Json, prefix: str = "") -> Json:
+    """Dotted key -> value."""
+    result = {}
+    for key, value in config.items():
+        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
+
+
+def _headings(keys: list[str]) -> list[str]:
+    """Keys as people call them; in full where that says too little."""
+    short = Counter(map(config_lib.short, keys))
+    return [
+        key if short[name] > 1 or name == "name" else name for key in keys for name in [config_lib.short(key)]
+    ]
 
 
 def counts(group: Group) -> str:
@@ -69,9 +113,59 @@ def environment(results: list[Json]) -> str:
 def result(found: Json) -> str:
     """What one run found."""
     if found["config"]["experiment"] == "train":
-        rows = [(name.strip(), value) for name, value in summary.rows([found])]
+        rows = [(name.strip(), value) for name, value in wording.rows([found])]
         return page.paragraph(summary.title(found)) + page.table(["", "value"], rows)
     return _plain({key: value for key, value in found.items() if key not in ("config", "versions")})
+
+
+def headline(found: Json) -> str:
+    """What came out, in one sentence; "" of an experiment that is not known here."""
+    return _try(_HEADLINES.get(found["config"]["experiment"], lambda r: ""), found, "")
+
+
+def _of_statements(r: Json) -> str:
+    verdicts = ", ".join(f"{r[verdict]} {verdict}" for verdict in ("exact", "approximate", "fails"))
+    return f"{r['statements']} statements checked: {verdicts}"
+
+
+def _of_regressions(r: Json) -> str:
+    rates = (f"{name} {wording.percent(values['asr'][0])}" for name, values in r["methods"].items())
+    return f"ASR at theta = {r['theta']:g}: {', '.join(rates)}"
+
+
+_HEADLINES: dict[str, Callable[[Json], str]] = {
+    "train": wording.headline,
+    "krr_theory": _of_statements,
+    "mnist_linear": _of_regressions,
+}
+
+
+def outcome_of(group: Group) -> str:
+    """How a sweep came out, in a few sentences: of trained networks the ranges of what they measure."""
+    finished = [outcome for outcome in group.outcomes if outcome.result]
+    said = [f"{len(finished)} of {len(group.outcomes)} cells finished."]
+    sound = [outcome.result for outcome in finished if not outcome.reason]
+    known = wording.measures(sound)
+    ranges = [_try(lambda r, m=known[name]: _range(m, r), sound, "") for name in _RANGES if name in known]
+    if any(ranges):
+        said.append(f"{'; '.join(filter(None, ranges))}.")
+    if "found" in known:
+        count = sum(bool(result["trigger_found"]) for result in sound if "trigger_found" in result)
+        said.append(f"Trigger found in the top eigenvectors of {count} of {len(sound)}.")
+    if concerns := Counter(outcome.reason.partition(":")[0] for outcome in finished if outcome.reason):
+        counted = ", ".join(f"{count} {concern}" for concern, count in concerns.items())
+        said.append(f"Left out, since they say nothing about the attack: {counted}.")
+    return " ".join(said)
+
+
+_RANGES = "excess", "clean_accuracy", "overlap"
+
+
+def _range(measure: wording.Measure, results: list[Json]) -> str:
+    """A measure's smallest and largest value."""
+    known = sorted((value, i) for i, r in enumerate(results) if (value := measure.value(r)) is not None)
+    low, high = (measure.text(results[i]) for _, i in (known[0], known[-1]))
+    return f"{measure.label.strip()} {low}" + (f" to {high}" if high != low else "")
 
 
 def _plain(found: Json) -> str:
@@ -114,38 +208,12 @@ def _status(outcome: Outcome) -> Cell:
     return Cell(said, kind=f"state state-{'failed' if suspect else outcome.state}")
 
 
-def _measure(found: Json, form: Callable[[Json], tuple[str, float] | None], key: str) -> Cell:
+def _measure(measure: wording.Measure, found: Json | None) -> Cell:
     try:
-        return Cell(*form(found)) if found.get(key) is not None else Cell(DASH)
-    except _WRONG:
+        value = measure.value(found or {})
+        return Cell(DASH) if value is None else Cell(measure.form(value, found), value)
+    except DAMAGE:
         return Cell("damaged", kind="state-damaged")
-
-
-def _percent(key: str):
-    return key, lambda r: (f"{r[key]:.1%}", r[key])
-
-
-def _first(key: str, form: str):
-    return key, lambda r: (format(r[key][0], form), r[key][0])
-
-
-def _largest(r: Json) -> tuple[str, float]:
-    overlap = r["overlap"][r["max_overlap_index"]]
-    return f"{overlap:+.3f}", overlap
-
-
-# Heading -> the key of the result that it needs, and its text and value.
-_MEASURES: dict[str, tuple[str, Callable[[Json], tuple[str, float]]]] = {
-    "clean accuracy": _percent("clean_accuracy"),
-    "ASR": _percent("asr"),
-    "no trigger": _percent("no_trigger_target_rate"),
-    "λ₁": _first("eigenvalues", ".4g"),
-    "residual": _first("residuals", ".1e"),
-    "overlap² of v₁": _first("overlap_squared", ".3f"),
-    "largest overlap": ("max_overlap_index", _largest),
-    "in": ("max_overlap_index", lambda r: (f"v{r['max_overlap_index'] + 1}", r["max_overlap_index"] + 1)),
-    "wall time": ("wall_seconds", lambda r: (console.duration(r["wall_seconds"]), r["wall_seconds"])),
-}
 
 
 def _images(config: Json) -> str:
@@ -225,5 +293,5 @@ def _try(of: Callable[[Json], Any], found: Json, otherwise: Any = "?") -> Any:
     """What a result says; otherwise where it does not, being older or of another experiment."""
     try:
         return of(found)
-    except _WRONG:
+    except DAMAGE:
         return otherwise

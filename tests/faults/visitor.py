@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import plots
-from poison_jax import cli, records, report, setup, verify
+from plots import report
+from poison_jax import cli, records, setup, verify
 from poison_jax.errors import UserError
 from poison_jax.store import Run
 
