@@ -171,7 +171,6 @@ import pathlib, sys
 from poison_jax import console
 console.prepare()
 console.say("sinθ é [x] " + "y" * 200)
-print("by a library: é")
 console.table("é", ["é", "b²"], [["κ", "1"]])
 console.warn("é")
 with console.progress("é", 1) as advance:
@@ -194,9 +193,10 @@ if len(sys.argv) > 1:
         "{} 2>&1 | true",
     ],
 )
-def test_a_program_ends_as_if_it_were_heard(shell, tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_program_ends_as_if_it_were_heard(shell, unbuffered, tmp_path):
     """Status 0, no traceback, and it has done its work."""
-    process = run(SPEAKS, str(tmp_path / "done"), shell=shell)
+    process = run(SPEAKS, str(tmp_path / "done"), shell=shell, PYTHONUNBUFFERED=unbuffered)
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr
     assert "Exception" not in process.stderr
@@ -210,7 +210,15 @@ def test_a_terminal_of_few_characters(encoding):
     assert "sintheta" in process.stdout
     assert "b^2" in process.stdout or encoding != "ascii"
     assert "kappa" in process.stdout
-    assert ("by a library: \\xe9" in process.stdout) == (encoding == "ascii")
+    assert ("\\xe9" in process.stdout) == (encoding == "ascii")
+
+
+@pytest.mark.parametrize("shell", ["{} >&-", "{} | true", "{} | cat"])
+def test_what_a_library_prints_is_as_safe(shell):
+    program = "from poison_jax import console\nconsole.prepare()\nprint('é')"
+    process = run(program, shell=shell, PYTHONUNBUFFERED="", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout == ("\\xe9\n" if "cat" in shell else "")
 
 
 def test_a_closed_stream_is_not_the_next_file_that_is_opened(tmp_path):
