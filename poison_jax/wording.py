@@ -157,7 +157,7 @@ MEASURES = {
         lambda value, _: "found" if value else "not found",
     ),
     "wall_time": Measure(
-        "wall time", "wall time", lambda r: r.get("wall_seconds"), lambda value, _: console.duration(value)
+        "wall time", "time", lambda r: r.get("wall_seconds"), lambda value, _: console.duration(value)
     ),
 }
 

@@ -163,7 +163,7 @@ def test_sweep_and_single_run(tmp_path, draw_sweep, capsys):
     header, first, second, third, fourth = rows(text, "sweep-1")
     names = ["kappa", "ASR − no trigger", "ASR", "no trigger", "clean accuracy"]
     names += ["λ₁", "residual", "overlap² of v₁"]
-    assert header == [*names, "largest overlap", "in", "wall time", "status", "run"]
+    assert header == [*names, "largest overlap", "in", "time", "status", "run"]
     values = [
         "+43.8%",
         "50.0%",
@@ -208,6 +208,18 @@ def test_single_runs_show_what_differs_between_them(tmp_path, no_pictures):
     ]
 
 
+def test_many_settings_that_differ_stand_in_one_column(tmp_path, no_pictures):
+    changes = {"data__n_train": 7, "train__epochs": 9, "spectrum__k": 2, "model__width": 4, "seed": 5}
+    finished(tmp_path / "runs")
+    finished(tmp_path / "runs", poison__margin=1, poison__size=3, **changes)
+    header, *found = rows(written(tmp_path / "runs", tmp_path), "runs")
+    assert header[:4] == ["kappa", "theta", "other settings", "ASR − no trigger"]
+    assert sorted(row[2] for row in found) == [
+        "n_train 5000, width 16, margin 3, size 2, seed 0, k 5, epochs 8",
+        "n_train 7, width 4, margin 1, size 3, seed 5, k 2, epochs 9",
+    ]
+
+
 def test_a_single_run_alone_shows_kappa_and_theta(tmp_path, no_pictures):
     finished(tmp_path / "runs", penalty__kappa=10.0)
     header, row = rows(written(tmp_path / "runs", tmp_path), "runs")
@@ -235,8 +247,9 @@ def test_a_collapse_is_named_and_is_no_success(tmp_path, no_pictures, draw_sweep
     run.path.rename(board.run("cell-0").path)
     text = written(runs, tmp_path)
     said = "collapsed: 74.0% of the images get the target without the trigger too"
-    assert f'<p class="why">{said}</p>' in text
-    assert f"{said}; ASR 10.0 percentage points above the rate without the trigger (84.0% with it" in text
+    assert f'<p class="why">{said}; ASR 10.0 percentage points above the rate without the trigger' in text
+    contents = text.partition("</nav>")[0]
+    assert "<small>collapsed, ASR − no trigger +10.0%</small>" in contents
     assert rows(text, "sweep-1")[1][-2].startswith("collapsed: 75.0%")
     assert "they say nothing about the attack: 1 collapsed, 1 failed training." in text
     assert "<p>2 of 3 cells finished. Left out" in text, "no range of such cells' rates"

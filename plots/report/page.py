@@ -115,7 +115,7 @@ def picture(png: bytes, *, alt: str, caption: str) -> str:
     width, height = struct.unpack(">II", png[16:24])
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return (
-        f'<figure><img src="{source}" alt="{escape(alt)}" width="{width}" height="{height}" decoding="async">'
+        f'<figure><img src="{source}" alt="{escape(alt)}" width="{width}" height="{height}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"
     )
 

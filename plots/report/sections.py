@@ -46,7 +46,7 @@ def single_runs(path: Path, runs: list[Outcome], work: Path, advance: Callable[[
     for outcome in runs:
         id = ids[outcome.run]
         body = _run(Run(path / outcome.run), outcome, _folder(work, id))
-        yield Part(id, outcome.run, outcome.state, body, level=3)
+        yield Part(id, outcome.run, tables.remark(outcome), body, level=3)
         advance()
 
 
@@ -84,8 +84,10 @@ def _run(run: Run, outcome: Outcome, work: Path) -> str:
         table = tables.result(outcome.result)
     except Exception as error:  # of an older version, or damaged
         table = page.why(f"the result cannot be shown as a table: {outcomes.says(error)}")
-    opening = page.why(outcome.reason) if outcome.reason else ""
-    opening += page.paragraph(headline, "state") if headline else ""
+    if outcome.reason:
+        opening = page.why(headline if headline.startswith(outcome.reason) else outcome.reason)
+    else:
+        opening = page.paragraph(headline, "state") if headline else ""
     return opening + table + drawings.of_run(run, work, headline) + _config(outcome)
 
 

@@ -22,6 +22,7 @@ LEGEND = (
 )
 # Keys in which runs may differ that say nothing of what was run.
 _NO_SETTINGS = "name", "experiment", "compare.", "sweep.", "data.dir"
+_MOST_COLUMNS, _OTHERS = 6, "other settings"
 _ALWAYS = {"train": ("penalty.kappa", "poison.fraction")}  # settings that are shown even where they agree
 
 
@@ -38,7 +39,7 @@ def outcomes(found: list[Outcome], settings: list[Json], link: Callable[[Outcome
     measures = [measure for measure in known.values() if measure.heading]
     rows = []
     for outcome, setting in zip(found, settings, strict=True):
-        row = [_value(setting.get(key)) for key in keys]
+        row = [_value(setting.get(key), kind="settings" * (key == _OTHERS)) for key in keys]
         row += [_measure(measure, outcome.result) for measure in measures]
         rows.append([*row, _status(outcome), Cell(outcome.run, link=link(outcome), kind="name")])
     header = [*_headings(keys), *(measure.heading for measure in measures), "status", "run"]
@@ -56,14 +57,25 @@ def by_experiment(found: list[Outcome]) -> dict[str, list[Outcome]]:
 def differing(found: list[Outcome]) -> list[Json]:
     """Of each run the config keys in which runs of one experiment differ, and their values.
 
-    A trained network's kappa and theta are always among them.
+    A trained network's kappa and theta are always among them. Many that differ stand in one column.
     """
     flat = [_flat(outcome.config) for outcome in found]
     keys = list(dict.fromkeys(key for config in flat for key in config))
     always = [key for key in _ALWAYS.get(found[0].config.get("experiment"), ()) if key in keys]
     told = [key for key in keys if not key.startswith(_NO_SETTINGS) and key not in always]
     different = [key for key in told if len({json.dumps(c.get(key)) for c in flat if c}) > 1]
-    return [{key: config[key] for key in (*always, *different) if key in config} for config in flat]
+    if len(different) <= _MOST_COLUMNS:
+        return [{key: config[key] for key in (*always, *different) if key in config} for config in flat]
+    names = dict(zip(different, _headings(different), strict=True))
+    return [
+        {key: config[key] for key in always if key in config}
+        | (
+            {_OTHERS: ", ".join(f"{name} {_value(config.get(key)).text}" for key, name in names.items())}
+            if config
+            else {}
+        )
+        for config in flat
+    ]
 
 
 def _flat(config: Json, prefix: str = "") -> Json:
@@ -80,6 +92,14 @@ def _headings(keys: list[str]) -> list[str]:
     return [
         key if short[name] > 1 or name == "name" else name for key in keys for name in [config_lib.short(key)]
     ]
+
+
+def remark(outcome: Outcome) -> str:
+    """A run's state in the fewest words, and what its trigger added."""
+    state = outcome.reason.partition(":")[0] if outcome.result and outcome.reason else outcome.state
+    excess = wording.MEASURES["excess"]
+    gain = _try(excess.text, outcome.result or {}, DASH)
+    return state if gain == DASH else f"{state}, {excess.heading} {gain}"
 
 
 def counts(group: Group) -> str:
@@ -144,6 +164,8 @@ def outcome_of(group: Group) -> str:
     """How a sweep came out, in a few sentences: of trained networks the ranges of what they measure."""
     finished = [outcome for outcome in group.outcomes if outcome.result]
     said = [f"{len(finished)} of {len(group.outcomes)} cells finished."]
+    if len(finished) == 1 and (only := headline(finished[0].result)):
+        return f"{said[0]} {only}."
     sound = [outcome.result for outcome in finished if not outcome.reason]
     known = wording.measures(sound)
     ranges = [_try(lambda r, m=known[name]: _range(m, r), sound, "") for name in _RANGES if name in known]
@@ -190,7 +212,7 @@ def _rows(rows: list[Json]) -> str:
     return page.table(keys, [[_value(row.get(key)) for key in keys] for row in rows])
 
 
-def _value(value: Any) -> Cell:
+def _value(value: Any, kind: str = "") -> Cell:
     if value is None:
         return Cell(DASH)
     if isinstance(value, bool):
@@ -199,7 +221,7 @@ def _value(value: Any) -> Cell:
         return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), value)
     if isinstance(value, list) and len(value) == 2 and all(isinstance(item, float) for item in value):
         return Cell(f"{value[0]:.4g}, {value[1]:.4g}", value[0])
-    return Cell(value if isinstance(value, str) else json.dumps(value))
+    return Cell(value if isinstance(value, str) else json.dumps(value), kind=kind)
 
 
 def _status(outcome: Outcome) -> Cell:
