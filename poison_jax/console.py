@@ -55,7 +55,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     """
     stream = _Stream("stdout")
     columns = [[stream.literal(cell) for cell in column] for column in zip(header, *rows, strict=True)]
-    widths, words = ([max(map(of, column)) for column in columns] for of in (cell_len, _longest_word))
+    widths, words = ([max(map(of, column)) for column in columns] for of in (_longest_line, _longest_word))
     console = terminal()
     room = console.width
     first = max(words[0], min(widths[0], room // 2))
@@ -84,6 +84,10 @@ def _parts(widths: list[int], room: int) -> Iterator[list[int]]:
             part = []
         part.append(i)
     yield part
+
+
+def _longest_line(text: str) -> int:
+    return max(map(cell_len, text.splitlines()), default=0)
 
 
 def _longest_word(text: str) -> int:

@@ -165,5 +165,11 @@ MEASURES = {
 def _has(measure: Measure, result: Json) -> bool:
     try:
         return measure.value(result) is not None
-    except (AttributeError, LookupError, TypeError, ValueError):  # damaged: said where it is shown
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ):  # damaged: said where it is shown
         return True

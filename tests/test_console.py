@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_cli import TINY
 
-from poison_jax import console, store, summary
+from poison_jax import console, data, store, summary
 from poison_jax.errors import UserError, one_line
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +48,13 @@ def test_a_table_is_never_cut(columns, arms, capsys, monkeypatch):
     assert words(out) >= {word for row in [header, *rows] for cell in row for word in cell.split()}
     widest = max(map(len, out.splitlines()))
     assert widest <= columns or columns < 40, "folded, but for the longest word beside the first column"
+
+
+def test_a_header_of_two_lines(capsys, monkeypatch):
+    header = ["fit", *["robust\naccuracy, %"] * 5]
+    out = printed(capsys, "t", header, [["a", *"12345"]], monkeypatch=monkeypatch)
+    assert out.count("fit") == 1, "they fit beside each other"
+    assert out.count("accuracy, %") == 5
 
 
 def test_every_part_of_a_table_has_the_first_column(capsys, monkeypatch):
@@ -155,11 +164,11 @@ def test_lines_keep_their_length_and_indentation(capsys):
 def run(program, *arguments, shell="{}", **environment):
     """A program in a process of its own, its streams arranged by a shell."""
     command = shlex.join([sys.executable, "-c", program, *arguments])
-    environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"} | environment
+    inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "PYTHONWARNINGS", "XLA_FLAGS")}
     return subprocess.run(
         ["bash", "-c", "set -o pipefail; " + shell.format(command)],
         cwd=ROOT,
-        env=environment | {"PYTHONWARNINGS": "error"},
+        env=inherited | {"PYTHONWARNINGS": "error"} | environment,
         capture_output=True,
         encoding=environment.get("PYTHONIOENCODING", "utf-8"),
         timeout=120,
@@ -219,6 +228,26 @@ def test_what_a_library_prints_is_as_safe(shell):
     process = run(program, shell=shell, PYTHONUNBUFFERED="", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout == ("\\xe9\n" if "cat" in shell else "")
+
+
+@pytest.mark.slow
+def test_a_training_whose_output_nobody_can_read(tmp_path):
+    """Names that the terminal lacks, before and after it; a reader that leaves; no output at all."""
+    digits = data.load("digits", "train")
+    file, workdir = tmp_path / "naïve θ[" / "x].npz", tmp_path / "läufe"
+    file.parent.mkdir()
+    np.savez(file, images=digits.images[:400], labels=digits.labels[:400])
+    flags = [*TINY, f"--config.data.name={file}", f"--workdir={workdir}"]
+    main = shlex.join([sys.executable, "main.py", *flags])
+    narrow = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONWARNINGS": "ignore"}
+    first = run("", shell=main, **narrow)
+    assert first.returncode == 0, first.stderr
+    assert "l\\xe4ufe" in first.stdout, "before the training"
+    assert "na\\xefve theta[/x].npz, preresnet depth 8" in first.stdout, "and after it"
+    for shell in (f"{main} | head -1", f"{main} >&-"):
+        again = run("", shell=shell, PYTHONWARNINGS="ignore")
+        assert again.returncode == 0, again.stderr
+        assert again.stderr == first.stderr
 
 
 def test_a_closed_stream_is_not_the_next_file_that_is_opened(tmp_path):

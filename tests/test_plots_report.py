@@ -213,8 +213,8 @@ def test_many_settings_that_differ_stand_in_one_column(tmp_path, no_pictures):
     finished(tmp_path / "runs")
     finished(tmp_path / "runs", poison__margin=1, poison__size=3, **changes)
     header, *found = rows(written(tmp_path / "runs", tmp_path), "runs")
-    assert header[:4] == ["kappa", "theta", "other settings", "ASR − no trigger"]
-    assert sorted(row[2] for row in found) == [
+    assert header[:3] == ["kappa", "theta", "ASR − no trigger"]
+    assert sorted(row[header.index("other settings")] for row in found) == [
         "n_train 5000, width 16, margin 3, size 2, seed 0, k 5, epochs 8",
         "n_train 7, width 4, margin 1, size 3, seed 5, k 2, epochs 9",
     ]
@@ -331,10 +331,13 @@ def test_other_experiments_results_as_they_come(tmp_path, no_pictures):
     config = configured(experiment="mnist_linear")
     run = store.open_run(tmp_path / "runs", "linear", config)
     methods = {"exact": {"asr": [0.956, 0.001]}, "ridge 400": {"asr": [0.5, 0.25]}}
+    for rates in methods.values():
+        rates["no_trigger_target_rate"] = [0.25, 0.01]
     cells = [{"lengthscale": 0.5, "works": None}]
     run.finish({"theta": 0.1, "methods": methods, "images": {"mnist": cells}, "config": config})
     text = written(tmp_path / "runs", tmp_path)
     assert '<td>exact</td><td class="number" data-value="0.956">0.956, 0.001</td>' in text
+    assert "ASR above the rate without trigger at theta = 0.1: exact +70.6%, ridge 400 +25.0%" in text
     assert "images: mnist" in text
     assert '<td class="number" data-value="0.5">0.5</td><td class="number">–</td>' in text
     assert "has no" not in text
@@ -356,7 +359,7 @@ def test_what_is_damaged_is_listed_and_stops_nothing(tmp_path, draw_sweep):
     }.items():
         (runs / name).mkdir()
         (runs / name / "result.json").write_text(content)
-    finished(runs, "typed", changes={"asr": "much", "eigenvalues": []})
+    finished(runs, "typed", changes={"asr": "much", "eigenvalues": [], "clean_accuracy": 10**400})
     unread = finished(runs, "unread")
     (unread.path / "spectrum.npz").write_bytes(b"PK")
     begun = store.open_run(runs, "begun", configured(seed=9))
@@ -377,7 +380,7 @@ def test_what_is_damaged_is_listed_and_stops_nothing(tmp_path, draw_sweep):
     (typed,) = (row for row in others if row[-1].startswith("typed"))
     typed = dict(zip(header, typed, strict=True))
     assert typed["ASR"] == typed["ASR − no trigger"] == typed["λ₁"] == "damaged"
-    assert typed["clean accuracy"] == "62.5%"
+    assert typed["clean accuracy"] == "damaged", "no number is that large"
     assert 'class="why">the result cannot be shown as a table' in text
     assert board.why("cell-100") in text
 

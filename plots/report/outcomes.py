@@ -168,4 +168,4 @@ def _order(overrides: Json) -> list[tuple]:
 
 
 # What files that are damaged, or were not written by this project, make the code that reads them raise.
-DAMAGE = (OSError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+DAMAGE = (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)

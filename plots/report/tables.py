@@ -34,15 +34,17 @@ def outcomes(found: list[Outcome], settings: list[Json], link: Callable[[Outcome
         settings: of each the config keys that are shown, and their values.
         link: to where more is said of one.
     """
-    keys = list(dict.fromkeys(key for setting in settings for key in setting))
+    keys = list(dict.fromkeys(key for setting in settings for key in setting if key != _OTHERS))
+    others = [_OTHERS] * any(_OTHERS in setting for setting in settings)
     known = wording.measures(outcome.result for outcome in found if outcome.result)
     measures = [measure for measure in known.values() if measure.heading]
     rows = []
     for outcome, setting in zip(found, settings, strict=True):
-        row = [_value(setting.get(key), kind="settings" * (key == _OTHERS)) for key in keys]
+        row = [_value(setting.get(key)) for key in keys]
         row += [_measure(measure, outcome.result) for measure in measures]
+        row += [Cell(setting.get(key, DASH), kind="settings") for key in others]
         rows.append([*row, _status(outcome), Cell(outcome.run, link=link(outcome), kind="name")])
-    header = [*_headings(keys), *(measure.heading for measure in measures), "status", "run"]
+    header = [*_headings(keys), *(measure.heading for measure in measures), *others, "status", "run"]
     return page.table(header, rows, sortable=True)
 
 
@@ -61,21 +63,17 @@ def differing(found: list[Outcome]) -> list[Json]:
     """
     flat = [_flat(outcome.config) for outcome in found]
     keys = list(dict.fromkeys(key for config in flat for key in config))
-    always = [key for key in _ALWAYS.get(found[0].config.get("experiment"), ()) if key in keys]
+    always = [key for key in _ALWAYS.get(str(found[0].config.get("experiment")), ()) if key in keys]
     told = [key for key in keys if not key.startswith(_NO_SETTINGS) and key not in always]
     different = [key for key in told if len({json.dumps(c.get(key)) for c in flat if c}) > 1]
-    if len(different) <= _MOST_COLUMNS:
-        return [{key: config[key] for key in (*always, *different) if key in config} for config in flat]
+    shown = always + different * (len(different) <= _MOST_COLUMNS)
+    settings = [{key: config[key] for key in shown if key in config} for config in flat]
     names = dict(zip(different, _headings(different), strict=True))
-    return [
-        {key: config[key] for key in always if key in config}
-        | (
-            {_OTHERS: ", ".join(f"{name} {_value(config.get(key)).text}" for key, name in names.items())}
-            if config
-            else {}
-        )
-        for config in flat
-    ]
+    for setting, config in zip(settings, flat, strict=True):
+        if len(different) > _MOST_COLUMNS and config:
+            said = (f"{name} {_value(config.get(key)).text}" for key, name in names.items())
+            setting[_OTHERS] = ", ".join(said)
+    return settings
 
 
 def _flat(config: Json, prefix: str = "") -> Json:
@@ -114,7 +112,7 @@ def scale(found: Iterable[Outcome]) -> str:
     """At which scale runs were made: data, number of images, network, epochs, seeds."""
     configs = [outcome.config for outcome in found if outcome.config]
     phrases = []
-    for phrase in _SCALE.get(configs[0].get("experiment"), ()) if configs else ():
+    for phrase in _SCALE.get(str(configs[0].get("experiment")), ()) if configs else ():
         said = list(dict.fromkeys(_try(phrase, config) for config in configs))
         phrases.append(" or ".join(said) if len(said) < 7 else f"{said[0]} to {said[-1]}")
     seeds = sorted({str(seed) for config in configs for seed in _try(_seeds, config, ())}, key=_by_number)
@@ -149,8 +147,10 @@ def _of_statements(r: Json) -> str:
 
 
 def _of_regressions(r: Json) -> str:
-    rates = (f"{name} {wording.percent(values['asr'][0])}" for name, values in r["methods"].items())
-    return f"ASR at theta = {r['theta']:g}: {', '.join(rates)}"
+    """The means over the seeds, of each method."""
+    means = {name: {key: pair[0] for key, pair in pairs.items()} for name, pairs in r["methods"].items()}
+    gains = (f"{name} {wording.MEASURES['excess'].text(mean)}" for name, mean in means.items())
+    return f"{wording.MEASURES['excess'].label} at theta = {r['theta']:g}: {', '.join(gains)}"
 
 
 _HEADLINES: dict[str, Callable[[Json], str]] = {
@@ -212,7 +212,7 @@ def _rows(rows: list[Json]) -> str:
     return page.table(keys, [[_value(row.get(key)) for key in keys] for row in rows])
 
 
-def _value(value: Any, kind: str = "") -> Cell:
+def _value(value: Any) -> Cell:
     if value is None:
         return Cell(DASH)
     if isinstance(value, bool):
@@ -221,7 +221,7 @@ def _value(value: Any, kind: str = "") -> Cell:
         return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), value)
     if isinstance(value, list) and len(value) == 2 and all(isinstance(item, float) for item in value):
         return Cell(f"{value[0]:.4g}, {value[1]:.4g}", value[0])
-    return Cell(value if isinstance(value, str) else json.dumps(value), kind=kind)
+    return Cell(value if isinstance(value, str) else json.dumps(value))
 
 
 def _status(outcome: Outcome) -> Cell:
