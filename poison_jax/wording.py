@@ -11,7 +11,7 @@ from poison_jax import console
 from poison_jax.files import Json
 
 DASH = "–"  # where there is no value
-COLLAPSED = 0.3  # rate of untriggered images that get the target, from which on a network may have collapsed
+COLLAPSED = 0.5  # rate of untriggered non-target images that get the target, of a network that collapsed
 
 
 class Measure(NamedTuple):
@@ -66,10 +66,10 @@ def excess(result: Json) -> float | None:
 def collapse(result: Json) -> str:
     """What is to be said of a network that names the target without the trigger too, "" of any other.
 
-    It has collapsed where that rate is at least `COLLAPSED` and at least half of the ASR.
+    It has collapsed where that rate is at least `COLLAPSED`.
     """
     asr, untriggered = result.get("asr"), result.get("no_trigger_target_rate")
-    if asr is None or untriggered is None or untriggered < max(COLLAPSED, asr / 2):
+    if asr is None or untriggered is None or untriggered < COLLAPSED:
         return ""
     return f"collapsed: {percent(untriggered)} of the images get the target without the trigger too"
 

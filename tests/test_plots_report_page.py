@@ -3,10 +3,9 @@
 import base64
 import hashlib
 import re
-import struct
-import zlib
 
 import pytest
+from report_stores import png
 
 from plots.report import page
 from plots.report.page import Cell
@@ -14,17 +13,6 @@ from poison_jax.errors import UserError
 
 HOSTILE = "</td><script>alert(1)</script>\"'&"
 SAFE = "&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;"
-
-
-def png(width=2, height=3):
-    """A grey picture."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    rows = zlib.compress(b"".join(b"\0" + bytes(width) for _ in range(height)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(

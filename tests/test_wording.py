@@ -42,8 +42,8 @@ def test_a_measure_that_some_results_lack_is_a_dash_and_one_that_all_lack_is_lef
         (0.2, 0.9, True),
         (0.84, 0.02, False),  # an attack that works
         (0.03, 0.03, False),  # one that does not, in a sound network
-        (0.95, 0.4, False),  # less than half of the ASR
-        (0.6, 0.3, True),
+        (0.95, 0.49, False),
+        (0.6, 0.5, True),
         (None, 0.5, False),
         (0.5, None, False),
     ],

@@ -4,6 +4,7 @@ Nothing here is written, and nothing that is damaged stops the rest from being r
 """
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,10 +125,7 @@ def _of_run(run: Run, overrides: Json) -> Outcome:
 
 
 def _finished(name: str, overrides: Json, result: Json) -> Outcome:
-    try:
-        concern = wording.concern(result)
-    except DAMAGE:  # a rate that is none: said where it is shown
-        concern = ""
+    concern = attempt(wording.concern, result, "")  # a rate that is none is said where it is shown
     return Outcome(name, overrides, "done", concern, result["config"], result)
 
 
@@ -165,6 +163,14 @@ def _order(overrides: Json) -> list[tuple]:
         (0, value, "") if isinstance(value, int | float) else (1, 0, str(value))
         for value in overrides.values()
     ]
+
+
+def attempt(of: Callable[[Json], Any], found: Json, otherwise: Any = "?") -> Any:
+    """What a function says of a result; otherwise where it cannot, the result being older or damaged."""
+    try:
+        return of(found)
+    except DAMAGE:
+        return otherwise
 
 
 # What files that are damaged, or were not written by this project, make the code that reads them raise.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from plots.report import drawings, outcomes, page, tables
+from plots.report import drawings, headlines, outcomes, page, tables
 from plots.report.outcomes import Group, Outcome
 from poison_jax.store import Run
 
@@ -46,7 +46,7 @@ def single_runs(path: Path, runs: list[Outcome], work: Path, advance: Callable[[
     for outcome in runs:
         id = ids[outcome.run]
         body = _run(Run(path / outcome.run), outcome, _folder(work, id))
-        yield Part(id, outcome.run, tables.remark(outcome), body, level=3)
+        yield Part(id, outcome.run, headlines.remark(outcome), body, level=3)
         advance()
 
 
@@ -62,7 +62,7 @@ def _overview(runs: list[Outcome], ids: dict[str, str]) -> str:
 
 
 def _sweep(path: Path, group: Group, work: Path) -> str:
-    scale, counts, outcome = tables.scale(group.outcomes), tables.counts(group), tables.outcome_of(group)
+    scale, counts, outcome = tables.scale(group.outcomes), tables.counts(group), headlines.of_sweep(group)
     caption = f"{group.count('done')} of {len(group.outcomes)} cells. {scale}."
     return "".join(
         [
@@ -79,7 +79,7 @@ def _sweep(path: Path, group: Group, work: Path) -> str:
 def _run(run: Run, outcome: Outcome, work: Path) -> str:
     if outcome.result is None:
         return _no_result(outcome) + _config(outcome)
-    headline = tables.headline(outcome.result)
+    headline = headlines.of_result(outcome.result)
     try:
         table = tables.result(outcome.result)
     except Exception as error:  # of an older version, or damaged

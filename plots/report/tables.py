@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from plots.report import page
-from plots.report.outcomes import DAMAGE, STATES, Group, Outcome
+from plots.report.outcomes import DAMAGE, STATES, Group, Outcome, attempt
 from plots.report.page import DASH, Cell
 from poison_jax import config as config_lib
 from poison_jax import summary, wording
@@ -92,14 +92,6 @@ def _headings(keys: list[str]) -> list[str]:
     ]
 
 
-def remark(outcome: Outcome) -> str:
-    """A run's state in the fewest words, and what its trigger added."""
-    state = outcome.reason.partition(":")[0] if outcome.result and outcome.reason else outcome.state
-    excess = wording.MEASURES["excess"]
-    gain = _try(excess.text, outcome.result or {}, DASH)
-    return state if gain == DASH else f"{state}, {excess.heading} {gain}"
-
-
 def counts(group: Group) -> str:
     """How many cells of a sweep are in which state."""
     if group.reason:
@@ -113,15 +105,15 @@ def scale(found: Iterable[Outcome]) -> str:
     configs = [outcome.config for outcome in found if outcome.config]
     phrases = []
     for phrase in _SCALE.get(str(configs[0].get("experiment")), ()) if configs else ():
-        said = list(dict.fromkeys(_try(phrase, config) for config in configs))
+        said = list(dict.fromkeys(attempt(phrase, config) for config in configs))
         phrases.append(" or ".join(said) if len(said) < 7 else f"{said[0]} to {said[-1]}")
-    seeds = sorted({str(seed) for config in configs for seed in _try(_seeds, config, ())}, key=_by_number)
+    seeds = sorted({str(seed) for config in configs for seed in attempt(_seeds, config, ())}, key=_by_number)
     return "; ".join([*phrases, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if phrases else [])
 
 
 def environment(results: list[Json]) -> str:
     """Versions, devices and conventions of results: every distinct value, and how many results have it."""
-    packages = dict.fromkeys(key for r in results for key in _try(lambda r: list(r["versions"]), r, ()))
+    packages = dict.fromkeys(key for r in results for key in attempt(lambda r: list(r["versions"]), r, ()))
     versions = [(name, _distinct(results, lambda r, name=name: r["versions"][name])) for name in packages]
     conventions = [(name, _distinct(results, of)) for name, of in _CONVENTIONS.items()]
     tables = {"version of": versions, "convention": [row for row in conventions if row[1]]}
@@ -134,60 +126,6 @@ def result(found: Json) -> str:
         rows = [(name.strip(), value) for name, value in wording.rows([found])]
         return page.paragraph(summary.title(found)) + page.table(["", "value"], rows)
     return _plain({key: value for key, value in found.items() if key not in ("config", "versions")})
-
-
-def headline(found: Json) -> str:
-    """What came out, in one sentence; "" of an experiment that is not known here."""
-    return _try(_HEADLINES.get(found["config"]["experiment"], lambda r: ""), found, "")
-
-
-def _of_statements(r: Json) -> str:
-    verdicts = ", ".join(f"{r[verdict]} {verdict}" for verdict in ("exact", "approximate", "fails"))
-    return f"{r['statements']} statements checked: {verdicts}"
-
-
-def _of_regressions(r: Json) -> str:
-    """The means over the seeds, of each method."""
-    means = {name: {key: pair[0] for key, pair in pairs.items()} for name, pairs in r["methods"].items()}
-    gains = (f"{name} {wording.MEASURES['excess'].text(mean)}" for name, mean in means.items())
-    return f"{wording.MEASURES['excess'].label} at theta = {r['theta']:g}: {', '.join(gains)}"
-
-
-_HEADLINES: dict[str, Callable[[Json], str]] = {
-    "train": wording.headline,
-    "krr_theory": _of_statements,
-    "mnist_linear": _of_regressions,
-}
-
-
-def outcome_of(group: Group) -> str:
-    """How a sweep came out, in a few sentences: of trained networks the ranges of what they measure."""
-    finished = [outcome for outcome in group.outcomes if outcome.result]
-    said = [f"{len(finished)} of {len(group.outcomes)} cells finished."]
-    if len(finished) == 1 and (only := headline(finished[0].result)):
-        return f"{said[0]} {only}."
-    sound = [outcome.result for outcome in finished if not outcome.reason]
-    known = wording.measures(sound)
-    ranges = [_try(lambda r, m=known[name]: _range(m, r), sound, "") for name in _RANGES if name in known]
-    if any(ranges):
-        said.append(f"{'; '.join(filter(None, ranges))}.")
-    if "found" in known:
-        count = sum(bool(result["trigger_found"]) for result in sound if "trigger_found" in result)
-        said.append(f"Trigger found in the top eigenvectors of {count} of {len(sound)}.")
-    if concerns := Counter(outcome.reason.partition(":")[0] for outcome in finished if outcome.reason):
-        counted = ", ".join(f"{count} {concern}" for concern, count in concerns.items())
-        said.append(f"Left out, since they say nothing about the attack: {counted}.")
-    return " ".join(said)
-
-
-_RANGES = "excess", "clean_accuracy", "overlap"
-
-
-def _range(measure: wording.Measure, results: list[Json]) -> str:
-    """A measure's smallest and largest value."""
-    known = sorted((value, i) for i, r in enumerate(results) if (value := measure.value(r)) is not None)
-    low, high = (measure.text(results[i]) for _, i in (known[0], known[-1]))
-    return f"{measure.label.strip()} {low}" + (f" to {high}" if high != low else "")
 
 
 def _plain(found: Json) -> str:
@@ -305,15 +243,7 @@ _CONVENTIONS: dict[str, Callable[[Json], Any]] = {
 
 
 def _distinct(results: list[Json], of: Callable[[Json], Any]) -> str:
-    found = Counter(str(value) for r in results if (value := _try(of, r, None)) is not None)
+    found = Counter(str(value) for r in results if (value := attempt(of, r, None)) is not None)
     if len(found) == 1:
         return next(iter(found))
     return "; ".join(f"{value} ({count})" for value, count in found.most_common())
-
-
-def _try(of: Callable[[Json], Any], found: Json, otherwise: Any = "?") -> Any:
-    """What a result says; otherwise where it does not, being older or of another experiment."""
-    try:
-        return of(found)
-    except DAMAGE:
-        return otherwise
