@@ -19,11 +19,9 @@ from poison_jax import cli
 
 def main(config, workdir, **options):
     import plots
-    from poison_jax import console, launch
+    from poison_jax import launch
 
-    for run in launch.run(config, workdir, draw_sweep=plots.draw_sweep, **options):
-        for figure in plots.draw(run):
-            console.say(f"figure: {figure}")
+    launch.run(config, workdir, draw=plots.draw, draw_sweep=plots.draw_sweep, **options)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 import importlib
 from pathlib import Path
 
-from poison_jax import records
 from poison_jax.errors import UserError
-from poison_jax.store import Run
+from poison_jax.runs import records
+from poison_jax.runs.store import Run
 
 # Of a trained network: a script and the file that it needs besides.
 _TRAINED = {"run": "spectrum", "eigenvectors": "spectrum", "features": "features", "near_clone": "near_clone"}

@@ -1,7 +1,7 @@
 """The cells of a table, from records: those of several seeds are one cell."""
 
 from plots import curves, setting, tabular
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 
 def by(records: list[Record], keys: tuple[str, ...]) -> dict[tuple, list[Record]]:

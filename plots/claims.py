@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from plots import cells, command, curves, lag, setting, tabular
-from poison_jax import records as records_lib
 from poison_jax.errors import UserError
-from poison_jax.records import Record
+from poison_jax.runs import records as records_lib
+from poison_jax.runs.records import Record
 
 THETA, KAPPA, EPOCHS = lag.THETA, "penalty.kappa", "train.epochs"
 TIE = 1.0  # per cent: less is no difference

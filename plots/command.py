@@ -12,11 +12,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from poison_jax import errors
-from poison_jax import files as files_lib
-from poison_jax import records as records_lib
 from poison_jax.errors import UserError
-from poison_jax.records import Record
-from poison_jax.store import Run
+from poison_jax.runs import files as files_lib
+from poison_jax.runs import records as records_lib
+from poison_jax.runs.records import Record
+from poison_jax.runs.store import Run
 
 SMALL = "-small"  # ends the name of a sweep over a small grid
 DrawSweep = Callable[[list[Record], Path, str], list[Path]]

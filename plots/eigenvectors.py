@@ -16,7 +16,7 @@ import numpy as np
 
 from plots import command, foreign, setting
 from poison_jax.errors import UserError
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 MANY = 12  # classes, from which on each is shown by its top eigenvector alone
 CHANNELS = ("red", "green", "blue")

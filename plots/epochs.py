@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from plots import command, foreign
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 PANELS = {  # key -> title, factor, logarithmic
     "clean_accuracy": ("clean accuracy (%)", 100, False),

@@ -12,7 +12,7 @@ from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
 from plots import command, foreign, tabular
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 # Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
 COLOURS = (

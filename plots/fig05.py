@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plots import command, mnist_linear
 from poison_jax.errors import UserError
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 
 def draw(records: list[Record], out: Path, stem: str) -> list[Path]:

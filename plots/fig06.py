@@ -6,7 +6,7 @@ python plots/fig06.py --runs DIR --out DIR [--sweep NAME]
 from pathlib import Path
 
 from plots import command, over_theta
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 HEADING = "Figure 6. Attack success and overlap with the trigger over the poison fraction"
 

@@ -6,7 +6,7 @@ python plots/fig07.py --runs DIR --out DIR [--sweep NAME]
 from pathlib import Path
 
 from plots import command, over_theta
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 HEADING = "Figure 7. Attack success and clean accuracy over the poison fraction"
 

@@ -6,7 +6,7 @@ python plots/fig08.py --runs DIR --out DIR [--sweep NAME]
 from pathlib import Path
 
 from plots import command, top_eigenvectors
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 HEADING = "Figure 8. Top eigenvectors of the input Hessian over poison fraction θ and gradient penalty κ"
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator
 
 from plots import command, curves, lag, panels, setting
 from plots.lag import THETA, UNIT, V1
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 KAPPA = "penalty.kappa"
 HEADING = "Figure 10. Clean accuracy against robustness, and the gap before the attack is seen"

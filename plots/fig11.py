@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from plots import command, curves, panels, setting
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 HEADING = "Figure 11. Clean accuracy and attack success over the gradient penalty"
 KAPPA = "penalty.kappa"

@@ -6,7 +6,7 @@ python plots/fig12.py --runs DIR --out DIR [--sweep NAME]
 from pathlib import Path
 
 from plots import command, top_eigenvectors
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 HEADING = "Figure 12. Top eigenvectors of the input Hessian, the gradient penalty κ rising"
 

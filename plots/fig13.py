@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plots import command, over_theta
 from plots.lag import LARGEST
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 HEADING = "Figure 13. Attack success and the largest overlap of the top eigenvectors over the poison fraction"
 

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from plots import command, foreign
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 DEFENCES = {"kappa": ("gradient penalty κ", "tab:blue", "o"), "epsilon": ("adversarial ε", "tab:orange", "s")}
 

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import stats
 
 from plots import curves, tabular
-from poison_jax.records import Record
-from poison_jax.store import Json
+from poison_jax.runs.records import Record
+from poison_jax.runs.store import Json
 
 THETA = "poison.fraction"
 UNIT = 1e-3  # of theta, in words and on axes

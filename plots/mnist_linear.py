@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from plots import command, foreign
-from poison_jax.store import Json, Run
+from poison_jax.runs.store import Json, Run
 
 BIAS, ONE_HOT = 1, 0  # of the arrays' axes: the fits that are drawn
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator
 from scipy import stats
 
 from plots import command, foreign
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 NEAR = 0.1  # r / l; the tests compare it to the code
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from plots import command, curves, lag, panels, setting, tabular
 from plots.lag import THETA, UNIT, V1, Overlap
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 WIDE = 30  # largest over smallest theta, from which on the axis is logarithmic
 INSET = 0.4, 0.28  # width and height of the clean accuracy's, of its panel

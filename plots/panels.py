@@ -11,7 +11,7 @@ import numpy as np
 
 from plots import curves, setting
 from plots.curves import Measure, Series
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 Place = Callable[[np.ndarray], np.ndarray]  # where on the axis a value of the key belongs
 DOTTED = plt.Line2D([], [], color="0.4", ls=":", lw=1.2), "target rate\nwithout trigger"  # of the legend

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from plots import command, foreign
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 EXAMPLES = 3  # clean and triggered, beside the trigger
 

@@ -3,7 +3,7 @@
 import textwrap
 
 from plots import foreign
-from poison_jax.store import Json
+from poison_jax.runs.store import Json
 
 _SIZES = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}  # for training
 

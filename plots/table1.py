@@ -6,7 +6,7 @@ python plots/table1.py --runs DIR --out DIR [--sweep NAME]
 from pathlib import Path
 
 from plots import cells, command, paper, tabular
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 HEADER = ["epochs", "κ", "Acc", "Acc, paper", "ASR", "ASR, paper", "target rate without trigger", "networks"]
 MEASURES = "clean_accuracy", "asr", "no_trigger_target_rate"

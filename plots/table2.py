@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from plots import cells, command, curves, paper, tabular
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 HEADER = ["κ", "θ", "max overlap", "paper", "its index", "paper", "ASR", "networks"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from plots import cells, command, curves, features, paper, tabular
 from poison_jax.errors import UserError
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 
 def draw(records: list[Record], out: Path, stem: str) -> list[Path]:

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from plots import curves, eigenvectors, setting
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 WIDE = 6  # panels in a row, of one block
 NARROW = 3  # of several

@@ -5,11 +5,11 @@ the content of `result.json`; what an older one lacks is a dash.
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from poison_jax import console
-from poison_jax.files import Json
 
+Json = dict[str, Any]
 DASH = "–"  # where there is no value
 COLLAPSED = 0.5  # rate of untriggered non-target images that get the target, of a network that collapsed
 

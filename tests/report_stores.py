@@ -8,9 +8,9 @@ import numpy as np
 
 from plots import report
 from poison_jax import config as config_lib
-from poison_jax import records, store
-from poison_jax.board import Board
-from poison_jax.store import Run
+from poison_jax.runs import records, store
+from poison_jax.runs.store import Run
+from poison_jax.sweeps.board import Board
 
 
 def png(width=2, height=3):
@@ -61,10 +61,15 @@ def measured(config, **changes):
     }
 
 
+def begun(workdir, name, **overrides):
+    """A run that has its config and nothing else."""
+    config = configured(**overrides)
+    return store.open_run(workdir, name, config, identity=config)
+
+
 def finished(workdir, name="single", *, changes=None, **overrides):
     """A training run with all that its pictures need."""
-    config = configured(**overrides)
-    run = store.open_run(workdir, name, config)
+    run = begun(workdir, name, **overrides)
     rng = np.random.default_rng(0)
     for epoch in (1, 2):
         row = {"loss": 1.0, "penalty": 0.0, "clean_accuracy": 0.5, "asr": 0.5, "no_trigger_target_rate": 0.1}
@@ -90,7 +95,7 @@ def finished(workdir, name="single", *, changes=None, **overrides):
         clean_prediction=np.array([0, 1, 0]),
         triggered_prediction=np.array([1, 1, 1]),
     )
-    run.finish(measured(config, **(changes or {})))
+    run.finish(measured(run.config(), **(changes or {})))
     return run
 
 
@@ -147,6 +152,6 @@ def hostile_store(runs):
     run = finished(runs, seed=5)
     run.path.rename(runs / HOSTILE.replace("/", ""))
     (runs / HOSTILE.replace("/", "") / f"{HOSTILE.replace('/', '')}.png").write_bytes(png())
-    linear = store.open_run(runs, "linear", configured(experiment="mnist_linear", data__name=HOSTILE))
+    linear = begun(runs, "linear", experiment="mnist_linear", data__name=HOSTILE)
     linear.finish({HOSTILE: HOSTILE, "rows": [{HOSTILE: HOSTILE}], "config": linear.config()})
     return runs

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import TINY
 
-from poison_jax import console, data, store, summary
+from poison_jax import console, data
 from poison_jax.errors import UserError, one_line
+from poison_jax.experiments import summary
+from poison_jax.runs import store
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["a[test].npz", "x[/y].npz", "[bold]b[/bold]", "c:dog:", "d\x1b[31m"]
@@ -102,7 +104,7 @@ def test_the_table_at_the_end_of_a_run(tmp_path, capsys, monkeypatch):
             "train": {"epochs": 2},
             "seed": i,
         }
-        runs.append(store.open_run(tmp_path, f"arm{i}", config))
+        runs.append(store.open_run(tmp_path, f"arm{i}", config, identity=config))
         runs[-1].finish(
             {
                 "asr": 0.9,

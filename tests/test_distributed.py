@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from conftest import QUICK
 
-from poison_jax import distributed, shared, store
 from poison_jax.errors import UserError
+from poison_jax.runs import distributed, shared, store
 
 ROOT = Path(__file__).parent.parent
 
@@ -114,7 +114,8 @@ AGREEMENTS = """
     import json, os, sys
     import jax, jax.numpy as jnp, ml_dtypes, numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
-    from poison_jax import cli, distributed
+    from poison_jax import cli
+    from poison_jax.runs import distributed
     from poison_jax.errors import UserError
 
     def fails(function):

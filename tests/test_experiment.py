@@ -9,9 +9,12 @@ import pytest
 from toys import tiny
 
 import plots
-from poison_jax import analyse, data, evaluate, experiment, files, setup, train
+from poison_jax import analyse, data, evaluate, train
 from poison_jax.errors import UserError
-from poison_jax.store import Run
+from poison_jax.experiments import dispatch as experiment
+from poison_jax.experiments import setup
+from poison_jax.runs import files
+from poison_jax.runs.store import Run
 
 
 def run(tmp_path, **changes):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import experiment, krr_experiment, theory
+from poison_jax import theory
 from poison_jax.errors import UserError
+from poison_jax.experiments import dispatch as experiment
+from poison_jax.experiments import statements as krr_experiment
 from poison_jax.theory import defence, filters, flow, images, report
 
 KEYS = ["statement", "setup", "predicted", "measured", "error", "verdict", "note"]

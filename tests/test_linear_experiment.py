@@ -7,9 +7,13 @@ import pytest
 
 import plots
 from poison_jax import config as config_lib
-from poison_jax import experiment, linear, linear_experiment, linear_sgd, poison, store
+from poison_jax import linear, poison
 from poison_jax.errors import UserError
-from poison_jax.linear_setup import Problem
+from poison_jax.experiments import dispatch as experiment
+from poison_jax.experiments import regression as linear_experiment
+from poison_jax.experiments.regression_setup import Problem
+from poison_jax.linear import sgd as linear_sgd
+from poison_jax.runs import store
 
 
 def tiny(**changes):
@@ -242,3 +246,10 @@ def test_bad_input_is_refused_before_anything_is_written(changes, pattern, tmp_p
 def test_sgd_that_diverges_says_so(tmp_path):
     with pytest.raises(UserError, match=r"diverged in epoch \d.*train\.learning_rate = 1e\+06"):
         experiment.run(tiny(train__learning_rate=1e6, train__epochs=5), tmp_path)
+
+
+def test_thetas_that_poison_nobody_are_said():
+    assert Problem(tiny()).remarks() == []
+    config = tiny(linear__fractions=(1e-6, 2e-6, 0.3), linear__seeds=(0,))
+    (line,) = Problem(config).remarks()
+    assert line.startswith("linear.fractions = 1e-06, 2e-06 poison none of 300 images with seed 0")

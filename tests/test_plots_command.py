@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from plots import command
-from poison_jax import store
 from poison_jax.errors import UserError
+from poison_jax.runs import store
 
 
 def test_of_runs(tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 
 from plots import eigenvectors
 from poison_jax import config as config_lib
-from poison_jax import store
+from poison_jax.runs import store
 
 SHAPE = (8, 8, 3)
 D = int(np.prod(SHAPE))

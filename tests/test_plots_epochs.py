@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from plots import epochs
-from poison_jax import store
+from poison_jax.runs import store
 
 
 def finished(tmp_path, kappa, **measured):

@@ -8,7 +8,8 @@ import pytest
 
 from plots import features as plots
 from poison_jax import config as config_lib
-from poison_jax import features, models, store
+from poison_jax import features, models
+from poison_jax.runs import store
 
 NAMES = {"figure1.png", "figure2.png", "figure3.png", "table3.md"}
 

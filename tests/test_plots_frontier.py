@@ -3,7 +3,7 @@
 import numpy as np
 
 from plots import frontier
-from poison_jax import store
+from poison_jax.runs import store
 
 
 def finished(tmp_path, theta, kappa, epsilon, seed, accuracy, asr):

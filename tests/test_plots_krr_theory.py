@@ -6,7 +6,7 @@ import pytest
 
 import plots
 from plots import krr_theory
-from poison_jax import store
+from poison_jax.runs import store
 from poison_jax.theory import capacity, clones, filters
 from poison_jax.theory.flow import PoisonedFlow
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from plots import near_clone as picture
-from poison_jax import near_clone, store
+from poison_jax import near_clone
+from poison_jax.runs import store
 
 CONFIG = {
     "experiment": "train",

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from report_stores import (
+    begun,
     configured,
     everything,
     finished,
@@ -14,7 +15,7 @@ from report_stores import (
 )
 
 import plots
-from poison_jax import records, store
+from poison_jax.runs import records
 
 
 def test_sweep_and_single_run(tmp_path, draw_sweep, capsys):
@@ -100,7 +101,7 @@ def test_a_single_run_alone_shows_kappa_and_theta(tmp_path, no_pictures):
 
 def test_single_runs_of_several_experiments_are_a_table_each(tmp_path, no_pictures):
     finished(tmp_path / "runs")
-    run = store.open_run(tmp_path / "runs", "theory", configured(experiment="krr_theory"))
+    run = begun(tmp_path / "runs", "theory", experiment="krr_theory")
     run.finish({"statements": 3, "exact": 1, "approximate": 0, "fails": 2, "config": run.config()})
     text = written(tmp_path / "runs", tmp_path)
     section = text.partition('<section id="runs">')[2].partition('<section id="run-1">')[0]
@@ -199,13 +200,12 @@ def test_folder_of_json_lines(tmp_path, draw_sweep):
 
 
 def test_other_experiments_results_as_they_come(tmp_path, no_pictures):
-    config = configured(experiment="mnist_linear")
-    run = store.open_run(tmp_path / "runs", "linear", config)
+    run = begun(tmp_path / "runs", "linear", experiment="mnist_linear")
     methods = {"exact": {"asr": [0.956, 0.001]}, "ridge 400": {"asr": [0.5, 0.25]}}
     for rates in methods.values():
         rates["no_trigger_target_rate"] = [0.25, 0.01]
     cells = [{"lengthscale": 0.5, "works": None}]
-    run.finish({"theta": 0.1, "methods": methods, "images": {"mnist": cells}, "config": config})
+    run.finish({"theta": 0.1, "methods": methods, "images": {"mnist": cells}, "config": run.config()})
     text = written(tmp_path / "runs", tmp_path)
     assert '<td>exact</td><td class="number" data-value="0.956">0.956, 0.001</td>' in text
     assert "ASR above the rate without trigger at theta = 0.1: exact +70.6%, ridge 400 +25.0%" in text

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from report_stores import (
+    begun,
     configured,
     finished,
     hostile_store,
@@ -15,8 +16,8 @@ from report_stores import (
 
 import plots
 from plots import report
-from plots.report import outcomes
-from poison_jax import files, records, store
+from poison_jax.runs import files, records
+from poison_jax.sweeps import outcomes
 
 
 def test_what_is_damaged_is_listed_and_stops_nothing(tmp_path, draw_sweep):
@@ -35,8 +36,7 @@ def test_what_is_damaged_is_listed_and_stops_nothing(tmp_path, draw_sweep):
     finished(runs, "typed", changes={"asr": "much", "eigenvalues": [], "clean_accuracy": 10**400})
     unread = finished(runs, "unread")
     (unread.path / "spectrum.npz").write_bytes(b"PK")
-    begun = store.open_run(runs, "begun", configured(seed=9))
-    begun.append_metrics({"epoch": 2})
+    begun(runs, "begun", seed=9).append_metrics({"epoch": 2})
     nothing = finished(runs, "nothing", seed=8)
     (nothing.path / "figure.png").write_bytes(b"")
     text = written(runs, tmp_path)

@@ -9,13 +9,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import sweeps
+import small_sweeps as sweeps
 from matplotlib.figure import Figure
 
 import plots
 from plots import fig05, fig06, fig13
-from poison_jax import records
 from poison_jax.errors import UserError
+from poison_jax.runs import records
 
 THETAS, KAPPAS = (0.0, 0.002, 0.01, 0.1), (0.0, 100.0, 1000.0)
 OVER_THETA = ("fig06", "fig09", "fig10", "fig13")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import QUICK
 
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -126,6 +126,17 @@ def test_asked_to_stop(tmp_path, env, undisturbed):
         assert "Traceback" not in err
     finish(start(tmp_path, env))
     assert outcome(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("name", ["läufe [x] *?", "{a} #50%\\b", "**"], ids=ascii)
+def test_in_a_folder_of_any_name(tmp_path, env, undisturbed, name):
+    workdir = tmp_path / name
+    process = start(workdir, env)
+    wait_for(lambda: lines(workdir) >= 2, process)
+    process.kill()
+    process.communicate()
+    assert "resumed at epoch" in finish(start(workdir, env))
+    assert outcome(workdir) == undisturbed
 
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, env, undisturbed):

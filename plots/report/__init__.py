@@ -10,9 +10,11 @@ import datetime
 import tempfile
 from pathlib import Path
 
-from plots.report import outcomes, page, sections
-from poison_jax import console, files
+from plots.report import page, sections
+from poison_jax import console
 from poison_jax.errors import UserError, one_line
+from poison_jax.runs import files
+from poison_jax.sweeps import outcomes
 
 
 def write(path: Path, out: Path) -> tuple[int, int]:

@@ -3,17 +3,18 @@
 The only file of the report that knows the scripts which draw. A store is read, never written.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import plots
-from plots.report import outcomes, page
-from plots.report.outcomes import Group
-from poison_jax import files, records
-from poison_jax.records import Record
-from poison_jax.store import Run
+from plots.report import page
+from poison_jax.runs import files, records
+from poison_jax.runs.records import Record
+from poison_jax.runs.store import Run
+from poison_jax.sweeps import outcomes
+from poison_jax.sweeps.outcomes import Group
 
 _MOST = 2**28  # bytes of a file of a run that is shown
 # Of the pictures of a single run, by the start of their files' names.
@@ -72,21 +73,21 @@ def of_run(run: Run, work: Path, outcome: str) -> str:
 def _draw_sweep(path: Path, group: Group, work: Path) -> list[Path]:
     if not group.count("done"):
         return []
-    if group.count("damaged"):  # drawn from lines of the others
+    if group.count("damaged") and (path / records.SWEEPS / f"{group.name}.json").exists():
         records.write_lines(_finished(path, group), work / f"{group.name}.jsonl")
         path = work
     return plots.draw_sweep(path, group.name, work)
 
 
-def _finished(path: Path, group: Group) -> list[Record]:
-    """The finished cells of a sweep, without arrays where those cannot be read."""
-    done = [outcome for outcome in group.outcomes if outcome.state == "done"]
-    if (path / records.SWEEPS / f"{group.name}.json").exists():
-        found = [records.of_run(Run(path / outcome.run), outcome.overrides) for outcome in done]
-    else:
-        names = {outcome.run for outcome in done}
-        found = [record for record in records.load(path, group.name) if record.run in names]
-    return [record._replace(load=partial(_arrays, record)) for record in found]
+def _finished(path: Path, group: Group) -> Iterator[Record]:
+    """The finished cells of a store's sweep, without arrays where those cannot be read."""
+    for cell in records.read_sweep(path, group.name).cells:
+        try:
+            record = records.of_cell(path, group.name, cell)
+        except outcomes.DAMAGE:
+            continue
+        if record is not None:
+            yield record._replace(load=partial(_arrays, record))
 
 
 def _arrays(record: Record) -> records.Arrays:

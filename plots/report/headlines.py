@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Callable
 
-from plots.report.outcomes import Group, Outcome, attempt
 from poison_jax import wording
-from poison_jax.files import Json
+from poison_jax.runs.files import Json
+from poison_jax.sweeps.outcomes import Group, Outcome, attempt
 
 
 def of_result(found: Json) -> str:

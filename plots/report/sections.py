@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from plots.report import drawings, headlines, outcomes, page, tables
-from plots.report.outcomes import Group, Outcome
-from poison_jax.store import Run
+from plots.report import drawings, headlines, page, tables
+from poison_jax.runs.store import Run
+from poison_jax.sweeps import outcomes
+from poison_jax.sweeps.outcomes import Group, Outcome
 
 
 class Part(NamedTuple):

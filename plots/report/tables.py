@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from plots.report import page
-from plots.report.outcomes import DAMAGE, STATES, Group, Outcome, attempt
 from plots.report.page import DASH, Cell
 from poison_jax import config as config_lib
-from poison_jax import summary, wording
-from poison_jax.files import Json
+from poison_jax import wording
+from poison_jax.experiments import summary
+from poison_jax.runs.files import Json
+from poison_jax.sweeps.outcomes import DAMAGE, STATES, Group, Outcome, attempt
 
 LEGEND = (
     "ASR: share of triggered test images classified as the target, images of the target class excluded; "
@@ -116,7 +117,13 @@ def environment(results: list[Json]) -> str:
     packages = dict.fromkeys(key for r in results for key in attempt(lambda r: list(r["versions"]), r, ()))
     versions = [(name, _distinct(results, lambda r, name=name: r["versions"][name])) for name in packages]
     conventions = [(name, _distinct(results, of)) for name, of in _CONVENTIONS.items()]
-    tables = {"version of": versions, "convention": [row for row in conventions if row[1]]}
+    names = dict.fromkeys(name for r in results for name in attempt(lambda r: list(r["environment"]), r, ()))
+    settings = [(name, _distinct(results, lambda r, name=name: r["environment"][name])) for name in names]
+    tables = {
+        "version of": versions,
+        "convention": [row for row in conventions if row[1]],
+        "setting": settings,
+    }
     return page.beside(*(page.table([name, ""], rows) for name, rows in tables.items() if rows))
 
 
@@ -125,7 +132,9 @@ def result(found: Json) -> str:
     if found["config"]["experiment"] == "train":
         rows = [(name.strip(), value) for name, value in wording.rows([found])]
         return page.paragraph(summary.title(found)) + page.table(["", "value"], rows)
-    return _plain({key: value for key, value in found.items() if key not in ("config", "versions")})
+    return _plain(
+        {key: value for key, value in found.items() if key not in ("config", "environment", "versions")}
+    )
 
 
 def _plain(found: Json) -> str:
