@@ -239,7 +239,7 @@ def test_a_training_whose_output_nobody_can_read(tmp_path):
     file, workdir = tmp_path / "naïve θ[" / "x].npz", tmp_path / "läufe"
     file.parent.mkdir()
     np.savez(file, images=digits.images[:400], labels=digits.labels[:400])
-    flags = [*TINY, f"--config.data.name={file}", f"--workdir={workdir}"]
+    flags = [*TINY, f"--config.data.name={file}", "--config.poison.fraction=0.5", f"--workdir={workdir}"]
     main = shlex.join([sys.executable, "main.py", *flags])
     narrow = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONWARNINGS": "ignore"}
     first = run("", shell=main, **narrow)
