@@ -187,5 +187,5 @@ def _one_line(error: BaseException) -> str:
     if misspelt := re.search(r"(\w+)' Did you mean \"(\w+)\"", text):
         return f"no config key {misspelt[1]!r}: did you mean {misspelt[2]!r}?"
     if unknown := re.fullmatch(r"""["']+(\w+)["']+""", text):
-        return f"no config key {unknown[1]!r}: see poison_jax/config.py"
+        return f"no config key {unknown[1]!r}: see poison_jax/config/table.py"
     return text
