@@ -33,9 +33,12 @@ class Setup:
 
     def __init__(self, config: ml_collections.ConfigDict):
         c = self.config = config
-        for name in ("model.name", "poison.trigger"):
-            if ":" in config_lib.get(c, name):
-                raise UserError(f"{name} = {config_lib.get(c, name)}: functions of your own are not used yet")
+        for name in ("model.name", "poison.trigger", "train.init_from", "model.convolutions"):
+            value = config_lib.get(c, name)
+            if ":" in value or (
+                name in ("train.init_from", "model.convolutions") and value not in ("", "auto")
+            ):
+                raise UserError(f"{name} = {value}: not available yet")
         models.check_architecture(c.model.depth, c.model.block, c.model.width)
         if c.model.dtype == "float64" and not jax.config.jax_enable_x64:
             raise UserError("model.dtype = float64: set JAX_ENABLE_X64=1 in the environment")

@@ -67,10 +67,18 @@ def test_a_set_that_is_too_small_costs_nothing(images, labels, changes, words, t
     assert not (tmp_path / "runs").exists()
 
 
-def test_own_functions_are_refused_while_nothing_uses_them():
-    for name in ("model.name", "poison.trigger"):
-        with pytest.raises(UserError, match=f"{name} = mine:make"):
-            setup(**{name.replace(".", "__"): "mine:make"})
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.name", "mine:make"),
+        ("poison.trigger", "mine:make"),
+        ("train.init_from", "runs/other"),
+        ("model.convolutions", "xla"),
+    ],
+)
+def test_what_nothing_reads_yet_is_refused(key, value):
+    with pytest.raises(UserError, match=f"{key} = {value}: not available yet"):
+        setup(**{key.replace(".", "__"): value})
 
 
 # --- poison that reaches nobody ---------------------------------------------------------------------
