@@ -68,12 +68,6 @@ def test_a_set_that_is_too_small_costs_nothing(images, labels, changes, words, t
     assert not (tmp_path / "runs").exists()
 
 
-def test_own_functions_are_refused_while_nothing_uses_them():
-    for name in ("model.name", "poison.trigger"):
-        with pytest.raises(UserError, match=f"{name} = mine:make"):
-            setup(**{name.replace(".", "__"): "mine:make"})
-
-
 # --- poison that reaches nobody ---------------------------------------------------------------------
 
 
@@ -144,9 +138,11 @@ def test_a_batch_size_that_leaves_poison_out_is_said(images):
 def test_classes_that_the_training_images_lack_are_said(images):
     name = images(np.repeat([0, 1, 2, 3], 50))
     settings = {"data__name": name, "data__n_test": None}
-    (line,) = setup(**settings, data__n_train=80).remarks()
+    line, _ = setup(**settings, data__n_train=80).remarks()
     assert line.startswith("none of the 80 training images is of class '2', '3': raise data.n_train")
-    assert setup(**settings, data__n_train=None).remarks() == []
+    (line,) = setup(**settings, data__n_train=None).remarks()
+    assert line.startswith("the training images are sorted by class, and the Hessian is of the first 40")
+    assert setup(**settings, data__n_train=None, spectrum__num_examples=200).remarks() == []
 
 
 def test_the_remarks_are_said_before_the_training(tmp_path, capsys, monkeypatch):
