@@ -37,7 +37,6 @@ TINY = {
     "analysis.features": 0,
 }
 SWEEP = """
-from poison_jax import config as config_lib
 
 def get_config():
     config = config_lib.default()

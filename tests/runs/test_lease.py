@@ -15,7 +15,6 @@ ELSEWHERE = """
 import sys, time
 from pathlib import Path
 
-from poison_jax.runs import lease
 
 if sys.argv[2] == "other machine":
     lease._machine = lambda: "elsewhere"
