@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from small_stores import begin, finish, sweep
 
+import poison_jax.records as command
 from poison_jax import launch
 from poison_jax.errors import UserError
 from poison_jax.runs import files, records
-from poison_jax.runs import records as command
 from poison_jax.sweeps import grid, processes, stored
 from poison_jax.sweeps import sweep as sweep_lib
 
