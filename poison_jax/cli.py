@@ -18,9 +18,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from poison_jax import cache, environment, kernels
+from poison_jax import cache, console, environment, kernels
 from poison_jax import config as config_lib
-from poison_jax.errors import Interrupted, RunsFailed, UserError, fail, printable
+from poison_jax.console import printable
+from poison_jax.errors import Interrupted, RunsFailed, UserError, fail
 from poison_jax.runs import distributed
 
 
@@ -33,6 +34,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
         configs: folder of the config files.
         default: the one that is used if none is named.
     """
+    console.prepare()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
     try:
@@ -65,7 +67,7 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
 
     def parse(argv: list[str]) -> list[str]:
         if "--help=config" in argv:
-            print(config_lib.describe())
+            console.say(config_lib.describe())
             sys.exit(0)
         named = [
             i for i, argument in enumerate(argv) if argument.partition("=")[0] in ("--config", "-config")
@@ -114,6 +116,7 @@ def ready(**processes: Any) -> Iterator[None]:
     Args:
         processes: as `distributed.session` takes them.
     """
+    console.prepare()
     logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
     environment.pin()
     kernels.keep_memory()
@@ -124,12 +127,12 @@ def ready(**processes: Any) -> Iterator[None]:
             with distributed.in_unison():
                 yield
         except Interrupted as error:
-            print(error, file=sys.stderr)
+            console.tell(error)
             sys.exit(143)
         except KeyboardInterrupt:
             _stopped()
         except RunsFailed as error:
-            print(f"error: {printable(error)}", file=sys.stderr)
+            console.tell(f"error: {error}")
             sys.exit(1)
         except UserError as error:
             fail(error)
@@ -156,7 +159,7 @@ def _experiments(configs: Path) -> Iterator[str]:
 
 
 def _stopped() -> NoReturn:
-    print("stopped; the same command goes on with what is not done", file=sys.stderr)
+    console.tell("stopped; the same command goes on with what is not done")
     sys.exit(130)
 
 
@@ -184,5 +187,5 @@ def _one_line(error: BaseException) -> str:
     if misspelt := re.search(r"(\w+)' Did you mean \"(\w+)\"", text):
         return f"no config key {misspelt[1]!r}: did you mean {misspelt[2]!r}?"
     if unknown := re.fullmatch(r"""["']+(\w+)["']+""", text):
-        return f"no config key {unknown[1]!r}: see poison_jax/config.py"
+        return f"no config key {unknown[1]!r}: see poison_jax/config/table.py"
     return text

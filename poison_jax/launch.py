@@ -68,7 +68,7 @@ def run(
     if slurm:
         from poison_jax.sweeps import slurm as slurm_lib
 
-        print(slurm_lib.script(config, workdir, slurm))
+        console.say(slurm_lib.script(config, workdir, slurm))
     else:
         from poison_jax.sweeps import sweep
 

@@ -15,8 +15,8 @@ from ml_collections import config_flags
 
 from poison_jax import config as config_lib
 from poison_jax import models, poison, train
-from poison_jax.config_frozen import FROZEN
-from poison_jax.config_table import KEYS
+from poison_jax.config.frozen import FROZEN
+from poison_jax.config.table import KEYS
 from poison_jax.errors import UserError
 from poison_jax.experiments import dispatch as experiment
 from poison_jax.experiments.setup import Setup

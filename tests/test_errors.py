@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poison_jax import errors
+from poison_jax import console, errors
 
 
 @given(st.text(max_size=2000))
 def test_a_printable_text_is_one_short_line_of_what_can_be_seen(text):
-    line = errors.printable(text, most=100)
+    line = console.printable(text, most=100)
     assert line.isprintable()
     assert len(line) <= len("\\U0010ffff") * 105
 
 
 def test_what_is_long_keeps_its_ends():
-    assert errors.printable("who " + "x" * 10**6 + " mend it", most=20) == "who xxxxxx ... xx mend it"
+    assert console.printable("who " + "x" * 10**6 + " mend it", most=20) == "who xxxxxx ... xx mend it"
 
 
 @pytest.mark.parametrize(

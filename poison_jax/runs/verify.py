@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
             for run in {str(run.path): run for run, *_ in found if run is not None}.values():
                 run.finished()
         if found:
-            print(f"error: {len(found)} files are damaged", file=sys.stderr)
+            console.tell(f"error: {len(found)} files are damaged")
             sys.exit(1)
         console.say("all files are as they were written")
 

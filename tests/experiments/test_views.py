@@ -4,7 +4,7 @@ import pytest
 from toys import tiny
 
 from poison_jax import config as config_lib
-from poison_jax.config_table import KEYS
+from poison_jax.config.table import KEYS
 from poison_jax.experiments import views
 
 OTHER = {  # a value besides the default, of keys whose type does not give one

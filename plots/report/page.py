@@ -14,9 +14,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from poison_jax.errors import UserError
+from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline
 
-DASH = "–"  # where there is no value
+from poison_jax.errors import UserError
+from poison_jax.wording import DASH
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -37,6 +40,11 @@ def escape(value: object) -> str:
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of plain text."""
     return f"<p{_class(kind)}>{escape(text)}</p>\n"
+
+
+def why(reason: str) -> str:
+    """A paragraph that says why something is not there, or not to be trusted."""
+    return paragraph(reason, "why")
 
 
 def section(title: str, body: str, *, id: str = "", level: int = 2) -> str:
@@ -107,32 +115,62 @@ def picture(png: bytes, *, alt: str, caption: str) -> str:
     width, height = struct.unpack(">II", png[16:24])
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return (
-        f'<figure><img src="{source}" alt="{escape(alt)}" width="{width}" height="{height}" decoding="async">'
+        f'<figure><img src="{source}" alt="{escape(alt)}" width="{width}" height="{height}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"
     )
 
 
 def markdown(text: str) -> str:
-    """What this project's tables are written in: pipe tables, headings, code, paragraphs; the rest is text.
+    """This project's tables and reports: CommonMark, pipe tables and formulas, no links, pictures or HTML.
 
     >>> markdown("**<b>**")
     '<p><strong>&lt;b&gt;</strong></p>\\n'
     """
-    result, lines = [], text.splitlines()
-    while lines:
-        line = lines.pop(0)
-        if line.startswith("```"):
-            result.append(preformatted("\n".join(_take(lines, lambda line: not line.startswith("```")))))
-            del lines[:1]
-        elif line.lstrip().startswith("|") and lines and re.fullmatch(r"[\s|:-]*-[\s|:-]*", lines[0]):
-            right = [mark.endswith(":") for mark in _split(lines.pop(0))]
-            result.append(_pipe_table(line, right, _take(lines, lambda line: line.lstrip().startswith("|"))))
-        elif heading := re.fullmatch(r"#{1,6}\s+(.*)", line):
-            result.append(f"<h4>{_inline(heading[1])}</h4>\n")
-        elif line.strip():
-            rest = _take(lines, lambda line: line.strip() and not re.match(r"\s*\||#|```", line))
-            result.append(f"<p>{_inline(' '.join([line, *rest]))}</p>\n")
-    return "".join(result)
+    tokens = _MARKDOWN.parse(text)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = "h4"
+        style = token.attrs.pop("style", "")  # the page's policy refuses it
+        if "right" in style:
+            token.attrs["class"] = "number"
+    return _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
+
+
+def _markdown() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.disable(["link", "image", "autolink", "reference", "html_inline", "html_block", "entity"])
+    parser.inline.ruler.before("escape", "formula", _formula)
+    parser.add_render_rule("formula", lambda _, tokens, place, *__: _tex(tokens[place].content))
+    parser.add_render_rule("table_open", lambda *_: f"{_WIDE}<table>\n")
+    parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    return parser
+
+
+def _formula(state: StateInline, silent: bool) -> bool:
+    """The parser's rule for `$...$`, whose asterisks and underscores are not Markdown's."""
+    found = re.compile(r"\$(?=\S)([^$]*[^$\s])\$(?!\d)").match(state.src, state.pos)
+    if found and not silent:
+        state.push("formula", "", 0).content = found[1]
+    if found:
+        state.pos = found.end()
+    return bool(found)
+
+
+def _tex(formula: str) -> str:
+    """A formula of the tables as text with indices; a command that is not known stays as it is.
+
+    >>> _tex(r"\\frac{\\lVert\\mu_c^*\\rVert}{d}")
+    '‖μ<sub>c</sub><sup>*</sup>‖ / d'
+    """
+    text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1 / \2", escape(formula))
+    text = re.sub(r"\\([A-Za-z]+)", lambda command: _TEX.get(command[1], command[0]), text)
+    text = re.sub(r"_(?:\{([^{}]*)\}|(\w))", r"<sub>\1\2</sub>", text)
+    return re.sub(r"\^(?:\{([^{}]*)\}|([\w*]))", r"<sup>\1\2</sup>", text)
+
+
+_TEX = {"lVert": "‖", "rVert": "‖", "mu": "μ", "sigma": "σ", "theta": "θ", "kappa": "κ", "lambda": "λ"}
+_WIDE = '<div class="wide">'  # scrolls where the window is narrow
+_MARKDOWN = _markdown()
 
 
 def document(title: str, body: str) -> bytes:
@@ -183,43 +221,5 @@ def _cell(cell: Cell) -> str:
     return f"<td{_class(kind)}{key}>{shown}</td>"
 
 
-def _take(lines: list[str], wanted) -> list[str]:
-    """Removes and returns the lines at the front that are wanted."""
-    count = next((i for i, line in enumerate(lines) if not wanted(line)), len(lines))
-    taken = lines[:count]
-    del lines[:count]
-    return taken
-
-
-def _split(row: str) -> list[str]:
-    """The cells of a row of a pipe table."""
-    row = re.sub(r"(?<!\\)\|$", "", row.strip().removeprefix("|"))
-    return [cell.strip() for cell in re.split(r"(?<!\\)\|", row)]
-
-
-def _pipe_table(header: str, right: list[bool], rows: list[str]) -> str:
-    def line(tag: str, row: str) -> str:
-        cells = _split(row)
-        kinds = [_class("number" * (i < len(right) and right[i])) for i in range(len(cells))]
-        return "".join(
-            f"<{tag}{kind}>{_inline(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
-        )
-
-    body = "".join(f"<tr>{line('td', row)}</tr>\n" for row in rows)
-    return _frame(line("th", header), body)
-
-
 def _frame(heads: str, body: str, kind: str = "") -> str:
-    """A table that scrolls where the window is narrow."""
-    return (
-        f'<div class="wide"><table{kind}>\n<thead><tr>{heads}</tr></thead>\n'
-        f"<tbody>\n{body}</tbody></table></div>\n"
-    )
-
-
-def _inline(text: str) -> str:
-    """Escaped first: what is put in afterwards are the only tags."""
-    text = escape(re.sub(r"\\([|*_`\\])", r"\1", text))
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
-    text = re.sub(r"\*\*(\S|\S.*?\S)\*\*", r"<strong>\1</strong>", text)
-    return re.sub(r"(?<![\w*])\*([^\s*]|[^\s*][^*]*[^\s*])\*(?![\w*])", r"<em>\1</em>", text)
+    return f"{_WIDE}<table{kind}>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"

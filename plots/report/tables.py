@@ -5,38 +5,92 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from plots.report import page
+from plots.report.page import DASH, Cell
 from poison_jax import config as config_lib
-from poison_jax import console, page
+from poison_jax import wording
 from poison_jax.experiments import summary
-from poison_jax.page import DASH, Cell
 from poison_jax.runs.files import Json
-from poison_jax.sweeps.outcomes import STATES, Group, Outcome
+from poison_jax.sweeps.outcomes import DAMAGE, STATES, Group, Outcome, attempt
 
 LEGEND = (
     "ASR: share of triggered test images classified as the target, images of the target class excluded; "
-    "no trigger: the same share without it. λ₁: top eigenvalue of the input Hessian, with its Ritz residual. "
+    "no trigger: the same share without it. What the trigger adds is the difference of the two, which comes "
+    "first: a network that names the target whatever it sees has an ASR of 100 % and a difference of 0. "
+    "λ₁: top eigenvalue of the input Hessian, with its Ritz residual. "
     "Overlap: cosine of an eigenvector and the trigger, both centred; v₁ is the top eigenvector, the largest "
     "overlap is that of largest size, with its sign, and beside it stands whose it is."
 )
-_WRONG = (AttributeError, LookupError, TypeError, ValueError)  # of a result that is not what it should be
+# Keys in which runs may differ that say nothing of what was run.
+_NO_SETTINGS = "name", "experiment", "compare.", "sweep.", "data.dir"
+_MOST_COLUMNS, _OTHERS = 6, "other settings"
+_ALWAYS = {"train": ("penalty.kappa", "poison.fraction")}  # settings that are shown even where they agree
 
 
-def outcomes(found: list[Outcome], link: Callable[[Outcome], str | None]) -> str:
-    """A row for each run: its place in the grid, what it measured, how it ended; sortable.
+def outcomes(found: list[Outcome], settings: list[Json], link: Callable[[Outcome], str | None]) -> str:
+    """A row for each run: its settings, what it measured, how it ended; sortable.
 
     Args:
         found: in their order.
+        settings: of each the config keys that are shown, and their values.
         link: to where more is said of one.
     """
-    keys = list(dict.fromkeys(key for outcome in found for key in outcome.overrides))
-    named = {name for name, (key, _) in _MEASURES.items() if any(key in (o.result or {}) for o in found)}
-    measures = {name: measure for name, measure in _MEASURES.items() if name in named}
+    keys = list(dict.fromkeys(key for setting in settings for key in setting if key != _OTHERS))
+    others = [_OTHERS] * any(_OTHERS in setting for setting in settings)
+    known = wording.measures(outcome.result for outcome in found if outcome.result)
+    measures = [measure for measure in known.values() if measure.heading]
     rows = []
-    for outcome in found:
-        row = [_value(outcome.overrides.get(key)) for key in keys]
-        row += [_measure(outcome.result or {}, form, key) for key, form in measures.values()]
+    for outcome, setting in zip(found, settings, strict=True):
+        row = [_value(setting.get(key)) for key in keys]
+        row += [_measure(measure, outcome.result) for measure in measures]
+        row += [Cell(setting.get(key, DASH), kind="settings") for key in others]
         rows.append([*row, _status(outcome), Cell(outcome.run, link=link(outcome), kind="name")])
-    return page.table([*map(config_lib.short, keys), *measures, "status", "run"], rows, sortable=True)
+    header = [*_headings(keys), *(measure.heading for measure in measures), *others, "status", "run"]
+    return page.table(header, rows, sortable=True)
+
+
+def by_experiment(found: list[Outcome]) -> dict[str, list[Outcome]]:
+    """Runs by the experiment that they are of; "" where that cannot be read."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in found:
+        groups.setdefault(str(outcome.config.get("experiment", "")), []).append(outcome)
+    return groups
+
+
+def differing(found: list[Outcome]) -> list[Json]:
+    """Of each run the config keys in which runs of one experiment differ, and their values.
+
+    A trained network's kappa and theta are always among them. Many that differ stand in one column.
+    """
+    flat = [_flat(outcome.config) for outcome in found]
+    keys = list(dict.fromkeys(key for config in flat for key in config))
+    always = [key for key in _ALWAYS.get(str(found[0].config.get("experiment")), ()) if key in keys]
+    told = [key for key in keys if not key.startswith(_NO_SETTINGS) and key not in always]
+    different = [key for key in told if len({json.dumps(c.get(key)) for c in flat if c}) > 1]
+    shown = always + different * (len(different) <= _MOST_COLUMNS)
+    settings = [{key: config[key] for key in shown if key in config} for config in flat]
+    names = dict(zip(different, _headings(different), strict=True))
+    for setting, config in zip(settings, flat, strict=True):
+        if len(different) > _MOST_COLUMNS and config:
+            said = (f"{name} {_value(config.get(key)).text}" for key, name in names.items())
+            setting[_OTHERS] = ", ".join(said)
+    return settings
+
+
+def _flat(config: Json, prefix: str = "") -> Json:
+    """Dotted key -> value."""
+    result = {}
+    for key, value in config.items():
+        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
+
+
+def _headings(keys: list[str]) -> list[str]:
+    """Keys as people call them; in full where that says too little."""
+    short = Counter(map(config_lib.short, keys))
+    return [
+        key if short[name] > 1 or name == "name" else name for key in keys for name in [config_lib.short(key)]
+    ]
 
 
 def counts(group: Group) -> str:
@@ -51,19 +105,19 @@ def scale(found: Iterable[Outcome]) -> str:
     """At which scale runs were made: data, number of images, network, epochs, seeds."""
     configs = [outcome.config for outcome in found if outcome.config]
     phrases = []
-    for phrase in _SCALE.get(configs[0].get("experiment"), ()) if configs else ():
-        said = list(dict.fromkeys(_try(phrase, config) for config in configs))
+    for phrase in _SCALE.get(str(configs[0].get("experiment")), ()) if configs else ():
+        said = list(dict.fromkeys(attempt(phrase, config) for config in configs))
         phrases.append(" or ".join(said) if len(said) < 7 else f"{said[0]} to {said[-1]}")
-    seeds = sorted({str(seed) for config in configs for seed in _try(_seeds, config, ())}, key=_by_number)
+    seeds = sorted({str(seed) for config in configs for seed in attempt(_seeds, config, ())}, key=_by_number)
     return "; ".join([*phrases, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if phrases else [])
 
 
 def environment(results: list[Json]) -> str:
     """Versions, devices and conventions of results: every distinct value, and how many results have it."""
-    packages = dict.fromkeys(key for r in results for key in _try(lambda r: list(r["versions"]), r, ()))
+    packages = dict.fromkeys(key for r in results for key in attempt(lambda r: list(r["versions"]), r, ()))
     versions = [(name, _distinct(results, lambda r, name=name: r["versions"][name])) for name in packages]
     conventions = [(name, _distinct(results, of)) for name, of in _CONVENTIONS.items()]
-    names = dict.fromkeys(name for r in results for name in _try(lambda r: list(r["environment"]), r, ()))
+    names = dict.fromkeys(name for r in results for name in attempt(lambda r: list(r["environment"]), r, ()))
     settings = [(name, _distinct(results, lambda r, name=name: r["environment"][name])) for name in names]
     tables = {
         "version of": versions,
@@ -76,7 +130,7 @@ def environment(results: list[Json]) -> str:
 def result(found: Json) -> str:
     """What one run found."""
     if found["config"]["experiment"] == "train":
-        rows = [(name.strip(), value) for name, value in summary.rows([found])]
+        rows = [(name.strip(), value) for name, value in wording.rows([found])]
         return page.paragraph(summary.title(found)) + page.table(["", "value"], rows)
     return _plain(
         {key: value for key, value in found.items() if key not in ("config", "environment", "versions")}
@@ -123,38 +177,12 @@ def _status(outcome: Outcome) -> Cell:
     return Cell(said, kind=f"state state-{'failed' if suspect else outcome.state}")
 
 
-def _measure(found: Json, form: Callable[[Json], tuple[str, float] | None], key: str) -> Cell:
+def _measure(measure: wording.Measure, found: Json | None) -> Cell:
     try:
-        return Cell(*form(found)) if found.get(key) is not None else Cell(DASH)
-    except _WRONG:
+        value = measure.value(found or {})
+        return Cell(DASH) if value is None else Cell(measure.form(value, found), value)
+    except DAMAGE:
         return Cell("damaged", kind="state-damaged")
-
-
-def _percent(key: str):
-    return key, lambda r: (f"{r[key]:.1%}", r[key])
-
-
-def _first(key: str, form: str):
-    return key, lambda r: (format(r[key][0], form), r[key][0])
-
-
-def _largest(r: Json) -> tuple[str, float]:
-    overlap = r["overlap"][r["max_overlap_index"]]
-    return f"{overlap:+.3f}", overlap
-
-
-# Heading -> the key of the result that it needs, and its text and value.
-_MEASURES: dict[str, tuple[str, Callable[[Json], tuple[str, float]]]] = {
-    "clean accuracy": _percent("clean_accuracy"),
-    "ASR": _percent("asr"),
-    "no trigger": _percent("no_trigger_target_rate"),
-    "λ₁": _first("eigenvalues", ".4g"),
-    "residual": _first("residuals", ".1e"),
-    "overlap² of v₁": _first("overlap_squared", ".3f"),
-    "largest overlap": ("max_overlap_index", _largest),
-    "in": ("max_overlap_index", lambda r: (f"v{r['max_overlap_index'] + 1}", r["max_overlap_index"] + 1)),
-    "wall time": ("wall_seconds", lambda r: (console.duration(r["wall_seconds"]), r["wall_seconds"])),
-}
 
 
 def _images(config: Json) -> str:
@@ -224,15 +252,7 @@ _CONVENTIONS: dict[str, Callable[[Json], Any]] = {
 
 
 def _distinct(results: list[Json], of: Callable[[Json], Any]) -> str:
-    found = Counter(str(value) for r in results if (value := _try(of, r, None)) is not None)
+    found = Counter(str(value) for r in results if (value := attempt(of, r, None)) is not None)
     if len(found) == 1:
         return next(iter(found))
     return "; ".join(f"{value} ({count})" for value, count in found.most_common())
-
-
-def _try(of: Callable[[Json], Any], found: Json, otherwise: Any = "?") -> Any:
-    """What a result says; otherwise where it does not, being older or of another experiment."""
-    try:
-        return of(found)
-    except _WRONG:
-        return otherwise

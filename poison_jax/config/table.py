@@ -3,7 +3,7 @@
 `config.default()`, `config.check()`, `config.describe()` and `config.identity()` are derived from `KEYS`.
 """
 
-from poison_jax.config_keys import RUNS, Group, Key
+from poison_jax.config.keys import RUNS, Group, Key
 
 LABEL_MAPS = ("all_to_one", "all_to_all", "source_specific", "clean_label")  # as in `poison.label_map`
 

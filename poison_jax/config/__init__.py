@@ -13,9 +13,9 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from poison_jax.config_frozen import FROZEN
-from poison_jax.config_keys import IMPORTED, RUNS
-from poison_jax.config_table import GONE, GROUPS, KEYS
+from poison_jax.config.frozen import FROZEN
+from poison_jax.config.keys import IMPORTED, RUNS
+from poison_jax.config.table import GONE, GROUPS, KEYS
 from poison_jax.errors import UserError
 
 _LONGEST_NAME = 200  # bytes: what is appended to it must fit in a file's name
