@@ -32,7 +32,7 @@ def run(
         retry: of a sweep, do the cells that have failed again.
         dry_run: only print the runs of a training or a sweep, their FLOPs and hours.
         slurm: of a sweep, only print the script of a Slurm array of so many tasks.
-        results: of a sweep, folder of JSON lines (`runs.records`): a cell with a line is done.
+        results: of a sweep, folder of JSON lines (`records`): a cell with a line is done.
         draw: called with every finished run; returns the figures' files.
         draw_sweep: called with the store, a sweep's name and a folder when the sweep ends or is stopped.
 

@@ -2,7 +2,7 @@
 
 Sweeps first, with their figures, tables and cells, then the runs that belong to none. The page needs
 nothing besides itself; what is damaged or not finished is listed with the reason, and nothing is written
-but the page. DIR may also be a folder of the JSON lines that `poison_jax.runs.records` writes.
+but the page. DIR may also be a folder of the JSON lines that `poison_jax.records` writes.
 """
 
 import argparse

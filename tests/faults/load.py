@@ -148,7 +148,7 @@ def _store(chapter: Chapter, *, seeds: int) -> None:
     commands = {
         "the sweep, all done": sweep,
         "--dry_run": [*sweep, "--dry_run"],
-        "poison_jax.runs.records": ["-m", "poison_jax.runs.records", "--runs", runs, "--out", out],
+        "poison_jax.records": ["-m", "poison_jax.records", "--runs", runs, "--out", out],
         "plots/fig06.py": ["plots/fig06.py", "--runs", runs, "--out", out, "--sweep", "many"],
         "fig06.py from JSON lines": ["plots/fig06.py", "--runs", out, "--out", out, "--sweep", "many"],
         "poison_jax.report": ["-m", "poison_jax.report", "--runs", runs, "--out", out / "report.html"],
@@ -159,7 +159,7 @@ def _store(chapter: Chapter, *, seeds: int) -> None:
         chapter.measured[f"{what}: seconds of CPU, MiB"] = f"{seconds:.1f}, {memory:.0f}"
         chapter.check(seconds < 60, f"{what} takes {seconds:.0f} s of CPU over {count} cells")
     lines = (out / "many.jsonl").read_bytes().count(b"\n")
-    chapter.check(lines == count, f"poison_jax.runs.records wrote {lines} of {count} cells")
+    chapter.check(lines == count, f"poison_jax.records wrote {lines} of {count} cells")
 
 
 def fill(file: Path, runs: Path, luck: random.Random) -> int:

@@ -193,7 +193,7 @@ _SWEEPS = st.one_of(
         ]
     ),
 )
-_readers = st.sampled_from(["poison_jax.runs.records", "poison_jax.report", "plots/claims.py", *_FIGURES])
+_readers = st.sampled_from(["poison_jax.records", "poison_jax.report", "plots/claims.py", *_FIGURES])
 
 _stores = evenly(
     st.tuples(_readers, _lines, st.just(False)), st.tuples(_readers, _SWEEPS, st.just(True))

@@ -14,8 +14,7 @@ from poison_jax.runs import lease
 ELSEWHERE = """
 import sys, time
 from pathlib import Path
-
-
+import poison_jax.runs.lease as lease
 if sys.argv[2] == "other machine":
     lease._machine = lambda: "elsewhere"
 with lease.hold(Path(sys.argv[1])):
