@@ -31,6 +31,7 @@ def moved(kept, tmp_path, monkeypatch):
 
 def refused(capsys, *arguments):
     """The one line that is said, with status 2."""
+    capsys.readouterr()  # what was said before
     with pytest.raises(SystemExit) as stopped:
         analyse.main([str(argument) for argument in arguments])
     assert stopped.value.code == 2
