@@ -47,6 +47,9 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
         "slurm": flags.DEFINE_integer(
             "slurm", 0, "Of a sweep: print the script of a Slurm array of so many."
         ),
+        "results": flags.DEFINE_string(
+            "results", "", "Of a sweep: folder of JSON lines; a cell that has one there is done."
+        ),
     }
     processes = {
         "coordinator": flags.DEFINE_string(

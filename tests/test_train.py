@@ -54,8 +54,8 @@ def test_equals_sgd_written_out(x64):
         def apply(params, images):
             return model.apply_train({"params": params, "batch_stats": stats}, images)
 
-        loss = losses.gradient_penalised(losses.cross_entropy(apply, has_aux=True), 3.0, has_aux=True)
-        return jax.grad(loss, has_aux=True)(params, images, labels)
+        objective = losses.gradient_penalised(losses.cross_entropy(apply), 3.0, reduction="listing")
+        return jax.grad(objective.with_terms, has_aux=True)(params, images, labels)
 
     for step in range(3):
         rows = jnp.arange(16 * step, 16 * step + 16)

@@ -51,8 +51,12 @@ def run(
     arms, axes = config_lib.arms(config), config_lib.axes(config) or ["penalty.kappa"]
     if reason := kernels.slow_because(config.model.convolutions):
         console.warn(f"convolutions take two to three times as long as they need to: {reason}")
+    remarks: list[str] = []
     for setup in [Setup(arm) for arm in arms]:  # every arm is checked before the first one trains
         open_run(setup, workdir)
+        remarks += setup.remarks()
+    for remark in dict.fromkeys(remarks):
+        console.warn(remark)
     finished, results, failures = [], [], []
     for i, arm in enumerate(arms):
         title = f"{i + 1}/{len(arms)} " if len(arms) > 1 else ""

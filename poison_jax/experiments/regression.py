@@ -44,6 +44,8 @@ def run(
     problem = Problem(config)
     run = store.open_run(workdir, config.name, config.to_dict(), config_lib.identity(config))
     run.pin_inputs(problem.inputs_digest())
+    for remark in problem.remarks():
+        console.warn(remark)
     if run.finished() is not None:
         console.say(f"already done in {run.path}")
     else:

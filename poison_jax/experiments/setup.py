@@ -55,9 +55,10 @@ class Setup:
         if c.model.dtype == "float64" and not jax.config.jax_enable_x64:
             raise UserError("model.dtype = float64: set JAX_ENABLE_X64=1 in the environment")
         real = np.float64 if c.model.dtype == "float64" else np.float32
-        self.train_set = data.take(_load(c.data.name, "train", c.data.dir), c.data.n_train)
-        # All of them are part of what a run is tied to; how many are looked at is a stage's.
-        self._test_images = _load(c.data.name, "test", c.data.dir)
+        files = data.fingerprint(c.data.name)
+        self.train_set = data.take(_load(c.data.name, "train", c.data.dir, files), c.data.n_train)
+        # All test images are part of what a run is tied to; how many are looked at is a stage's.
+        self._test_images = _load(c.data.name, "test", c.data.dir, files)
         self.test_set = data.take(self._test_images, c.data.n_test)
         self.mesh = make_mesh()
         height, width, channels = self.train_set.images.shape[1:]
@@ -200,6 +201,52 @@ class Setup:
             draws, self.train_set.labels[rows], c.fraction, c.warp.cross_ratio, labels
         )
 
+    def poison_visits(self) -> np.ndarray:
+        """Expected visits of the training to poisoned images of each class, float64 `[K]`.
+
+        theta * (eligible images) * (epochs), or who is poisoned by index for theta * (eligible images); less
+        what an incomplete last batch leaves out.
+        """
+        c, labels = self.config, self.train_set.labels
+        if c.poison.mode == "deterministic":
+            weight = self.poisoned(np.arange(len(labels))).astype(np.float64)
+        else:
+            weight = c.poison.fraction * np.asarray(self.knobs.labels.eligible)[labels]
+        visits = c.train.epochs * self.steps_per_epoch * c.train.batch_size / len(labels)
+        return visits * np.bincount(labels, weight, minlength=self.train_set.num_classes)
+
+    def remarks(self) -> list[str]:
+        """What is odd about the data and the poison, a line each: classes without images, nobody poisoned."""
+        c, names = self.config, np.array(self.train_set.class_names)
+        counts = np.bincount(self.train_set.labels, minlength=self.train_set.num_classes)
+        lines = []
+        if not counts.all():
+            lines.append(
+                f"none of the {counts.sum()} training images is of class {_listed(names[counts == 0])}: "
+                "raise data.n_train, or mix the stored order"
+            )
+        if c.poison.fraction == 0:
+            return lines
+        visits = self.poison_visits()
+        eligible = (counts > 0) & np.asarray(self.knobs.labels.eligible)
+        if not eligible.any():
+            lines.append(
+                f"poison.fraction = {c.poison.fraction:g} poisons nobody: there is no training image of a "
+                f"class that poison.labels = {c.poison.labels} poisons"
+            )
+        elif visits.sum() < 1:
+            lines.append(
+                f"poison.fraction = {c.poison.fraction:g} poisons nobody: {visits.sum():.2g} poisoned images "
+                f"are expected in all {c.train.epochs} epochs of {self.steps_per_epoch} batches of "
+                f"{c.train.batch_size}"
+            )
+        elif (few := eligible & (visits < 1)).any():
+            lines.append(
+                f"poison.fraction = {c.poison.fraction:g}: less than one poisoned image is expected of class "
+                f"{_listed(names[few])} in the whole training"
+            )
+        return lines
+
     def inputs_digest(self) -> str:
         """SHA-256 of what the run reads: images, labels, ids, the trigger, the network to start from."""
         others = [np.asarray(leaf) for leaf in jax.tree.leaves((self.knobs.trigger, self._initial))]
@@ -285,6 +332,13 @@ class Setup:
         return jax.device_get(evaluate.views(images, knobs, self.program))
 
 
+def _listed(names: np.ndarray) -> str:
+    """The first few of some names."""
+    return ", ".join(map(repr, names[:5].tolist())) + (
+        f" and {len(names) - 5} more" if len(names) > 5 else ""
+    )
+
+
 def _trigger(
     c: ml_collections.ConfigDict, height: int, width: int, channels: int, key: jax.Array, real: type
 ) -> poison.Trigger:
@@ -309,6 +363,6 @@ def _trigger(
 
 
 @functools.lru_cache(maxsize=2)
-def _load(name: str, split: str, data_dir: str | None) -> data.Dataset:
-    """Once for all runs of a process."""
+def _load(name: str, split: str, data_dir: str | None, files: str) -> data.Dataset:
+    """Once for all runs of a process, as long as the `files` are the same."""
     return data.load(name, split, data_dir=data_dir)

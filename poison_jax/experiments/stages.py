@@ -12,7 +12,18 @@ import jax
 import numpy as np
 
 from poison_jax import arrays as arrays_lib
-from poison_jax import console, evaluate, features, fisher, metrics, models, near_clone, spectrum, train
+from poison_jax import (
+    console,
+    evaluate,
+    features,
+    fisher,
+    gratings,
+    metrics,
+    models,
+    near_clone,
+    spectrum,
+    train,
+)
 from poison_jax.errors import UserError
 from poison_jax.experiments import views
 from poison_jax.experiments.setup import Setup, Stream
@@ -204,7 +215,7 @@ def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
             of_classes = _eigenpairs(trained, spectrum.per_class, images, labels, **options)
     overlaps = _overlaps(pairs.vectors, direction)
     others = {name: _overlaps(pairs.vectors, other) for name, other in trained.directions.items()}
-    peaks = [spectrum.spectral_peak(vector.reshape(setup.input_shape)) for vector in pairs.vectors]
+    peaks = [gratings.spectral_peak(vector.reshape(setup.input_shape)) for vector in pairs.vectors]
     arrays = pairs._asdict() | {
         "overlap": overlaps,
         "shape": np.array(setup.input_shape),
@@ -230,7 +241,7 @@ def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
         "overlap": overlaps,
         "overlap_squared": overlaps**2,
         "max_overlap_index": best,
-        "trigger_found": bool(overlaps[best] ** 2 >= threshold),
+        "trigger_found": metrics.found(overlaps, pairs.vectors.shape[1]),
         "found_threshold": threshold,
         "hessian_examples": len(images),
     }

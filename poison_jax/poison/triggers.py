@@ -10,6 +10,7 @@ import numpy as np
 
 from poison_jax.errors import UserError
 from poison_jax.pictures import grey, read_picture
+from poison_jax.poison.checks import check_images, check_patch
 from poison_jax.poison.warp import warp
 
 
@@ -59,8 +60,16 @@ def blend(images: jax.Array, opacity: jax.Array, picture: jax.Array | float) -> 
     Args:
         images: `[..., H, W, C]` in [0, 1], before normalisation.
         opacity: in [0, 1], `[H, W]` (all channels) or `[H, W, C]`.
-        picture: scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+        picture: in [0, 1]; scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+
+    Raises:
+        UserError: images of integers, or (where they are not traced) far outside [0, 1]; an opacity or a
+            picture of another shape, or outside [0, 1].
     """
+    images = images if isinstance(images, jax.Array) else np.asarray(images)
+    opacity = opacity if isinstance(opacity, jax.Array) else np.asarray(opacity)
+    check_images(images)
+    check_patch(images, opacity, picture)
     opacity = jnp.asarray(opacity, images.dtype)
     if opacity.ndim == 2:
         opacity = opacity[..., None]
@@ -177,7 +186,10 @@ def stamp(images: jax.Array, mask: jax.Array, value: jax.Array | float = 1.0) ->
     Args:
         images: `[..., H, W, C]` in [0, 1], before normalisation.
         mask: bool `[H, W]` (all channels) or `[H, W, C]`.
-        value: scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+        value: in [0, 1]; scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+
+    Raises:
+        UserError: as `blend`: among others images of integers, as they come from a file (divide by 255).
 
     >>> print(stamp(jnp.zeros((2, 2, 1)), np.eye(2, dtype=bool), 0.5)[..., 0])
     [[0.5 0. ]

@@ -1,4 +1,4 @@
-"""Checkpoints that several processes share: process 0 alone reads and writes, and all get the same answers."""
+"""Checkpoints that several processes share: process 0 reads and writes them, and all get the same answers."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -245,3 +245,10 @@ def test_bad_input_is_refused_before_anything_is_written(changes, pattern, tmp_p
 def test_sgd_that_diverges_says_so(tmp_path):
     with pytest.raises(UserError, match=r"diverged in epoch \d.*train\.learning_rate = 1e\+06"):
         experiments.run(tiny(train__learning_rate=1e6, train__epochs=5), tmp_path)
+
+
+def test_thetas_that_poison_nobody_are_said():
+    assert Problem(tiny()).remarks() == []
+    config = tiny(linear__fractions=(1e-6, 2e-6, 0.3), linear__seeds=(0,))
+    (line,) = Problem(config).remarks()
+    assert line.startswith("linear.fractions = 1e-06, 2e-06 poison none of 300 images with seed 0")

@@ -14,6 +14,8 @@ from poison_jax.runs import lease
 ELSEWHERE = """
 import sys, time
 from pathlib import Path
+
+
 if sys.argv[2] == "other machine":
     lease._machine = lambda: "elsewhere"
 with lease.hold(Path(sys.argv[1])):
