@@ -153,7 +153,7 @@ class Run:
             files.write_json(file, {"sha256": digest})
         elif files.read_json(file).get("sha256") != digest:
             raise UserError(
-                f"the data, the trigger or the network to start from have changed since {self.path} was begun: "
+                f"the data, the trigger or the network have changed since {self.path} was begun: "
                 "choose another --workdir"
             )
 
