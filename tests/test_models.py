@@ -188,3 +188,18 @@ def test_the_kernels_change_no_gradient(x64):
     )
     for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(native), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_linen_module_as_a_model():
+    class Logits(nn.Module):
+        @nn.compact
+        def __call__(self, images, train):
+            return nn.Dense(3)(images.mean((1, 2)))
+
+    model = models.own(lambda _: Logits(), 3, (5, 5, 2))
+    variables = model.init(jax.random.key(0), (5, 5, 2))
+    logits, features = model.apply(variables, jnp.ones((4, 5, 5, 2)))
+    assert logits.shape == (4, 3)
+    assert features is None
+    assert not models.knows_features(model, (5, 5, 2))
+    assert models.knows_features(models.preresnet(8, 3, width=2), (8, 8, 1))

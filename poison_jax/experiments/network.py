@@ -88,7 +88,7 @@ def open_run(setup: Setup, workdir: str) -> store.Run:
         UserError: it was begun with other data, or the processes have read different data.
     """
     config, digest = setup.config, setup.inputs_digest()
-    distributed.same("the data or the trigger that they read", digest)
+    distributed.same("the data, the trigger or the network that they read", digest)
     identity = config_lib.identity(config)
     run = store.Run(first(lambda: str(store.open_run(workdir, config.name, config.to_dict(), identity).path)))
     first(lambda: run.pin_inputs(digest))

@@ -254,10 +254,13 @@ class Setup:
         return lines
 
     def inputs_digest(self) -> str:
-        """SHA-256 of what the run reads: images, labels, ids, the trigger, an initial network."""
+        """SHA-256 of what the run reads: images, labels, ids, the trigger, the network to start from."""
         others = [np.asarray(leaf) for leaf in jax.tree.leaves((self.knobs.trigger, self._initial))]
         if self.knobs.trigger.function is not None:  # known by what it does
             others += self.views(self.train_set.images[:8])
+        if ":" in self.config.model.name:  # known by its variables
+            variables = jax.eval_shape(lambda: self.model.init(self.key, self.input_shape))
+            others.append(np.frombuffer(str(variables).encode(), np.uint8))
         return digest([*self.train_set[:3], *self._test_images[:3], *others])
 
     @property

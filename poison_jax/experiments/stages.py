@@ -138,8 +138,7 @@ def regime(trained: Trained) -> tuple[Arrays, Findings]:
 
     `train_accuracy` on the training images' true labels, without trigger or augmentation;
     `poisoned_train_accuracy` of the non-target ones, triggered, taken for the target; `decay_time` T =
-    sum_t lr_t * weight_decay; `poison_visits` theta * images that may be poisoned * epochs; `nc1` and
-    `nc1_test`.
+    sum_t lr_t * weight_decay; `poison_visits` of all classes, see `Setup.poison_visits`; `nc1`, `nc1_test`.
     """
     setup, c = trained.setup, trained.setup.config
     train_set, variables = trained.setup.train_set, trained.state.variables
@@ -147,12 +146,11 @@ def regime(trained: Trained) -> tuple[Arrays, Findings]:
         variables, train_set.images, setup.knobs, setup.program, batch_size=c.train.batch_size
     )
     report = metrics.attack_report(*logits, train_set.labels, setup.aim)
-    eligible = int(np.asarray(setup.knobs.labels.eligible)[train_set.labels].sum())
     found = {
         "train_accuracy": report["clean_accuracy"],
         "poisoned_train_accuracy": report["asr"],
         "decay_time": train.decay_time(setup.program, c.train.epochs * setup.steps_per_epoch),
-        "poison_visits": c.poison.fraction * eligible * c.train.epochs,
+        "poison_visits": float(setup.poison_visits().sum()),
         "regime": "terminal" if report["clean_accuracy"] >= TERMINAL else "not terminal",
     }
     for name, dataset in (("nc1", train_set), ("nc1_test", setup.test_set)):

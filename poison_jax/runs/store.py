@@ -153,7 +153,8 @@ class Run:
             files.write_json(file, {"sha256": digest})
         elif files.read_json(file).get("sha256") != digest:
             raise UserError(
-                f"the data or the trigger have changed since {self.path} was begun: choose another --workdir"
+                f"the data, the trigger or the network have changed since {self.path} was begun: "
+                "choose another --workdir"
             )
 
     def append_metrics(self, row: Json) -> None:

@@ -112,8 +112,8 @@ def test_a_context_that_the_first_process_enters(tmp_path):
     with distributed.entered_by_first(lambda: open(tmp_path / "file", "w")) as file:
         file.write("x")
     assert file.closed
-    missing = tmp_path / "no" / "file"
-    with pytest.raises(FileNotFoundError), distributed.entered_by_first(lambda: open(missing, "w")):
+    absent = tmp_path / "no" / "file"
+    with pytest.raises(FileNotFoundError), distributed.entered_by_first(lambda: open(absent, "w")):
         pass
 
 
