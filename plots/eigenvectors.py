@@ -32,7 +32,7 @@ def draw(run: Run) -> list[Path]:
 
 def of_run(run: Run, *, channels: bool = False) -> plt.Figure:
     """Trigger and top eigenvectors of a run; colours averaged, or with `channels` a row for each."""
-    spectrum, examples = run.arrays("spectrum"), run.arrays("examples")
+    spectrum, examples = run.arrays("spectrum"), run.arrays("attack")
     k, shape = len(spectrum["values"]), spectrum["shape"]
     rows = [image[None] for image in np.arange(shape[-1])] if channels else [np.arange(shape[-1])]
     figure, axes = _panels(len(rows), 1 + k, heading=0.1)
@@ -56,7 +56,7 @@ def of_run(run: Run, *, channels: bool = False) -> plt.Figure:
 
 def of_classes(run: Run) -> plt.Figure:
     """Eigenvectors of each class's Hessian: a row of all for a class, or its top one if there are many."""
-    spectrum, names = run.arrays("spectrum"), run.arrays("examples")["class_names"]
+    spectrum, names = run.arrays("spectrum"), run.arrays("attack")["class_names"]
     values, vectors, overlap = (spectrum[f"class_{key}"] for key in ("values", "vectors", "overlap"))
     classes, k = spectrum.get("classes", np.arange(len(values))), values.shape[1]
     many = len(classes) > MANY

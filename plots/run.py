@@ -16,7 +16,7 @@ EXAMPLES = 3  # clean and triggered, beside the trigger
 
 def draw(run: Run) -> list[Path]:
     """Trigger, examples, top eigenvectors, training curves -> `figure.png` in the run's directory."""
-    result, examples, spectrum = run.result(), run.arrays("examples"), run.arrays("spectrum")
+    result, examples, spectrum = run.result(), run.arrays("attack"), run.arrays("spectrum")
     k = len(spectrum["values"])
     columns = max(1 + 2 * EXAMPLES, k)
     figure = plt.figure(figsize=(1.75 * columns, 8.4), layout="constrained")
