@@ -1,11 +1,15 @@
 """What can be made again, kept between starts: decoded data, compiled programs."""
 
+import atexit
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import platform
 import re
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +18,21 @@ import jax
 
 
 def folder() -> Path:
-    """`$POISON_JAX_CACHE`, else `~/.cache/poison_jax`; may not exist yet."""
-    return Path(os.environ.get("POISON_JAX_CACHE") or "~/.cache/poison_jax").expanduser()
+    """`$POISON_JAX_CACHE`, else `~/.cache/poison_jax`; may not exist yet.
+
+    A user without a home directory has a folder for this process alone, which is removed at its end.
+    """
+    try:
+        return Path(os.environ.get("POISON_JAX_CACHE") or "~/.cache/poison_jax").expanduser()
+    except RuntimeError:
+        return _temporary()
+
+
+@functools.cache
+def _temporary() -> Path:
+    made = tempfile.mkdtemp(prefix="poison_jax-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
 
 
 def keep_compilations() -> None:

@@ -227,7 +227,8 @@ def _checked(source, images, labels, ids, class_names) -> Dataset:
 
 
 def _tfds(name: str, split: str, data_dir: str | None) -> Dataset:
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    root = Path(os.path.expanduser(chosen))  # stays as it is where there is no home directory
     versions = sorted(root.glob(f"{name}/*/dataset_info.json"))
     if not versions:
         build = f"tfds build {name} --file_format=array_record --data_dir={root}"

@@ -74,6 +74,15 @@ def fail(error: object) -> NoReturn:
     sys.exit(2)
 
 
+def one_line_of(error: BaseException) -> str:
+    """What an exception says, in one line; its type where it says nothing, or fails to."""
+    try:
+        said = error.args[0] if isinstance(error, KeyError | AttributeError) and error.args else error
+        return " ".join(str(said).split()) or type(error).__name__
+    except Exception:
+        return type(error).__name__
+
+
 def printable(text: object, most: int = 500) -> str:
     """A text as one line that a terminal shows and does not obey.
 

@@ -226,7 +226,9 @@ def _folder(parent: str | Path, name: str) -> Path:
 
 def main(argv: list[str]) -> None:
     """Parses the command line, writes the report, says where and how large it is."""
-    parser = argparse.ArgumentParser(prog="python -m poison_jax.report", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m poison_jax.report", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument(
         "--runs", type=Path, required=True, help="store (--workdir), or folder of <sweep>.jsonl"
     )

@@ -29,6 +29,15 @@ def test_folder(monkeypatch):
     assert cache.folder() == Path.home() / ".cache" / "poison_jax"
 
 
+def test_a_user_without_a_home(monkeypatch):
+    """A folder of this process's own; the same at every call."""
+    monkeypatch.delenv("POISON_JAX_CACHE", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    assert cache.folder().is_dir()
+    assert cache.folder() == cache.folder()
+
+
 def test_one_folder_a_processor(untold, tmp_path, monkeypatch):
     monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "cache"))
     cache.keep_compilations()

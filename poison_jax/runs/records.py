@@ -229,7 +229,7 @@ def _unpacked(packed: Json) -> np.ndarray:
 
 def main(argv: list[str]) -> None:
     """`python -m poison_jax.records --runs DIR --out results`."""
-    parser = argparse.ArgumentParser(prog="python -m poison_jax.records", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m poison_jax.records", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=Path, required=True, help="store: the --workdir of the sweeps")
     parser.add_argument("--out", type=Path, required=True, help="folder for <sweep>.jsonl")
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="names; all that the store holds if none")

@@ -66,7 +66,7 @@ def _config(board: Board, cell: str) -> ml_collections.ConfigDict:
 def main(argv: list[str]) -> None:
     """The command line of a worker."""
     parser = argparse.ArgumentParser(
-        prog="python -m poison_jax.sweeps.worker", description=__doc__.splitlines()[0]
+        prog="python -m poison_jax.sweeps.worker", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("workdir", type=Path, help="the store")
     parser.add_argument("sweep", help="name of the sweep")
