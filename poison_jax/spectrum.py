@@ -32,6 +32,7 @@ def input_hessian(
     python_loop: bool | None = None,
     on_product: Callable[[], None] = lambda: None,
     memory: float = 2 * 2**30,
+    starts: int = 1,
 ) -> Eigenpairs:
     """Top eigenpairs of `H = mean_i Hess_x loss_i`, as Listings 5 and 6 mean it.
 
@@ -62,6 +63,8 @@ def input_hessian(
         on_product: called after every Hessian-vector product of a Python loop.
         memory: bytes that a Python loop may keep of the batches' linearised gradients, which spare every
             product but the first their forward pass; batches beyond it are computed anew.
+        starts: how many copies of a repeated eigenvalue can be found, `num_iters` steps each, at most as many
+            as there are pixels in all; see `top_eigenpairs` for what one start cannot see.
 
     Returns:
         `Eigenpairs`; `vectors` are `[k, d]` with d = H * W * C, to be reshaped as an image.
@@ -70,7 +73,7 @@ def input_hessian(
         UserError: shapes that do not fit, labels that are no classes, a leaf of `variables` that is no array,
             `k` or `num_iters` out of range, images or a Hessian that are not finite.
     """
-    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory}
+    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory, "starts": starts}
     images, labels, batch_size = checked(apply_fn, variables, images, labels, batch_size, mesh)
     parts = _weighted(images, labels, batch_size, mesh)
     return _eigenpairs(apply_fn, variables, parts, k=k, num_iters=num_iters, key=key, **options)
@@ -168,6 +171,7 @@ def _eigenpairs(
     python_loop=None,
     on_product=lambda: None,
     memory=2 * 2**30,
+    starts=1,
 ):
     image = parts[0][0][0]
     start, num_iters = random_start(key, image.size, image.dtype, k, num_iters)
@@ -185,7 +189,8 @@ def _eigenpairs(
     else:
         matvec = _scanned(apply_fn)
         arguments = (variables, tuple(jnp.stack(part) for part in parts))
-    return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, args=arguments, python_loop=python_loop)
+    options = {"starts": starts, "args": arguments, "python_loop": python_loop}
+    return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, **options)
 
 
 def _batch_products(apply_fn, variables, parts, memory):

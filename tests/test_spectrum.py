@@ -90,6 +90,20 @@ def test_closed_form_of_a_linear_softmax(x64):
     np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(H)[::-1][:4], atol=1e-12)
 
 
+def test_a_second_start_finds_a_repeated_eigenvalue(x64):
+    """Two logits, half of them zero: at a black image the Hessian is diagonal, its top eigenvalue double."""
+    weights = np.r_[3.0, 3.0, 2.0, np.linspace(0, 1, 33)]
+
+    def apply(weights, images):
+        squares = images.reshape(len(images), -1) ** 2 @ weights
+        return jnp.stack([squares, jnp.zeros_like(squares)], -1)
+
+    images, options = np.zeros((2, 6, 6, 1)), {"k": 2, "num_iters": 12, "key": KEY, "batch_size": 2}
+    for starts, values in ((1, [3, 2]), (2, [3, 3])):
+        pairs = input_hessian(apply, weights, images, np.ones(2, int), starts=starts, **options)
+        np.testing.assert_allclose(pairs.values, values, rtol=1e-6)
+
+
 @pytest.mark.parametrize("python_loop", [True, False])
 def test_a_mesh_changes_nothing(python_loop, x64):
     rng = np.random.default_rng(0)
@@ -284,7 +298,7 @@ def test_one_compilation_serves_all_classes(python_loop):
 
     images, _ = batch(40, shape=SMALL)
     labels = np.repeat([0, 1, 2], [3, 10, 27])
-    functions = spectrum._linearise, spectrum._apply, lanczos._tridiagonalise
+    functions = spectrum._linearise, spectrum._apply, lanczos._compiled_loop
     before = [function._cache_size() for function in functions]
     products = []
     pairs = spectrum.per_class(

@@ -16,7 +16,6 @@ _PACKAGES = (
     "flax",
     "optax",
     "orbax-checkpoint",
-    "matfree",
     "numpy",
     "scipy",
 )
