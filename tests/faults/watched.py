@@ -1,8 +1,10 @@
-"""`main.py`, watched: its memory, threads and open files are written down after every training step.
+"""`main.py`, watched: what it holds is written down after every training step.
 
 `python -m tests.faults.watched FILE STEPS [arguments of main.py]`; after so many steps it is asked to stop.
 """
 
+import contextlib
+import gc
 import json
 import os
 import runpy
@@ -11,14 +13,22 @@ import sys
 import time
 from pathlib import Path
 
-from poison_jax import train
+import jax
+
+from poison_jax import console
 
 
 def here() -> dict[str, float]:
-    """Resident MiB, threads and open files of this process, and the seconds of a clock."""
+    """What this process holds, and the seconds of a clock.
+
+    JAX's arrays in bytes, Python's blocks of memory, threads and open files are the program's own doing and
+    the same on every machine; resident MiB are also the doing of the C library and the other programs.
+    """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
         "seconds": time.monotonic(),
+        "arrays": sum(array.nbytes for array in jax.live_arrays()),
+        "blocks": sys.getallocatedblocks(),
         "memory": int(status["VmRSS"].split()[0]) / 1024,
         "threads": int(status["Threads"]),
         "files": len(os.listdir("/proc/self/fd")),
@@ -28,21 +38,30 @@ def here() -> dict[str, float]:
 def main(argv: list[str]) -> None:
     """The command line."""
     file, steps, *arguments = argv
-    fit, seen = train.fit, []
+    progress, seen = console.progress, []
 
-    def watched(*args, on_step, **options):
-        def look():
-            on_step()
-            seen.append(here())
-            if len(seen) == int(steps):
-                os.kill(os.getpid(), signal.SIGTERM)
+    @contextlib.contextmanager
+    def watched(title, *of, **options):
+        with progress(title, *of, **options) as advance:
+            if title.strip() != "training":
+                yield advance
+                return
 
-        try:
-            return fit(*args, on_step=look, **options)
-        finally:
-            Path(file).write_text(json.dumps(seen))
+            def look():
+                advance()
+                if not seen:
+                    gc.freeze()  # what is there stays: each collection looks at what came since
+                gc.collect()
+                seen.append(here())
+                if len(seen) == int(steps):
+                    os.kill(os.getpid(), signal.SIGTERM)
 
-    train.fit = watched
+            try:
+                yield look
+            finally:
+                Path(file).write_text(json.dumps(seen))
+
+    console.progress = watched
     sys.argv = ["main.py", *arguments]
     runpy.run_path("main.py", run_name="__main__")
 
