@@ -217,7 +217,7 @@ def test_a_failure_that_all_know_is_said_by_all(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["raises", "dies"])
 def test_no_process_outlives_another(tmp_path, ending):
-    """One fails where the others cannot know it: it says why, and none waits for ever (`two` would kill it)."""
+    """One fails where the others cannot know it: it says why, and none waits until it is killed."""
     (status, _, err), (other_status, _, other_err) = two(tmp_path, ending)
     assert status == 2, err
     assert err.startswith("error: another process is gone")
