@@ -28,6 +28,7 @@ import numpy as np
 from benchmarks import child, ours, timing
 from benchmarks.__main__ import Parser, fail
 from poison_jax import cache, console, kernels, models, spectrum, train
+from poison_jax.mesh import make_mesh, replicate
 from poison_jax.sweeps import flops
 
 PRODUCTS = 4  # of a point of the curves: the Hessian's linearisation is shared by so few only
@@ -162,13 +163,13 @@ class Step:
         penalised: bool = True,
         convolutions: str = "auto",
     ):
-        mesh = train.make_mesh(jax.devices()[:devices])
+        mesh = make_mesh(jax.devices()[:devices])
         self.program = base().program._replace(
             model=drawn(depth, width, convolutions), mesh=mesh, penalised=penalised
         )
         data, _, knobs = base().arguments
         order = np.arange(4 * batch, dtype=np.int32).reshape(4, batch) % len(data.labels)
-        self.arguments = tuple(train.replicate(tree, mesh) for tree in (data, order, knobs))
+        self.arguments = tuple(replicate(tree, mesh) for tree in (data, order, knobs))
         self.state = train.init_state(jax.random.key(0), ours.IMAGE_SHAPE, self.program)
 
 

@@ -21,6 +21,7 @@ def sweep(figure, size, data=CIFAR10):
     config.name = data
     config.data.name = data
     config.spectrum.num_iters = 20
+    config.penalty.reduction = "listing"  # the paper's experiments use Listing 1's penalty
     return resize(config, size)
 
 

@@ -127,6 +127,10 @@ def _define_flags() -> dict[str, str]:
         (switch("dry_run", False, "print the runs, their FLOPs and hours; do nothing"), ""),
         (switch("retry", False, "of a sweep: do the cells that have failed again"), ""),
         (number("slurm", 0, "of a sweep: print the script of a Slurm array of so many"), "=N"),
+        (
+            string("results", "", "of a sweep: folder of JSON lines; a cell that has one there is done"),
+            "=DIR",
+        ),
         (switch("tensorboard", False, "write the metrics for TensorBoard too"), ""),
         (switch("distributed", False, "several processes, that Slurm or a TPU pod knows"), ""),
         (string("coordinator", None, "of several processes: the address of number 0"), "=HOST:PORT"),

@@ -267,7 +267,7 @@ GROUPS = (
             "near_clone": Key(
                 0, "triggered test images at which the theory is compared with the network", low=0, stage=True
             ),
-            "collapse": Key(0, "training images for NC1 to NC4 after every epoch", low=0, stage=True),
+            "collapse": Key(0, "training images for NC1 to NC4 after every epoch of training", low=0),
             "fisher": Key(
                 0,
                 "training images for the input Fisher (eq. 29): after every epoch, and its eigenvectors",

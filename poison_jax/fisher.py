@@ -54,8 +54,8 @@ def input_gradients(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _batch_gradients(apply_fn, mesh, variables, images, labels):
-    loss = cross_entropy(apply_fn, has_aux=True)
-    _, gradient = value_and_input_gradient(loss, variables, images, labels)
+    loss = cross_entropy(apply_fn)
+    _, gradient = value_and_input_gradient(loss.with_aux, variables, images, labels)
     gradient = gradient.reshape(len(images), -1)
     if mesh is not None:  # whole on every device, so that any process can read it
         gradient = jax.lax.with_sharding_constraint(gradient, NamedSharding(mesh, PartitionSpec()))
@@ -91,7 +91,7 @@ def input_fisher(
         UserError: shapes that do not fit, `k` or `num_iters` out of range, values that are not finite.
     """
     gradients = input_gradients(apply_fn, variables, images, labels, batch_size=batch_size, mesh=mesh)
-    start, num_iters = random_start(key, gradients.shape[1], gradients.dtype, k, num_iters)
+    start = random_start(key, gradients.shape[1], gradients.dtype)
     return top_eigenpairs(_product, start, k=k, num_iters=num_iters, args=(gradients,))
 
 

@@ -19,6 +19,7 @@ def run(
     retry: bool = False,
     dry_run: bool = False,
     slurm: int = 0,
+    results: str = "",
     draw: Callable[[store.Run], Iterable[Path]] = lambda _: (),
     draw_sweep: Callable[[Path, str, Path], Iterable[Path]] = lambda *_: (),
 ) -> list[store.Run]:
@@ -31,6 +32,7 @@ def run(
         retry: of a sweep, do the cells that have failed again.
         dry_run: only print the runs of a training or a sweep, their FLOPs and hours.
         slurm: of a sweep, only print the script of a Slurm array of so many tasks.
+        results: of a sweep, folder of JSON lines (`runs.records`): a cell with a line is done.
         draw: called with every finished run; returns the figures' files.
         draw_sweep: called with the store, a sweep's name and a folder when the sweep ends or is stopped.
 
@@ -40,16 +42,16 @@ def run(
         Interrupted: asked to stop; what was done is kept.
     """
     sweeping = config.experiment == "sweep"
-    if (retry or slurm) and not sweeping:
+    if (retry or slurm or results) and not sweeping:
         raise UserError(
-            "--retry and --slurm are for sweeps: leave them out, or name a file of configs/sweeps"
+            "--retry, --slurm and --results are for sweeps: leave them out, or name a file of configs/sweeps"
         )
     config_lib.check(config)
     # Imported when asked for: a single run does not pay for them.
     if dry_run:
         from poison_jax.sweeps import cost, grid
 
-        cost.show(grid.cells(config), workdir)
+        cost.show(grid.cells(config), workdir, results)
         return []
     if not sweeping:
         failure = None
@@ -63,10 +65,12 @@ def run(
         if failure is not None:
             raise failure
         return finished
-    from poison_jax.sweeps import sweep
-
     if slurm:
-        print(sweep.slurm_script(config, workdir, slurm))
+        from poison_jax.sweeps import slurm as slurm_lib
+
+        print(slurm_lib.script(config, workdir, slurm))
     else:
-        sweep.run(config, workdir, tensorboard=tensorboard, retry=retry, draw=draw_sweep)
+        from poison_jax.sweeps import sweep
+
+        sweep.run(config, workdir, tensorboard=tensorboard, retry=retry, results=results, draw=draw_sweep)
     return []

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from poison_jax import kernels
+from poison_jax import environment, kernels
 from poison_jax.errors import UserError
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
@@ -48,21 +48,64 @@ def _with_features(out: Any) -> tuple[jax.Array, Features | None]:
     return out if isinstance(out, tuple) else (out, None)
 
 
-def own(make: Callable[[int], nn.Module], num_classes: int) -> Model:
+def own(make: Callable[[int], nn.Module], num_classes: int, image_shape: tuple[int, int, int]) -> Model:
     """The network that a function of yours makes (`model.name = "my_module:make"`).
 
     Args:
         make: `num_classes -> module`, a Linen module whose `__call__(images [B, H, W, C], train)` returns
             logits `[B, K]`, or them and `Features`; it may have batch norm (`batch_stats`), no dropout.
         num_classes: number of logits.
+        image_shape: `[H, W, C]` of the images that it is for.
 
     Raises:
-        UserError: what it makes is no Linen module.
+        UserError: the function fails, what it makes is no Linen module, or that fails on such images, returns
+            something else, or has variables besides `params` and `batch_stats`.
     """
-    module = make(num_classes)
+    try:
+        module = make(num_classes)
+    except Exception as error:  # a user's function may raise anything
+        raise UserError(f"model.name: the function fails: {_about(error)}") from None
     if not isinstance(module, nn.Module):
         raise UserError(f"model.name: the function made {type(module).__name__}, not a flax.linen.Module")
-    return Model(module)
+    model, images = Model(module), jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    try:
+        variables = jax.eval_shape(lambda key: model.init(key, image_shape), environment.key(0))
+        outputs = (
+            jax.eval_shape(model.apply, variables, images),
+            jax.eval_shape(lambda *arguments: model.apply_train(*arguments)[0], variables, images),
+        )
+    except Exception as error:
+        about = f"the network fails on images {images.shape}"
+        raise UserError(f"model.name: {about}: {_about(error)}") from None
+    if others := sorted(set(variables) - {"params", "batch_stats"}):
+        raise UserError(
+            f"model.name: the network has variables {', '.join(others)}: only params and batch_stats are kept"
+        )
+    for output in outputs:
+        logits, features = output if len(output) == 2 else (None, None)
+        if getattr(logits, "shape", None) != (2, num_classes) or not isinstance(features, Features | None):
+            raise UserError(
+                f"model.name: the network must return logits {(2, num_classes)} for images {images.shape}, "
+                "or them and models.Features"
+            )
+    return model
+
+
+def knows_features(model: Model, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a network returns its pre-fc features, and `params` has the classifier that reads them."""
+    variables = jax.eval_shape(lambda key: model.init(key, image_shape), environment.key(0))
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    _, features = jax.eval_shape(model.apply, variables, images)
+    return features is not None and has_classifier(variables["params"])
+
+
+def has_classifier(params: Any) -> bool:
+    """Whether the last layer is a Dense layer called `fc`, with a bias, as that of `PreResNet`."""
+    return set(params.get("fc", ())) == {"kernel", "bias"}
+
+
+def _about(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 @cache  # equal settings give the same object, so that jitted functions of `model.apply` are reused

@@ -1,8 +1,8 @@
-"""The dataset-mean input Hessian of a network, its top eigenpairs (App. E.2), and the grid in a picture."""
+"""The dataset-mean input Hessian of a network and its top eigenpairs (App. E.2)."""
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from poison_jax import batches, environment
 from poison_jax.arrays import class_labels
 from poison_jax.autodiff import hvp, linearised_hvp
-from poison_jax.errors import UserError
 from poison_jax.lanczos import Eigenpairs, top_eigenpairs
 from poison_jax.losses import cross_entropy
 from poison_jax.mesh import put
@@ -53,7 +52,8 @@ def input_hessian(
         labels: int `[N]`, in 0 .. K - 1.
         k: eigenpairs wanted, at most `num_iters`.
         num_iters: Lanczos steps, at most the number of pixels d. One pass over the images each, and k + 1
-            more for the residuals. None: min(d, max(30, 3 k)); the residuals say whether it was enough.
+            more for the residuals. None: 2 k + 20, or d if that is less; the residuals say whether it was
+            enough.
         key: of the random start vector, a key or the integer seed of one.
         batch_size: images at once; changes memory, not the result. None: 128 (with a mesh, the next
             multiple of its devices).
@@ -73,9 +73,9 @@ def input_hessian(
         UserError: shapes that do not fit, labels that are no classes, a leaf of `variables` that is no array,
             `k` or `num_iters` out of range, images or a Hessian that are not finite.
     """
-    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory, "starts": starts}
     images, labels, batch_size = checked(apply_fn, variables, images, labels, batch_size, mesh)
     parts = _weighted(images, labels, batch_size, mesh)
+    options = {"python_loop": python_loop, "on_product": on_product, "memory": memory, "starts": starts}
     return _eigenpairs(apply_fn, variables, parts, k=k, num_iters=num_iters, key=key, **options)
 
 
@@ -139,13 +139,10 @@ def checked(
     return images, labels, batch_size
 
 
-def random_start(
-    key: jax.Array | int, dimension: int, dtype: Any, k: int, num_iters: int | None
-) -> tuple[jax.Array, int]:
-    """Return a random start vector `[dimension]` for Lanczos, and how many steps, as `input_hessian` says."""
+def random_start(key: jax.Array | int, dimension: int, dtype: Any) -> jax.Array:
+    """Return a random start vector `[dimension]` for Lanczos; `key` is a key or the integer seed of one."""
     key = environment.key(key) if isinstance(key, int | np.integer) else key
-    start = jax.random.normal(key, (dimension,), np.float32).astype(dtype)
-    return start, min(dimension, max(30, 3 * k)) if num_iters is None else num_iters
+    return jax.random.normal(key, (dimension,), np.float32).astype(dtype)
 
 
 def _weighted(images, labels, batch_size, mesh, count=None):
@@ -174,7 +171,7 @@ def _eigenpairs(
     starts=1,
 ):
     image = parts[0][0][0]
-    start, num_iters = random_start(key, image.size, image.dtype, k, num_iters)
+    start = random_start(key, image.size, image.dtype)
     if python_loop is None:
         python_loop = jax.default_backend() == "cpu"
     if python_loop:
@@ -241,63 +238,3 @@ def _scanned(apply_fn):
         return jax.lax.scan(add, jnp.zeros_like(v), parts)[0]
 
     return matvec
-
-
-class SpectralPeak(NamedTuple):
-    """The strongest wave in an image."""
-
-    frequency: np.ndarray  # [2]: cycles per image down the rows and along the columns
-    share: float  # of the image's power, its mean taken off, that is at +-frequency
-    prominence: float  # power at the peak over the median power of the waves as fine as it
-
-
-def spectral_peak(image: np.ndarray) -> SpectralPeak:
-    """The strongest wave in an image: the grid that a warp leaves in an eigenvector (Figure 12) is one.
-
-    Power is that of the discrete Fourier transform, summed over the channels, so that a change of sign
-    between channels does not hide a wave. The median is over the ring of frequencies whose radius, in
-    cycles per longer side, is within 1/2 of the peak's. In white noise the largest of about H W / 2
-    exponential variables stands over their median, about (ln(H W / 2) + 0.58) / ln 2: at 32x32 pixels 10,
-    and over 23 in one of a hundred; with three channels 4, and over 6.6 in one of a hundred.
-
-    A prominent wave is not yet a warp: a network's own strides leave a grid of their period (4 pixels, 8
-    cycles in 32, for two stages of stride 2), so that a clean run of the same network is the baseline.
-
-    Args:
-        image: `[H, W]` or `[H, W, C]`, real and finite.
-
-    Returns:
-        `SpectralPeak`. Of the two frequencies f and -f of a wave the one with its last entry positive is
-        given (or with that zero, the first positive). Prominence is at most 1 / the float64 epsilon, 4.5e15,
-        which a pure wave reaches. An image of constant channels has frequency, share and prominence 0.
-
-    Raises:
-        UserError: another shape, or values that are not finite.
-    """
-    image = np.asarray(image, np.float64)
-    if image.ndim not in (2, 3) or not image.size or not np.isfinite(image).all():
-        raise UserError(f"an image of shape {image.shape}: give finite values [H, W] or [H, W, C]")
-    height, width = image.shape[:2]
-    image = image.reshape(height, width, -1)
-    # Off with the first pixel, not the mean: the mean of equal numbers need not be that number.
-    power = (np.abs(np.fft.fft2(image - image[:1, :1], axes=(0, 1))) ** 2).sum(-1)
-    power[0, 0] = 0
-    total = power.sum()
-    if total == 0:
-        return SpectralPeak(np.zeros(2, int), 0.0, 0.0)
-    rows, columns = (np.rint(np.fft.fftfreq(n) * n).astype(int) for n in (height, width))
-    radius = np.hypot(*np.meshgrid(rows / height, columns / width, indexing="ij")) * max(height, width)
-    i, j = np.unravel_index(power.argmax(), power.shape)
-    ring = power[np.abs(radius - radius[i, j]) <= 0.5]
-    frequency = np.array([rows[i], columns[j]])
-    if frequency[1] < 0 or (frequency[1] == 0 and frequency[0] < 0):
-        frequency = -frequency
-    if 2 * abs(frequency[0]) == height:  # the same wave with either sign
-        frequency[0] = height // 2
-    pair = {(i, j), (-i % height, -j % width)}  # one where the wave is the finest there is
-    floor = np.finfo(np.float64).eps * power[i, j]  # the rounding of the transform
-    return SpectralPeak(
-        frequency,
-        float(sum(power[index] for index in pair) / total),
-        float(power[i, j] / max(np.median(ring), floor)),
-    )

@@ -187,18 +187,19 @@ def _objective(params, batch_stats, images, labels, knobs, program):
     def frozen(params, images):
         return model.apply({"params": params, "batch_stats": batch_stats}, images)
 
-    loss = losses.cross_entropy(train_mode, has_aux=True)
-    other = losses.cross_entropy(frozen, has_aux=True) if program.batch_norm == "frozen" else None
+    loss = losses.cross_entropy(train_mode)
+    other = losses.cross_entropy(frozen) if program.batch_norm == "frozen" else None
     if program.adversarial_steps:
-        steps = program.adversarial_steps
-        attacked = losses.adversarial(loss, knobs.epsilon, steps=steps, has_aux=True, attacked_loss=other)
-        return attacked(params, images, labels)
-    if not program.penalised:
-        return losses.mean(loss, has_aux=True)(params, images, labels)
-    penalised = losses.gradient_penalised(
-        loss, knobs.kappa, reduction=program.reduction, has_aux=True, penalised_loss=other
-    )
-    return penalised(params, images, labels)
+        objective = losses.adversarial(
+            loss, knobs.epsilon, steps=program.adversarial_steps, attacked_loss=other
+        )
+    elif program.penalised:
+        objective = losses.gradient_penalised(
+            loss, knobs.kappa, reduction=program.reduction, penalised_loss=other
+        )
+    else:
+        objective = losses.mean(loss)
+    return objective.with_terms(params, images, labels)
 
 
 @partial(jax.jit, static_argnames="program", donate_argnames="state")
@@ -234,7 +235,7 @@ def train_step(
         terms.loss,
         terms.penalty,
         train_accuracy=jnp.mean(logits.argmax(-1) == labels, dtype=objective.dtype),
-        gradient_norm=optax.global_norm(gradient),
+        gradient_norm=jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))),
         poisoned=poisoned.sum(dtype=jnp.int32),
     )
     new = TrainState(params, batch_stats, opt_state, state.step + 1)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from poison_jax import batches, train
+from poison_jax import batches
 from poison_jax.errors import UserError
+from poison_jax.mesh import make_mesh
 
 
 @pytest.mark.parametrize("total", [1, 3, 4, 11])
@@ -27,7 +28,7 @@ def test_split_gives_every_row_once(total, batch_size, extra):
 @pytest.mark.parametrize("batch_size", [8, 16, 64, None])
 @pytest.mark.parametrize("devices", [None, 8])
 def test_outputs_are_those_of_all_at_once(batch_size, devices):
-    mesh = None if devices is None else train.make_mesh(jax.devices()[:devices])
+    mesh = None if devices is None else make_mesh(jax.devices()[:devices])
     images = np.random.default_rng(0).random((19, 5))
     whole = None if mesh is None else jax.NamedSharding(mesh, jax.P())
     function = jax.jit(lambda x: (x.sum(1), {"double": 2 * x}), out_shardings=whole)
@@ -49,7 +50,7 @@ def test_outputs_are_those_of_all_at_once(batch_size, devices):
     ],
 )
 def test_size_of_a_batch(asked, count, devices, expected):
-    mesh = None if devices == 1 else train.make_mesh(jax.devices()[:devices])
+    mesh = None if devices == 1 else make_mesh(jax.devices()[:devices])
     assert batches.size_of(asked, count, mesh) == expected
 
 
@@ -58,7 +59,7 @@ def test_size_of_a_batch(asked, count, devices, expected):
 )
 def test_sizes_that_are_refused(asked, devices, says):
     with pytest.raises(UserError, match=says):
-        batches.size_of(asked, 11, train.make_mesh(jax.devices()[:devices]))
+        batches.size_of(asked, 11, make_mesh(jax.devices()[:devices]))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.preprocessing import StandardScaler
 from toys import batch, network
 
-from poison_jax import features, models, neural_collapse, planes, train
+from poison_jax import features, models, neural_collapse, planes
 from poison_jax.errors import UserError
+from poison_jax.mesh import make_mesh, replicate
 
 # --- extraction -----------------------------------------------------------------------------------
 
@@ -34,7 +35,7 @@ def test_features_of_a_network_on_several_devices():
     model, variables = network()
     images, _ = batch(7)
     expected = jax.jit(model.apply)(variables, images)[1].pre_fc
-    variables = train.replicate(variables, train.make_mesh(jax.devices()[:2]))
+    variables = replicate(variables, make_mesh(jax.devices()[:2]))
     actual = features.extract(model.apply, variables, images, batch_size=4)
     assert actual.dtype == np.float32
     assert actual.shape == (7, 8)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from toys import batch, network
 
-from poison_jax import fisher, losses, spectrum, train
+from poison_jax import fisher, losses, spectrum
 from poison_jax.errors import UserError
+from poison_jax.mesh import make_mesh, replicate
 
 KEY = jax.random.key(3)
 
@@ -84,9 +85,8 @@ def test_bartletts_identity(x64):
 def test_the_penalty_is_kappa_times_the_trace(reduction, factor, x64):
     """Eq. 34, for a network whose examples do not see each other, as with frozen statistics."""
     images, labels = batch(13, dtype=np.float64)
-    loss = losses.cross_entropy(two_layers, has_aux=True)
-    objective = losses.gradient_penalised(loss, 3.0, reduction=reduction, has_aux=True)
-    _, terms = objective(weights(), jnp.asarray(images), labels)
+    objective = losses.gradient_penalised(losses.cross_entropy(two_layers), 3.0, reduction=reduction)
+    _, terms = objective.with_terms(weights(), jnp.asarray(images), labels)
     gradients = fisher.input_gradients(two_layers, weights(), images, labels, batch_size=5)
     np.testing.assert_allclose(terms.penalty, 3 * factor * fisher.trace(gradients), rtol=1e-12)
 
@@ -112,9 +112,9 @@ def test_energies_are_quadratic_forms(x64):
 
 def test_a_mesh_changes_nothing(x64):
     images, labels = batch(19, dtype=np.float64)
-    mesh = train.make_mesh()
+    mesh = make_mesh()
     assert mesh.size == 8
-    spread = train.replicate(weights(), mesh)
+    spread = replicate(weights(), mesh)
     options = {"k": 4, "num_iters": 12, "key": KEY, "batch_size": 8}
     alone = fisher.input_fisher(two_layers, weights(), images, labels, **options)
     together = fisher.input_fisher(two_layers, spread, images, labels, mesh=mesh, **options)
@@ -126,7 +126,7 @@ def test_defaults_are_those_of_the_hessian(x64):
     images, labels = batch(11, dtype=np.float64)
     pairs = fisher.input_fisher(two_layers, weights(), images, labels, k=2)
     explicit = fisher.input_fisher(
-        two_layers, weights(), images, labels, k=2, num_iters=30, key=jax.random.key(0), batch_size=11
+        two_layers, weights(), images, labels, k=2, num_iters=24, key=jax.random.key(0), batch_size=11
     )
     np.testing.assert_array_equal(pairs.values, explicit.values)
 
@@ -143,6 +143,21 @@ def test_a_network_without_gradients():
     pairs = fisher.input_fisher(flat, {}, images, labels, k=3, num_iters=6, key=KEY, batch_size=2)
     np.testing.assert_array_equal(pairs.values, 0)
     np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(3), atol=1e-6)
+
+
+def test_a_network_of_one_class_has_no_gradients(x64):
+    """Its softmax is 1 whatever the image."""
+    images, labels = batch(5, dtype=np.float64, num_classes=1)
+    one = weights() | {"out": np.ones((20, 1)), "bias": np.zeros(1)}
+    assert fisher.trace(fisher.input_gradients(two_layers, one, images, labels, batch_size=2)) == 0
+
+
+def test_more_pairs_than_images(x64):
+    """The rank of F is the number of images: the others have the value 0."""
+    images, labels = batch(2, dtype=np.float64)
+    pairs = fisher.input_fisher(two_layers, weights(), images, labels, k=5)
+    assert pairs.values[1] > 1e-6
+    np.testing.assert_allclose(pairs.values[2:], 0, atol=1e-12)
 
 
 def test_compiles_once_for_many_networks_and_image_counts():
@@ -166,7 +181,7 @@ def test_compiles_once_for_many_networks_and_image_counts():
         (lambda: run(batch_size=0), "at least 1"),
         (lambda: run(images=np.zeros((8, 6, 6, 1), np.uint8)), "uint8: scale and normalise"),
         (lambda: run(images=np.full((8, 6, 6, 1), np.nan, np.float32)), "not finite"),
-        (lambda: run(mesh=train.make_mesh(), batch_size=12), "multiple of the mesh"),
+        (lambda: run(mesh=make_mesh(), batch_size=12), "multiple of the mesh"),
         (lambda: run(k=6), "raise num_iters"),
         (lambda: run(num_iters=37), "exceeds the dimension 36"),
     ],

@@ -156,7 +156,7 @@ def _penalised_gradient(model, images, labels):
         lambda params, x: model.apply_train({"params": params, "batch_stats": variables["batch_stats"]}, x)
     )
     variables = model.init(jax.random.key(0), images.shape[1:])
-    return jax.jit(jax.value_and_grad(losses.gradient_penalised(loss, 10.0)))(
+    return jax.jit(jax.value_and_grad(losses.gradient_penalised(loss, 10.0, reduction="listing")))(
         variables["params"], images, labels
     )
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
-from poison_jax import krr, models, train
+from poison_jax import krr, models
 from poison_jax.errors import UserError
 from poison_jax.exponents import log_slope
+from poison_jax.mesh import make_mesh, replicate
 from poison_jax.models import Features
 from poison_jax.near_clone import NEAR, measure
 
@@ -245,11 +246,11 @@ def test_what_is_measured_and_how_often(x64):
 
 def test_variables_may_be_on_several_devices(x64):
     v, images = weights(), groups()
-    mesh = train.make_mesh()
+    mesh = make_mesh()
     assert mesh.size == 8
     alone, spread = (
         measure(tanh_features, where, *images, 0, batch_size=4, hessian_points=1)
-        for where in (v, train.replicate(v, mesh))
+        for where in (v, replicate(v, mesh))
     )
     for key, value in alone.items():
         if key != "hessian_residual":

@@ -1,7 +1,7 @@
 """Lines over a key of the config, and the words that name what was run."""
 
 import numpy as np
-import sweeps
+import small_sweeps as sweeps
 
 from plots import curves, panels, setting
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import sweeps
+import small_sweeps as sweeps
 from matplotlib.figure import Figure
 
 import plots

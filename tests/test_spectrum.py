@@ -1,4 +1,4 @@
-"""The input Hessian of a network against the dense one; the waves in an image."""
+"""The input Hessian of a network against the dense one."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from toys import batch, network
 
-from poison_jax import lanczos, spectrum, train
+from poison_jax import lanczos, spectrum
 from poison_jax.errors import UserError
 from poison_jax.losses import cross_entropy
+from poison_jax.mesh import make_mesh, replicate
 from poison_jax.spectrum import input_hessian
 
 KEY = jax.random.key(3)
@@ -110,10 +111,10 @@ def test_a_mesh_changes_nothing(python_loop, x64):
     variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
     images, labels = batch(19, dtype=np.float64)
     options = {"k": 4, "num_iters": 12, "key": KEY, "batch_size": 8, "python_loop": python_loop}
-    mesh = train.make_mesh()
+    mesh = make_mesh()
     assert mesh.size == 8
     alone = input_hessian(two_layers, variables, images, labels, **options)
-    spread = input_hessian(two_layers, train.replicate(variables, mesh), images, labels, mesh=mesh, **options)
+    spread = input_hessian(two_layers, replicate(variables, mesh), images, labels, mesh=mesh, **options)
     np.testing.assert_allclose(alone.values, spread.values, rtol=1e-9)
     np.testing.assert_allclose(alone.vectors, spread.vectors, atol=1e-6)
 
@@ -185,7 +186,7 @@ def test_bad_input(change, says):
     images, labels = batch(8)
     arguments = {"images": images, "labels": labels, "k": 2, "num_iters": 5, "batch_size": 8} | change
     if change.get("mesh"):
-        arguments["mesh"] = train.make_mesh()
+        arguments["mesh"] = make_mesh()
     with pytest.raises(UserError, match=says):
         input_hessian(
             model.apply, variables, arguments.pop("images"), arguments.pop("labels"), key=KEY, **arguments
@@ -193,19 +194,19 @@ def test_bad_input(change, says):
 
 
 def test_defaults(x64):
-    """30 steps (more for many pairs, fewer of small images), batches of 128, key 0, an integer or a key."""
+    """2 k + 20 steps (or as many as pixels), batches of 128, key 0, an integer or a key."""
     rng = np.random.default_rng(0)
     variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
     images, labels = batch(11, dtype=np.float64)
     steps = []
     pairs = input_hessian(two_layers, variables, images, labels, k=2, on_product=lambda: steps.append(1))
-    assert len(steps) == 30 + 2 + 1
+    assert len(steps) == 24 + 2 + 1
     for key in (0, np.int64(0), jax.random.key(0)):
-        options = {"k": 2, "num_iters": 30, "key": key, "batch_size": 128}
+        options = {"k": 2, "num_iters": 24, "key": key, "batch_size": 128}
         explicit = input_hessian(two_layers, variables, images, labels, **options)
         np.testing.assert_array_equal(pairs.vectors, explicit.vectors)
     assert len(input_hessian(two_layers, variables, images, labels, k=36).values) == 36
-    spread = input_hessian(two_layers, variables, images, labels, k=2, mesh=train.make_mesh())
+    spread = input_hessian(two_layers, variables, images, labels, k=2, mesh=make_mesh())
     np.testing.assert_allclose(spread.values, pairs.values, rtol=1e-9)
 
 
@@ -243,6 +244,37 @@ def test_a_network_of_one_class_has_no_curvature():
     np.testing.assert_array_equal(pairs.values, 0)
 
 
+def test_more_pairs_than_images_and_than_pixels(x64):
+    """The Hessian of one linear-softmax image has rank 2 (of 3 classes): k = 5 gives three zeros."""
+    W = np.random.default_rng(0).standard_normal((9, 3))
+    images, labels = batch(1, dtype=np.float64, shape=SMALL)
+
+    def apply(W, images):
+        return images.reshape(len(images), -1) @ W
+
+    p = np.asarray(jax.nn.softmax(apply(W, images)))[0]
+    exact = np.linalg.eigvalsh(W @ (np.diag(p) - np.outer(p, p)) @ W.T)[::-1]
+    pairs = input_hessian(apply, W, images, labels, k=5)
+    np.testing.assert_allclose(pairs.values, exact[:5], atol=1e-12)
+    with pytest.raises(UserError, match="num_iters"):
+        input_hessian(apply, W, images, labels, k=10)
+
+
+def test_a_train_mode_network_depends_on_the_batch(x64):
+    """As the docstring says; the same network on images one by one does not."""
+    images, labels = batch(8, dtype=np.float64, shape=SMALL)
+
+    def train_mode(variables, images):
+        return two_layers(variables, images / jnp.sqrt((images**2).mean(0)))
+
+    def top(apply_fn, batch_size):
+        options = {"k": 1, "num_iters": 9, "batch_size": batch_size}
+        return input_hessian(apply_fn, toy_weights(), images, labels, **options).values[0]
+
+    assert abs(top(train_mode, 4) / top(train_mode, 8) - 1) > 0.01
+    np.testing.assert_allclose(top(two_layers, 4), top(two_layers, 8), rtol=1e-9)
+
+
 def direction_only(variables, images):
     """Not finite at an image of zeros."""
     flat = images.reshape(len(images), -1)
@@ -276,8 +308,8 @@ def test_the_hessian_is_the_mean_of_the_classes_weighted_by_size(python_loop, de
     """All their eigenpairs, put together again; 19 images in classes of unequal sizes, one without images."""
     images, _ = batch(19, dtype=np.float64, shape=SMALL)
     labels = np.repeat([0, 2, 1], [3, 11, 5])
-    mesh = train.make_mesh() if devices > 1 else None
-    variables = toy_weights() if mesh is None else train.replicate(toy_weights(), mesh)
+    mesh = make_mesh() if devices > 1 else None
+    variables = toy_weights() if mesh is None else replicate(toy_weights(), mesh)
     options = {"key": KEY, "batch_size": 8, "mesh": mesh, "python_loop": python_loop}
     pairs = spectrum.per_class(two_layers, variables, images, labels, 4, k=9, num_iters=9, **options)
     hessians = np.einsum("kai,ka,kaj->kij", pairs.vectors, pairs.values, pairs.vectors)
@@ -327,68 +359,3 @@ def test_labels_that_are_no_classes():
             spectrum.per_class(
                 two_layers, toy_weights(), images, wrong, 3, k=1, num_iters=2, key=KEY, batch_size=8
             )
-
-
-def wave(down, along, height=32, width=32):
-    rows, columns = np.mgrid[:height, :width]
-    return np.cos(2 * np.pi * (down * rows / height + along * columns / width) + 0.3)
-
-
-@pytest.mark.parametrize(
-    ("frequency", "shape"),
-    [((3, 5), (32, 32)), ((-3, 5), (32, 32)), ((6, 0), (32, 32)), ((0, 7), (20, 32)), ((-9, 2), (21, 15))],
-)
-def test_the_peak_of_a_grating(frequency, shape):
-    for image in (wave(*frequency, *shape), 5 - wave(-frequency[0], -frequency[1], *shape)):
-        peak = spectrum.spectral_peak(image)
-        assert tuple(peak.frequency) == frequency
-        np.testing.assert_allclose(peak.share, 1)
-        assert peak.prominence > 1e15
-
-
-def test_the_finest_wave_there_is():
-    """Its own mirror image: counted once."""
-    checkers = (-1.0) ** np.add.outer(np.arange(8), np.arange(8))
-    peak = spectrum.spectral_peak(checkers)
-    assert tuple(peak.frequency) == (4, 4)
-    assert peak.share == 1
-
-
-def test_the_peak_of_a_grid_in_noise():
-    """Two gratings, of which the stronger is named; its share is that of its power."""
-    noise = 0.1 * np.random.default_rng(0).standard_normal((32, 32))
-    peak = spectrum.spectral_peak(wave(0, 4) + 0.5 * wave(4, 0) + noise)
-    assert tuple(peak.frequency) == (0, 4)
-    np.testing.assert_allclose(peak.share, 0.5 / (0.5 + 0.125 + 0.01), rtol=0.02)
-    assert peak.prominence > 1000
-
-
-def test_channels_of_opposite_sign_do_not_hide_a_wave():
-    grid = wave(2, 6)
-    peak = spectrum.spectral_peak(np.stack([grid, -0.5 * grid, -0.5 * grid], axis=-1))
-    assert tuple(peak.frequency) == (2, 6)
-    np.testing.assert_allclose(peak.share, 1)
-
-
-@pytest.mark.parametrize(
-    ("shape", "mean", "rare"), [((32, 32), (np.log(512) + 0.5772) / np.log(2), 23), ((32, 32, 3), 4.0, 6.6)]
-)
-def test_the_prominence_of_white_noise(shape, mean, rare):
-    """What the docstring says of it."""
-    rng = np.random.default_rng(0)
-    found = np.array([spectrum.spectral_peak(rng.standard_normal(shape)).prominence for _ in range(400)])
-    np.testing.assert_allclose(found.mean(), mean, rtol=0.07)
-    assert 0.001 <= np.mean(found > rare) <= 0.025
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (7, 5, 3), (1, 1)])
-def test_a_constant_image_has_no_peak(shape):
-    peak = spectrum.spectral_peak(np.full(shape, 0.1))
-    assert tuple(peak.frequency) == (0, 0)
-    assert (peak.share, peak.prominence) == (0, 0)
-
-
-@pytest.mark.parametrize("image", [np.zeros(4), np.zeros((0, 3)), np.full((4, 4), np.nan)])
-def test_what_is_no_image_has_no_peak(image):
-    with pytest.raises(UserError, match="an image of shape"):
-        spectrum.spectral_peak(image)

@@ -51,13 +51,20 @@ def run(
     arms, axes = config_lib.arms(config), config_lib.axes(config) or ["penalty.kappa"]
     if reason := kernels.slow_because(config.model.convolutions):
         console.warn(f"convolutions take two to three times as long as they need to: {reason}")
-    for arm in arms:  # every arm is checked before the first one trains
-        open_run(Setup(arm), workdir)
-    finished, failures = [], []
+    remarks: list[str] = []
+    for setup in [Setup(arm) for arm in arms]:  # every arm is checked before the first one trains
+        open_run(setup, workdir)
+        remarks += setup.remarks()
+    for remark in dict.fromkeys(remarks):
+        console.warn(remark)
+    finished, results, failures = [], [], []
     for i, arm in enumerate(arms):
         title = f"{i + 1}/{len(arms)} " if len(arms) > 1 else ""
         try:
-            finished.append(train_and_measure(arm, workdir, title=title, tensorboard=tensorboard))
+            done = train_and_measure(arm, workdir, title=title, tensorboard=tensorboard)
+            finished.append(done)
+            # Now, for arms that differ in what is looked at are one run, and its last result is another's.
+            results.append(first(done.result))
         except Diverged as error:
             if len(arms) == 1:
                 raise
@@ -67,7 +74,7 @@ def run(
         finished = []
     if finished:
         console.say("")
-        summary.show(finished, axes if len(arms) > 1 else ["penalty.kappa"])
+        summary.show(results, axes if len(arms) > 1 else ["penalty.kappa"])
         console.say(f"total {console.duration(time.monotonic() - started)} on {provenance.device()}")
     if failures:
         raise RunsFailed(f"{len(failures)} of {len(arms)} runs failed: {'; '.join(failures)}", finished)
@@ -121,6 +128,7 @@ def train_and_measure(
     title += setup.title
     if first(lambda: run.finished(plan.view)) is not None:
         console.say(f"{title}: already done in {run.path}")
+        _say_what_was_not_measured(config, first(run.metrics))
         return run
     console.say(f"{title}: {run.path}")
 
@@ -142,6 +150,8 @@ def train_and_measure(
                 console.say(f"  resumed at epoch {int(state.step) / steps:.2f} of {epochs}")
         first(lambda: run.keep_metrics(rows))
         start = int(state.step)
+        if start == total:
+            _say_what_was_not_measured(config, rows)
 
         with contextlib.ExitStack() as training:
             began = time.monotonic()
@@ -249,12 +259,14 @@ def look_again(run: store.Run, config: ml_collections.ConfigDict, *, triggers: S
     Raises:
         UserError: there is no whole checkpoint of a trained network, or its data are not those.
     """
+    if len({Path(file).name for file in triggers}) < len(triggers):
+        raise UserError(f"two of {', '.join(triggers)} have one name: rename one of the files")
     setup = Setup(config)
     plan = stages.plan(setup, {Path(file).name: setup.direction_of(file) for file in triggers})
+    run.pin_inputs(setup.inputs_digest())
+    if run.finished(plan.view) is not None:  # claims the run itself, where something is damaged
+        return
     with run.claim():
-        run.pin_inputs(setup.inputs_digest())
-        if run.finished(plan.view) is not None:
-            return
         restored = checkpoint.newest(run.checkpoints, setup.first_state(), warn=console.warn)
         total = config.train.epochs * setup.steps_per_epoch
         if restored is None or int(restored[0].step) < total:
@@ -284,6 +296,18 @@ def _means(measured: list[dict[str, float]]) -> dict[str, float]:
     """Of an epoch's steps; of `poisoned` the sum."""
     means = {name: float(np.mean([m[name] for m in measured])) for name in train.Metrics._fields}
     return means | {"poisoned": round(sum(m["poisoned"] for m in measured))}
+
+
+def _say_what_was_not_measured(config: ml_collections.ConfigDict, rows: list[dict[str, float]]) -> None:
+    """Warns where a network that is trained was not measured after every epoch as its config now asks."""
+    measured = set().union(*rows)
+    names = {"collapse": "nc1", "fisher": "fisher_energy", "near_clone": "near_clone_median_spike"}
+    for name, key in names.items():
+        if config.analysis[name] and key not in measured:
+            console.warn(
+                f"analysis.{name} was not asked for when this network was trained: nothing of it after each "
+                "epoch; choose another --workdir to have it"
+            )
 
 
 def _stopped(run: store.Run, state: train.TrainState, total: int) -> Interrupted:

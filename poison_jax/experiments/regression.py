@@ -42,8 +42,10 @@ def run(
         UserError: what only the data can show to be wrong, before any compute; an SGD that diverges.
     """
     problem = Problem(config)
-    run = store.open_run(workdir, config.name, config.to_dict(), config_lib.not_identity(config))
+    run = store.open_run(workdir, config.name, config.to_dict(), config_lib.identity(config))
     run.pin_inputs(problem.inputs_digest())
+    for remark in problem.remarks():
+        console.warn(remark)
     if run.finished() is not None:
         console.say(f"already done in {run.path}")
     else:

@@ -59,6 +59,20 @@ class Problem:
         )
         return np.array([draw(fraction=theta) for theta in self.thetas])
 
+    def remarks(self) -> list[str]:
+        """The thetas above 0 at which nobody is poisoned, a line a seed."""
+        lines = []
+        for seed in self.config.linear.seeds:
+            nobody = [
+                f"{t:g}" for t, p in zip(self.thetas, self.poisoned(seed), strict=True) if t and not p.any()
+            ]
+            if nobody:
+                lines.append(
+                    f"linear.fractions = {', '.join(nobody)} poison none of {len(self.train_set.labels)} "
+                    f"images with seed {seed}: these points are those of theta = 0"
+                )
+        return lines
+
     def stamped(self, features: np.ndarray, chosen: np.ndarray | bool = True) -> np.ndarray:
         """Features `[n, d + 1]` with the trigger in the chosen rows (all of them)."""
         rows = np.broadcast_to(chosen, len(features))

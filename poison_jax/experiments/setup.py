@@ -13,7 +13,7 @@ from poison_jax import config as config_lib
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
 from poison_jax.mesh import make_mesh, replicate
-from poison_jax.runs import checkpoint, provenance, store
+from poison_jax.runs import provenance, shared, store
 
 
 class Stream(enum.IntEnum):
@@ -55,8 +55,11 @@ class Setup:
         if c.model.dtype == "float64" and not jax.config.jax_enable_x64:
             raise UserError("model.dtype = float64: set JAX_ENABLE_X64=1 in the environment")
         real = np.float64 if c.model.dtype == "float64" else np.float32
-        self.train_set = data.take(_load(c.data.name, "train", c.data.dir), c.data.n_train)
-        self.test_set = data.take(_load(c.data.name, "test", c.data.dir), c.data.n_test)
+        files = data.fingerprint(c.data.name)
+        self.train_set = data.take(_load(c.data.name, "train", c.data.dir, files), c.data.n_train)
+        # All test images are part of what a run is tied to; how many are looked at is a stage's.
+        self._test_images = _load(c.data.name, "test", c.data.dir, files)
+        self.test_set = data.take(self._test_images, c.data.n_test)
         self.mesh = make_mesh()
         height, width, channels = self.train_set.images.shape[1:]
         h, w = (augment.output_size(size, c.data.augment, c.data.crop) for size in (height, width))
@@ -69,7 +72,7 @@ class Setup:
         self.input_mask = None
         if c.poison.trigger not in ("blend", "warp") and trigger.function is None:
             mask = trigger.opacity
-            self.input_mask = mask if attacked == (h, w) else mask[2:-2, 2:-2]
+            self.input_mask = self._seen(mask)
             if mask.any() and not self.input_mask.any():
                 raise UserError(
                     "the trigger lies outside the central window of evaluation: raise poison.margin"
@@ -78,7 +81,14 @@ class Setup:
             c.poison.labels, self.train_set.num_classes, target=c.poison.target, source=c.poison.source
         )
         if own_model:
-            self.model = models.own(config_lib.imported(c.model.name), self.train_set.num_classes)
+            self.model = models.own(
+                config_lib.imported(c.model.name), self.train_set.num_classes, self.input_shape
+            )
+            if c.analysis.collapse and not models.knows_features(self.model, self.input_shape):
+                raise UserError(
+                    f"analysis.collapse = {c.analysis.collapse}: {c.model.name} does not return its features "
+                    "(models.Features) or has no Dense layer called fc, set it to 0"
+                )
         else:
             self.model = models.preresnet(
                 c.model.depth,
@@ -121,6 +131,7 @@ class Setup:
             std=std,
         )
         self.knobs = replicate(knobs, self.mesh)
+        self._initial = self._read_initial()
 
     def stream(self, stream: Stream) -> jax.Array:
         """The key of one of the run's random streams."""
@@ -148,8 +159,7 @@ class Setup:
         state = train.init_state(self.stream(Stream.INIT), self.input_shape, self.program)
         return state._replace(**self._initial) if self._initial else state
 
-    @functools.cached_property
-    def _initial(self) -> dict[str, Any]:
+    def _read_initial(self) -> dict[str, Any]:
         """`params` and `batch_stats` of the run that `train.init_from` names; none if it names none.
 
         Raises:
@@ -159,11 +169,11 @@ class Setup:
         if not source:
             return {}
         like = train.init_state(self.stream(Stream.INIT), self.input_shape, self.program)
-        directory = store.Run(source).checkpoints
-        found = checkpoint.newest(directory, like, warn=console.warn) if directory.is_dir() else None
+        found = shared.newest(store.Run(source).checkpoints, like, warn=console.warn)
         if found is None:
             raise UserError(
-                f"train.init_from = {source}: no whole checkpoint of such a network, name a run's folder"
+                f"train.init_from = {source}: no whole checkpoint of a network of this shape, name the "
+                "folder of a run with the same model"
             )
         return {"params": found[0].params, "batch_stats": found[0].batch_stats}
 
@@ -191,12 +201,58 @@ class Setup:
             draws, self.train_set.labels[rows], c.fraction, c.warp.cross_ratio, labels
         )
 
+    def poison_visits(self) -> np.ndarray:
+        """Expected visits of the training to poisoned images of each class, float64 `[K]`.
+
+        theta * (eligible images) * (epochs), or who is poisoned by index for theta * (eligible images); less
+        what an incomplete last batch leaves out.
+        """
+        c, labels = self.config, self.train_set.labels
+        if c.poison.mode == "deterministic":
+            weight = self.poisoned(np.arange(len(labels))).astype(np.float64)
+        else:
+            weight = c.poison.fraction * np.asarray(self.knobs.labels.eligible)[labels]
+        visits = c.train.epochs * self.steps_per_epoch * c.train.batch_size / len(labels)
+        return visits * np.bincount(labels, weight, minlength=self.train_set.num_classes)
+
+    def remarks(self) -> list[str]:
+        """What is odd about the data and the poison, a line each: classes without images, nobody poisoned."""
+        c, names = self.config, np.array(self.train_set.class_names)
+        counts = np.bincount(self.train_set.labels, minlength=self.train_set.num_classes)
+        lines = []
+        if not counts.all():
+            lines.append(
+                f"none of the {counts.sum()} training images is of class {_listed(names[counts == 0])}: "
+                "raise data.n_train, or mix the stored order"
+            )
+        if c.poison.fraction == 0:
+            return lines
+        visits = self.poison_visits()
+        eligible = (counts > 0) & np.asarray(self.knobs.labels.eligible)
+        if not eligible.any():
+            lines.append(
+                f"poison.fraction = {c.poison.fraction:g} poisons nobody: there is no training image of a "
+                f"class that poison.labels = {c.poison.labels} poisons"
+            )
+        elif visits.sum() < 1:
+            lines.append(
+                f"poison.fraction = {c.poison.fraction:g} poisons nobody: {visits.sum():.2g} poisoned images "
+                f"are expected in all {c.train.epochs} epochs of {self.steps_per_epoch} batches of "
+                f"{c.train.batch_size}"
+            )
+        elif (few := eligible & (visits < 1)).any():
+            lines.append(
+                f"poison.fraction = {c.poison.fraction:g}: less than one poisoned image is expected of class "
+                f"{_listed(names[few])} in the whole training"
+            )
+        return lines
+
     def inputs_digest(self) -> str:
-        """SHA-256 of what the run reads: training images, labels, ids, the trigger, an initial network."""
+        """SHA-256 of what the run reads: images, labels, ids, the trigger, an initial network."""
         others = [np.asarray(leaf) for leaf in jax.tree.leaves((self.knobs.trigger, self._initial))]
         if self.knobs.trigger.function is not None:  # known by what it does
             others += self.views(self.train_set.images[:8])
-        return digest([*self.train_set[:3], *others])
+        return digest([*self.train_set[:3], *self._test_images[:3], *others])
 
     @property
     def aim(self) -> np.ndarray:
@@ -220,13 +276,17 @@ class Setup:
         if self.config.poison.when == "after_augment":
             height, width, channels = self.input_shape
         if file.endswith(".npy"):
-            return poison.trigger_mask("mask", height, width, channels, path=file, margin=0, size=1)
+            return self._seen(poison.load_mask(file, height, width, channels))
         picture, opacity = poison.load_picture(file, height, width, channels, margin=0)
         knobs = self.knobs._replace(trigger=poison.Trigger(np.float32(opacity), np.float32(picture)))
         clean, triggered = jax.device_get(
             evaluate.views(self.train_set.images[:DIRECTION_IMAGES], knobs, self.program)
         )
         return (triggered - clean).mean(0)
+
+    def _seen(self, mask: np.ndarray) -> np.ndarray:
+        """The part of an attacked image's mask that lies in the network's input at evaluation."""
+        return mask if mask.shape[:2] == self.input_shape[:2] else mask[2:-2, 2:-2]
 
     def _check(self) -> None:
         c, count = self.config, len(self.train_set.labels)
@@ -269,6 +329,13 @@ class Setup:
         return jax.device_get(evaluate.views(images, knobs, self.program))
 
 
+def _listed(names: np.ndarray) -> str:
+    """The first few of some names."""
+    return ", ".join(map(repr, names[:5].tolist())) + (
+        f" and {len(names) - 5} more" if len(names) > 5 else ""
+    )
+
+
 def _trigger(
     c: ml_collections.ConfigDict, height: int, width: int, channels: int, key: jax.Array, real: type
 ) -> poison.Trigger:
@@ -293,6 +360,6 @@ def _trigger(
 
 
 @functools.lru_cache(maxsize=2)
-def _load(name: str, split: str, data_dir: str | None) -> data.Dataset:
-    """Once for all runs of a process."""
+def _load(name: str, split: str, data_dir: str | None, files: str) -> data.Dataset:
+    """Once for all runs of a process, as long as the `files` are the same."""
     return data.load(name, split, data_dir=data_dir)

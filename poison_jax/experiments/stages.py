@@ -12,7 +12,18 @@ import jax
 import numpy as np
 
 from poison_jax import arrays as arrays_lib
-from poison_jax import console, evaluate, features, fisher, metrics, near_clone, spectrum, train
+from poison_jax import (
+    console,
+    evaluate,
+    features,
+    fisher,
+    gratings,
+    metrics,
+    models,
+    near_clone,
+    spectrum,
+    train,
+)
 from poison_jax.errors import UserError
 from poison_jax.experiments import views
 from poison_jax.experiments.setup import Setup, Stream
@@ -52,9 +63,8 @@ def plan(setup: Setup, directions: Mapping[str, np.ndarray] | None = None) -> Pl
     identities = views.identities(setup.config)
     if directions:
         other = arrays_lib.digest([np.asarray(d) for d in directions.values()])
-        for name in ("spectrum", "fisher"):
-            if name in identities:
-                identities[name] = store.digest({"of": identities[name], "directions": [*directions, other]})
+        of = identities["spectrum"]  # the one stage that compares with them
+        identities["spectrum"] = store.digest({"of": of, "directions": [*directions, other]})
     return Plan(identities, store.digest(identities), directions)
 
 
@@ -128,7 +138,8 @@ def regime(trained: Trained) -> tuple[Arrays, Findings]:
 
     `train_accuracy` on the training images' true labels, without trigger or augmentation;
     `poisoned_train_accuracy` of the non-target ones, triggered, taken for the target; `decay_time` T =
-    sum_t lr_t * weight_decay; `poison_visits` theta * non-target images * epochs; `nc1` and `nc1_test`.
+    sum_t lr_t * weight_decay; `poison_visits` theta * images that may be poisoned * epochs; `nc1` and
+    `nc1_test`.
     """
     setup, c = trained.setup, trained.setup.config
     train_set, variables = trained.setup.train_set, trained.state.variables
@@ -136,12 +147,12 @@ def regime(trained: Trained) -> tuple[Arrays, Findings]:
         variables, train_set.images, setup.knobs, setup.program, batch_size=c.train.batch_size
     )
     report = metrics.attack_report(*logits, train_set.labels, setup.aim)
-    attackable = int(np.sum(setup.aim[train_set.labels] != train_set.labels))
+    eligible = int(np.asarray(setup.knobs.labels.eligible)[train_set.labels].sum())
     found = {
         "train_accuracy": report["clean_accuracy"],
         "poisoned_train_accuracy": report["asr"],
         "decay_time": train.decay_time(setup.program, c.train.epochs * setup.steps_per_epoch),
-        "poison_visits": c.poison.fraction * attackable * c.train.epochs,
+        "poison_visits": c.poison.fraction * eligible * c.train.epochs,
         "regime": "terminal" if report["clean_accuracy"] >= TERMINAL else "not terminal",
     }
     for name, dataset in (("nc1", train_set), ("nc1_test", setup.test_set)):
@@ -187,7 +198,7 @@ def after_epoch(setup: Setup, state: train.TrainState) -> Findings:
             found = _at_triggered_images(setup, state, hessian_points=0)
             row |= {f"near_clone_{name}": float(found[name]) for name in _MEDIANS}
         except UserError:  # said in the end
-            pass
+            row |= {f"near_clone_{name}": None for name in _MEDIANS}
     return row
 
 
@@ -204,7 +215,7 @@ def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
             of_classes = _eigenpairs(trained, spectrum.per_class, images, labels, **options)
     overlaps = _overlaps(pairs.vectors, direction)
     others = {name: _overlaps(pairs.vectors, other) for name, other in trained.directions.items()}
-    peaks = [spectrum.spectral_peak(vector.reshape(setup.input_shape)) for vector in pairs.vectors]
+    peaks = [gratings.spectral_peak(vector.reshape(setup.input_shape)) for vector in pairs.vectors]
     arrays = pairs._asdict() | {
         "overlap": overlaps,
         "shape": np.array(setup.input_shape),
@@ -230,7 +241,7 @@ def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
         "overlap": overlaps,
         "overlap_squared": overlaps**2,
         "max_overlap_index": best,
-        "trigger_found": bool(overlaps[best] ** 2 >= threshold),
+        "trigger_found": metrics.found(overlaps, pairs.vectors.shape[1]),
         "found_threshold": threshold,
         "hessian_examples": len(images),
     }
@@ -373,8 +384,8 @@ def _last_layer(state: train.TrainState) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: the network has no layer `fc`.
     """
-    if "fc" not in state.params:
-        raise UserError("the network's last layer is not called fc: its features are not known")
+    if not models.has_classifier(state.params):
+        raise UserError("the network's last layer is no Dense layer called fc: its features are not known")
     layer = jax.device_get(state.params["fc"])
     return layer["kernel"], layer["bias"]
 

@@ -53,7 +53,7 @@ def run(
     if len(set(names)) < len(names):
         raise UserError(f"krr.data = {tuple(config.krr.data)}: two data sets would share their files")
     problems = [_load(config, name) for name in config.krr.data]
-    run = store.open_run(workdir, config.name, config.to_dict(), config_lib.not_identity(config))
+    run = store.open_run(workdir, config.name, config.to_dict(), config_lib.identity(config))
     run.pin_inputs(_digest(problems))
     if run.finished() is not None:
         console.say(f"already done in {run.path}")

@@ -5,17 +5,15 @@ import ml_collections
 from poison_jax import config as config_lib
 from poison_jax import console
 from poison_jax.runs.files import Json
-from poison_jax.runs.store import Run
 
 
-def show(runs: list[Run], keys: list[str]) -> None:
+def show(results: list[Json], keys: list[str]) -> None:
     """Prints one column a run.
 
     Args:
-        runs: finished ones.
+        results: of finished runs.
         keys: the config keys in which they differ, the first row.
     """
-    results = [run.result() for run in runs]
     configs = [ml_collections.ConfigDict(result["config"]) for result in results]
     named = (", ".join(f"{config_lib.get(config, key)}" for key in keys) for config in configs)
     console.table(title(results[0]), [", ".join(keys), *named], rows(results))

@@ -10,6 +10,7 @@ import numpy as np
 
 from poison_jax.errors import UserError
 from poison_jax.pictures import grey, read_picture
+from poison_jax.poison.checks import check_images, check_patch
 from poison_jax.poison.warp import warp
 
 
@@ -25,7 +26,7 @@ class Trigger(NamedTuple):
 def apply(images: jax.Array, trigger: Trigger) -> jax.Array:
     """Every image `[..., H, W, C]` in [0, 1] with the trigger."""
     if trigger.function is not None:
-        return trigger.function(images)
+        return trigger.function(images).astype(images.dtype)
     if trigger.field is not None:
         return warp(images, trigger.field)
     return blend(images, trigger.opacity, trigger.picture)
@@ -39,7 +40,7 @@ def own_trigger(function: Callable[[jax.Array], jax.Array], shape: tuple[int, in
         shape: `[H, W, C]` of the images that it is for.
 
     Raises:
-        UserError: it fails on such images, or returns others of another shape.
+        UserError: it fails on such images, or returns others of another shape or type.
     """
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     try:
@@ -47,8 +48,9 @@ def own_trigger(function: Callable[[jax.Array], jax.Array], shape: tuple[int, in
     except Exception as error:  # a user's function may raise anything
         about = " ".join(str(error).split())[:200]
         raise UserError(f"poison.trigger: the function fails on images {images.shape}: {about}") from None
-    if getattr(out, "shape", None) != images.shape:
-        raise UserError(f"poison.trigger: the function returns {out} for images {images.shape}")
+    if getattr(out, "shape", None) != images.shape or not jnp.issubdtype(out.dtype, jnp.floating):
+        what = f"{out.dtype} {out.shape}" if hasattr(out, "shape") else type(out).__name__
+        raise UserError(f"poison.trigger: the function returns {what} for images float32 {images.shape}")
     return Trigger(function=jax.tree_util.Partial(function))
 
 
@@ -58,8 +60,16 @@ def blend(images: jax.Array, opacity: jax.Array, picture: jax.Array | float) -> 
     Args:
         images: `[..., H, W, C]` in [0, 1], before normalisation.
         opacity: in [0, 1], `[H, W]` (all channels) or `[H, W, C]`.
-        picture: scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+        picture: in [0, 1]; scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+
+    Raises:
+        UserError: images of integers, or (where they are not traced) far outside [0, 1]; an opacity or a
+            picture of another shape, or outside [0, 1].
     """
+    images = images if isinstance(images, jax.Array) else np.asarray(images)
+    opacity = opacity if isinstance(opacity, jax.Array) else np.asarray(opacity)
+    check_images(images)
+    check_patch(images, opacity, picture)
     opacity = jnp.asarray(opacity, images.dtype)
     if opacity.ndim == 2:
         opacity = opacity[..., None]
@@ -176,7 +186,10 @@ def stamp(images: jax.Array, mask: jax.Array, value: jax.Array | float = 1.0) ->
     Args:
         images: `[..., H, W, C]` in [0, 1], before normalisation.
         mask: bool `[H, W]` (all channels) or `[H, W, C]`.
-        value: scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+        value: in [0, 1]; scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+
+    Raises:
+        UserError: as `blend`: among others images of integers, as they come from a file (divide by 255).
 
     >>> print(stamp(jnp.zeros((2, 2, 1)), np.eye(2, dtype=bool), 0.5)[..., 0])
     [[0.5 0. ]

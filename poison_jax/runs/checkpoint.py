@@ -19,8 +19,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from poison_jax.runs import files
 from poison_jax.errors import UserError
+from poison_jax.runs import files
 
 PyTree = Any
 _SPARE = 2**26  # bytes that the files of a checkpoint may take beside the arrays
@@ -167,7 +167,7 @@ def _read(
         Exception: it is not whole, or none of `like`.
     """
     checkpoint = files.own(directory / str(step))
-    _check_size(checkpoint, like)
+    files.check_size(checkpoint, most=2 * _bytes(like) + _SPARE)
     # Orbax would notice most damage as well, but it says so in many lines, from reads that nobody awaits.
     # A checkpoint without digests was complete when its process was killed, an instant before they were
     # written: what it holds is compared with its note alone.
@@ -183,13 +183,6 @@ def _read(
     if note["digest"] != digest(restored):
         raise ValueError("its content does not match its digest")
     return restored, note
-
-
-def _check_size(checkpoint: Path, like: PyTree) -> None:
-    """Raises ValueError where a checkpoint's files are larger than those of such a state can be."""
-    size, most = sum(file.lstat().st_size for file in checkpoint.rglob("*")), 2 * _bytes(like) + _SPARE
-    if size > most:
-        raise ValueError(f"it has {size:,} bytes, more than {most:,}")
 
 
 def _check_chunks(metadata: PyTree, like: PyTree) -> None:

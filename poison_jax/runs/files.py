@@ -23,6 +23,12 @@ Json = dict[str, Any]
 TEMPORARY = ".tmp"  # ends the name of a file that is being written
 SEAL = "digests.json"  # of a folder: the SHA-256 of every file in it
 CHECKSUM = "checksum"  # the key of a JSON object under which its own digest stands
+
+
+# --- what may come from somebody else ---------------------------------------------------------------
+# `arrays.read_npz` and `checkpoint` know the sizes of arrays before they unpack them, besides.
+
+MOST_OF_A_RUN = 2**30  # bytes of a run's file, and of the arrays in it: a hostile one is not unpacked
 _MOST_JSON = 2**26  # bytes of a JSON object: more is none of ours
 _MOST_SEALED = 2**34  # bytes of a file that is sealed
 
@@ -75,6 +81,22 @@ def own(file: Path) -> Path:
     if file.is_symlink():
         raise UserError(f"{file} is a symbolic link, which leads out of its folder: remove it")
     return file
+
+
+def check_size(folder: Path, *, most: int) -> None:
+    """Raises `Damaged` where the files of a folder take more than `most` bytes together."""
+    size = sum(file.lstat().st_size for file in folder.rglob("*"))
+    if size > most:
+        raise Damaged(folder, f"has {size:,} bytes, more than {most:,}")
+
+
+def is_name(name: Any) -> bool:
+    r"""Whether it is the name of a file or folder in the folder at hand: none that leads out of it.
+
+    >>> [is_name(name) for name in ("run-1", "..", "a/b", "a\\b", "", 3)]
+    [True, False, False, False, False, False]
+    """
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 # --- JSON -------------------------------------------------------------------------------------------

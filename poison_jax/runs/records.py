@@ -1,21 +1,20 @@
 """The cells of a sweep as records, from a store of runs or from the JSON lines of `results/`.
 
 A sweep leaves `<workdir>/sweeps/<name>.json`, which says what its cells are; the cells are ordinary run
-directories beside it. `python -m poison_jax.records --runs DIR --out results` writes what figures and
-tables need of the finished ones as `<name>.jsonl`, a line a cell. Nothing here needs an ML package.
+directories beside it, or lines of `<workdir>/sweeps/<name>/stored.jsonl`, done elsewhere. `python -m
+poison_jax.runs.records --runs DIR --out results` adds what figures and tables need of the finished ones to
+`<name>.jsonl`, a line a cell. Nothing here needs an ML package.
 """
 
-import argparse
 import functools
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from poison_jax.errors import UserError
 from poison_jax.runs import files
-from poison_jax.errors import UserError, one_line
 from poison_jax.runs.files import Json
 from poison_jax.runs.store import Run
 
@@ -29,16 +28,36 @@ class Sweep(NamedTuple):
 
     name: str  # letters, digits, '-', '_'
     config: Json  # of its cells, but for what they override
-    cells: list[Json]  # of each its `run` (name of a directory) and `overrides` (dotted key -> value)
+    cells: list[Json]  # of each its `run` (name of a directory), `view` and `overrides` (dotted key -> value)
+
+
+def key(run: str, view: str = "") -> str:
+    """The name of a cell: of its run, and of what is looked at in it.
+
+    >>> key("digits-0123abcd"), key("digits-0123abcd", "89efdcba")
+    ('digits-0123abcd', 'digits-0123abcd@89efdcba')
+    """
+    return f"{run}@{view}" if view else run
+
+
+def key_of(cell: Json) -> str:
+    """The name of a cell in a sweep's file; older ones say nothing of views."""
+    return key(cell["run"], cell.get("view", ""))
 
 
 class Record(NamedTuple):
     """One finished cell."""
 
-    run: str  # name of its directory, with the hash of its config
+    run: str  # name of its directory, with the hash of what determines it
     overrides: Json  # its place in the grid: dotted key -> value
-    result: Json  # `result.json`, its `config` included
+    result: Json  # of its view, its `config` included
     load: Callable[[], Arrays]
+    view: str = ""  # what is looked at in the run; see `store`
+
+    @property
+    def key(self) -> str:
+        """The name of the cell."""
+        return key(self.run, self.view)
 
     def setting(self, key: str) -> Any:
         """The value of a dotted config key."""
@@ -73,10 +92,11 @@ def load(path: Path, name: str) -> list[Record]:
     """
     path = Path(path)
     if (path / SWEEPS / f"{name}.json").exists():
-        return _of_runs(path, read_sweep(path, name))
-    file = path / f"{name}.jsonl"
-    if file.exists():
-        return [_of_line(line, f"{file}, line {i}") for i, line in enumerate(files.lines(file), 1)]
+        sweep = read_sweep(path, name)
+        found = (of_cell(path, name, cell) for cell in sweep.cells)
+        return [record for record in found if record is not None]
+    if (file := path / f"{name}.jsonl").exists():
+        return [record for _, record in lines(file)]
     found = ", ".join(names(path)) or "none"
     raise UserError(
         f"{path} holds no sweep {name!r} (it holds {found}): name the folder of its runs or results"
@@ -114,7 +134,7 @@ def write_sweep(path: Path, sweep: Sweep) -> None:
     file = Path(path) / SWEEPS / f"{sweep.name}.json"
     if file.exists():
         kept = read_sweep(path, sweep.name)
-        if {cell["run"] for cell in kept.cells} != {cell["run"] for cell in sweep.cells}:
+        if set(map(key_of, kept.cells)) != set(map(key_of, sweep.cells)):
             raise UserError(f"{file} is a sweep with other cells: choose another sweep.name or --workdir")
         if kept.config == files.plain(sweep.config):
             return
@@ -123,40 +143,91 @@ def write_sweep(path: Path, sweep: Sweep) -> None:
     files.write_json(file, {"format": FORMAT, **sweep._asdict()})
 
 
-def write_lines(records: list[Record], file: Path) -> None:
-    """Writes records as JSON lines, whole or not at all: three significant digits of every array."""
-    lines = [
+def of_cell(path: Path, name: str, cell: Json) -> Record | None:
+    """The record of a cell of a store's sweep, done here or stored; None while it is not done.
+
+    Args:
+        path: the store.
+        name: of the sweep.
+        cell: one of `Sweep.cells`.
+
+    Raises:
+        UserError: its result is damaged.
+    """
+    run, view = Run(Path(path) / cell["run"]), cell.get("view", "")
+    if (result := run.result(view)) is not None:
+        load = functools.partial(_arrays, run, view, result)
+        return Record(cell["run"], cell["overrides"], result, load, view)
+    file = stored_file(path, name, key_of(cell))
+    return of_line(files.read_text(file), str(file)) if file.exists() else None
+
+
+def stored_file(path: Path, name: str, cell: str) -> Path:
+    """Where a store's sweep keeps the line of a cell that was done elsewhere.
+
+    Args:
+        path: the store.
+        name: of the sweep.
+        cell: its `key`.
+    """
+    return Path(path) / SWEEPS / name / "stored" / f"{cell}.json"
+
+
+def store_record(path: Path, name: str, cell: str, record: Record) -> None:
+    """Keeps a record from elsewhere as that of a cell: the cell is done with it.
+
+    Args:
+        path, name, cell: as of `stored_file`.
+        record: it keeps its own name, by which `results/` know it.
+    """
+    file = stored_file(path, name, cell)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    files.write(file, (line(record) + "\n").encode())
+
+
+def line(record: Record) -> str:
+    """A record as a line of JSON, its checksum included: three significant digits of every array."""
+    return files.dumps(
         {
             "format": FORMAT,
             "run": record.run,
+            "view": record.view,
             "overrides": record.overrides,
             "result": record.result,
             "arrays": {name: _packed(array) for name, array in record.arrays.items()},
         }
-        for record in records
-    ]
+    )
+
+
+def write_lines(records: Iterable[Record], file: Path) -> None:
+    """Writes records as JSON lines, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    files.write(file, "".join(files.dumps(line) + "\n" for line in lines).encode())
+    files.write(file, "".join(line(record) + "\n" for record in records).encode())
 
 
-def _of_runs(path: Path, sweep: Sweep) -> list[Record]:
-    records = []
-    for cell in sweep.cells:
-        run = Run(path / cell["run"])
-        if (result := run.result()) is not None:
-            load = functools.partial(_arrays, run, result)
-            records.append(Record(cell["run"], cell["overrides"], result, load))
-    return records
+def lines(file: Path) -> list[tuple[bytes, Record]]:
+    """The lines of a file of records, as they stand there and read.
+
+    Raises:
+        UserError: one is damaged, or was written by a newer version.
+    """
+    return [(text, of_line(text, f"{file}, line {i}")) for i, text in enumerate(files.lines(file), 1)]
 
 
-def _of_line(line: bytes, where: str) -> Record:
+def of_line(line: bytes, where: str) -> Record:
+    """The record that a line holds.
+
+    Raises:
+        UserError: it is damaged, or was written by a newer version.
+    """
     content = files.parse(line, where)
     _check_format(content, where)
     content = files.verified(content, where)
     try:
         _check_names([content], where)
         arrays = {name: _unpacked(packed) for name, packed in content["arrays"].items()}
-        return Record(content["run"], content["overrides"], content["result"], lambda: arrays)
+        run, view = content["run"], content.get("view", "")
+        return Record(run, content["overrides"], content["result"], lambda: arrays, view)
     except UserError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -174,11 +245,11 @@ def _check_format(content: Json, where: str) -> None:
 def _check_names(cells: list[Json], where: str) -> None:
     """Raises where a cell has no name, or one that leads out of the store."""
     for cell in cells:
-        name, overrides = cell["run"], cell["overrides"]
-        if not isinstance(name, str) or not isinstance(overrides, dict):
+        if not isinstance(cell["run"], str) or not isinstance(cell["overrides"], dict):
             raise TypeError("run, overrides")
-        if name in ("", ".", "..") or Path(name).name != name or "\\" in name or "\0" in name:
-            raise UserError(f"{where}: {name!r} is no name of a run: move it away")
+        for name in (cell["run"], cell.get("view") or "none"):
+            if not files.is_name(name):
+                raise UserError(f"{where}: {name!r} is no name of a run: move it away")
 
 
 COLUMNS = (  # of Table 3, each `[K]`
@@ -193,17 +264,20 @@ COLUMNS = (  # of Table 3, each `[K]`
 )
 
 
-def _arrays(run: Run, result: Json) -> Arrays:
+def _arrays(run: Run, view: str, result: Json) -> Arrays:
     if result["config"]["experiment"] == "mnist_linear":
         return run.arrays("measures")
-    spectrum, trigger = run.arrays("spectrum"), np.abs(run.arrays("examples")["mask"].astype(float))
+    # An older run has no choice of stages, and calls the attack by another name.
+    stages = result.get("stages") or {file.stem: file.stem for file in run.path.glob("*.npz")}
+    spectrum = run.arrays("spectrum", view)
+    trigger = np.abs(run.arrays("attack" if "attack" in stages else "examples", view)["mask"].astype(float))
     arrays = {
         "top_eigenvector": spectrum["vectors"][0].reshape(spectrum["shape"]).mean(-1),
         "shape": spectrum["shape"],
         "trigger": trigger if trigger.ndim == 2 else trigger.mean(-1),
     }
-    if (run.path / "features.npz").exists():
-        features = run.arrays("features")
+    if "features" in stages and "features_left_out" not in result:
+        features = run.arrays("features", view)
         arrays |= {name: features[name] for name in (*COLUMNS, "class_names", "target")}
     return arrays
 
@@ -225,24 +299,3 @@ def _unpacked(packed: Json) -> np.ndarray:
         raise ValueError(f"type {packed['dtype']!r}")
     values = [np.nan if value is None else value for value in packed["values"]]
     return np.array(values, dtype=packed["dtype"]).reshape(packed["shape"])
-
-
-def main(argv: list[str]) -> None:
-    """`python -m poison_jax.records --runs DIR --out results`."""
-    parser = argparse.ArgumentParser(prog="python -m poison_jax.records", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=Path, required=True, help="store: the --workdir of the sweeps")
-    parser.add_argument("--out", type=Path, required=True, help="folder for <sweep>.jsonl")
-    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="names; all that the store holds if none")
-    arguments = parser.parse_args(argv)
-    with one_line():
-        found = arguments.sweeps or names(arguments.runs)
-        if not found:
-            raise UserError(f"{arguments.runs} holds no sweep: name the folder of its runs")
-        for name in found:
-            records = load(arguments.runs, name)
-            write_lines(records, arguments.out / f"{name}.jsonl")
-            print(f"{arguments.out / name}.jsonl: {len(records)} cells")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

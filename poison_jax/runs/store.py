@@ -25,24 +25,25 @@ from pathlib import Path
 import numpy as np
 
 from poison_jax import console
-from poison_jax.runs import files, lease
 from poison_jax.arrays import read_npz
 from poison_jax.errors import Damaged, UserError
+from poison_jax.runs import files, lease
 from poison_jax.runs.files import Json, plain
 
 _SEALED = (".json", ".jsonl", ".npz")  # pictures and tables are drawn again from these
 _VERIFY = "python -m poison_jax.verify --set_aside names all that is damaged, and makes way for it"
-_MOST = 2**30  # bytes of a run's file, and of the arrays in it: a hostile one is not unpacked
 
 
 def digest(identity: Json) -> str:
-    """Eight hexadecimal digits that stand for an identity, dotted keys and their values in any order.
+    """Twelve hexadecimal digits that stand for an identity, dotted keys and their values in any order.
+
+    Enough for 100,000 runs in one store: that two of them have one name is less likely than one in 10,000.
 
     >>> digest({"a": 1, "b": (2, 3)}) == digest({"b": [2, 3], "a": 1})
     True
     """
     text = json.dumps(plain(identity), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def run_name(name: str, identity: Json) -> str:
@@ -119,8 +120,8 @@ class Run:
     def finished(self, view: str = "") -> Json | None:
         """The result of a view, if that is done and all as it was written; else None: the run must go on.
 
-        What is damaged is set aside in `damaged/`, and the result as well: so the run stands where its last
-        checkpoint does, and makes again what is missing.
+        What is damaged is set aside in `damaged/`, and the results of all views as well: so the run stands
+        where its last checkpoint does, and makes again what is missing.
 
         Raises:
             Busy: something is damaged, and another process is working on the run.
@@ -131,7 +132,8 @@ class Run:
             with self.claim():
                 for name, reason in self.damage().items():
                     self.set_aside(name, reason)
-                for name in ("result.json", files.SEAL):
+                views = (file.name for file in self.path.glob("view-*.json"))
+                for name in ("result.json", files.SEAL, *views):
                     if (self.path / name).exists():
                         self.set_aside(name)
         result = self.result(view)
@@ -192,17 +194,22 @@ class Run:
         if self.done:
             files.seal(self.path, [file], more=True)
 
-    def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Reads the arrays of a stage, of the view asked for last; plain arrays only, nothing is unpickled.
+    def arrays(self, name: str, view: str = "") -> dict[str, np.ndarray]:
+        """Reads the arrays of a stage; plain arrays only, nothing is unpickled.
+
+        Args:
+            name: of the stage.
+            view: "" is the one asked for last.
 
         Raises:
             Damaged: they are absent, not as they were written, or too large.
         """
-        result = self.result()
-        name = ((result or {}).get("stages") or {}).get(name, name)
-        file = self.path / f"{name}.npz"
+        stages = (self.result(view) or {}).get("stages")
+        file = self.path / f"{stages.get(name, name) if isinstance(stages, dict) else name}.npz"
+        if file.parent != self.path or not files.is_name(file.name):
+            raise Damaged(self.path / "result.json", f"names {str(file)!r} for the arrays of {name}")
         try:
-            return read_npz(io.BytesIO(self._read(file.name)), most=_MOST)
+            return read_npz(io.BytesIO(self._read(file.name)), most=files.MOST_OF_A_RUN)
         except Damaged:
             raise
         except Exception as error:
@@ -309,7 +316,7 @@ class Run:
     def _read(self, name: str) -> bytes:
         """The content of a file, of a finished run as it was sealed."""
         file, seal = self.path / name, self.path / files.SEAL
-        content = files.read(file, most=_MOST)
+        content = files.read(file, most=files.MOST_OF_A_RUN)
         if self.done and seal.exists():
             digest = files.read_json(seal).get(name)
             if digest not in (None, hashlib.sha256(content).hexdigest()):

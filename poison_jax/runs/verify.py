@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from poison_jax import console
-from poison_jax.runs import files, records
 from poison_jax.errors import Damaged, UserError, one_line
+from poison_jax.runs import files, records
 from poison_jax.runs.store import Run
 
 
@@ -50,12 +50,16 @@ def _is_run(folder: Path) -> bool:
 def _sweeps(path: Path) -> Iterator[tuple[Path, str]]:
     if _is_run(path):
         return
-    for name in records.names(path):
-        lines = path / f"{name}.jsonl"
+    for file in [*path.glob("[!.]*.jsonl"), *path.glob(f"{records.SWEEPS}/[!.]*.json")]:
         try:
-            records.load(path, name) if lines.exists() else records.read_sweep(path, name)
+            records.lines(file) if file.suffix == ".jsonl" else records.read_sweep(path, file.stem)
         except Damaged as error:
-            yield lines if lines.exists() else path / records.SWEEPS / f"{name}.json", error.reason
+            yield file, error.reason
+    for file in path.glob(f"{records.SWEEPS}/*/stored/[!.]*.json"):
+        try:
+            records.of_line(files.read_text(file), str(file))
+        except Damaged as error:
+            yield file, error.reason
 
 
 def main(argv: list[str]) -> None:

@@ -12,7 +12,8 @@ from poison_jax import console
 from poison_jax.errors import UserError
 from poison_jax.experiments.setup import Setup
 from poison_jax.runs import provenance, store
-from poison_jax.sweeps import flops, grid
+from poison_jax.runs.files import Json
+from poison_jax.sweeps import flops, grid, stored
 
 ROWS = 200  # of the table, at most
 
@@ -49,42 +50,61 @@ def of_run(setup: Setup) -> Cost:
     )
 
 
-def show(cells: list[grid.Cell], workdir: str) -> None:
+def show(cells: list[grid.Cell], workdir: str, results: str = "") -> None:
     """Prints the cells of a sweep with their FLOPs and hours, without doing any.
 
-    Hours are at the rate that finished cells of the store had on this kind of device; if there are none, at
-    that of this network's forward pass, measured.
+    Of cells that look at one network, the first that is to be done has the cost of its training. Hours are at
+    the rate that finished cells had on this kind of device; if there are none, at that of this network's
+    forward pass, measured.
+
+    Args:
+        cells: of a sweep, or of a training.
+        workdir: the store.
+        results: folder of JSON lines, of cells that are done elsewhere.
     """
     kinds = [(kind, kind[0].config) for kind in grid.kinds(cells)]
     if any(config.experiment != "train" for _, config in kinds):
         raise UserError("--dry_run counts what training costs: leave it out for this experiment")
     costs: dict[str, Cost] = {}
     for kind, config in kinds:
-        costs |= dict.fromkeys((cell.run for cell in kind), of_run(Setup(config)))
-    done = {cell.run for cell in cells if store.Run(Path(workdir) / cell.run).done}
-    rate, source = _rate(cells, costs, workdir)
+        costs |= dict.fromkeys((cell.key for cell in kind), of_run(Setup(config)))
+    found = (
+        {key: record.result for key, record in stored.matching(cells, Path(results)).items()}
+        if results
+        else {}
+    )
+    trained, left = set(), {}
+    for cell in cells:
+        run = store.Run(Path(workdir) / cell.run)
+        if (result := run.result(cell.view)) is not None:
+            found[cell.key] = result
+        elif cell.key not in found:
+            known = run.done or cell.run in trained
+            left[cell.key] = costs[cell.key].hessian if known else costs[cell.key].total
+            trained.add(cell.run)
+    rate, source = _rate(cells, costs, found)
     rows = []
     for cell in cells[:ROWS]:
-        state = "done" if cell.run in done else "to do"
-        total = costs[cell.run].total
-        rows.append((str(cell), state, f"{total / 1e12:.3g}", f"{total / rate / 3600:.3g}"))
+        flop = left.get(cell.key, costs[cell.key].total)
+        state = "to do" if cell.key in left else "done"
+        rows.append((str(cell), state, f"{flop / 1e12:.3g}", f"{flop / rate / 3600:.3g}"))
     console.table(f"{len(cells)} cells", ["cell", "state", "TFLOP", "hours"], rows)
     if len(cells) > ROWS:
         console.say(f"and {len(cells) - ROWS} more")
-    left = sum(cost.total for name, cost in costs.items() if name not in done)
+    total = sum(left.values())
     console.say(
-        f"to do: {len(cells) - len(done)} cells, {left / 1e12:.4g} TFLOP, "
-        f"{left / rate / 3600:.3g} hours on one {provenance.device()} at {rate / 1e9:.3g} GFLOP/s ({source})"
+        f"to do: {len(left)} cells, {total / 1e12:.4g} TFLOP, "
+        f"{total / rate / 3600:.3g} hours on one {provenance.device()} at {rate / 1e9:.3g} GFLOP/s ({source})"
     )
 
 
-def _rate(cells: list[grid.Cell], costs: dict[str, Cost], workdir: str) -> tuple[float, str]:
+def _rate(cells: list[grid.Cell], costs: dict[str, Cost], found: dict[str, Json]) -> tuple[float, str]:
     """FLOPs a second, and where that comes from."""
-    rates = []
-    for cell in cells:
-        result = store.Run(Path(workdir) / cell.run).result()
-        if result is not None and result["device"] == provenance.device():
-            rates.append(costs[cell.run].total / result["wall_seconds"])
+    rates = [
+        costs[key].total / result["wall_seconds"]
+        for key, result in found.items()
+        if result["device"] == provenance.device()
+    ]
     if rates:
         return statistics.median(rates), f"median of {len(rates)} finished cells"
     return _forward_rate(Setup(cells[0].config)), "measured on the network's forward pass"

@@ -8,7 +8,7 @@ import ml_collections
 from poison_jax import config as config_lib
 from poison_jax.errors import UserError
 from poison_jax.experiments import views
-from poison_jax.runs import store
+from poison_jax.runs import records, store
 
 
 class Cell(NamedTuple):
@@ -17,7 +17,12 @@ class Cell(NamedTuple):
     overrides: dict[str, Any]  # dotted key -> value: its place in the grid
     base: ml_collections.ConfigDict  # its config, but for what it overrides: one for the cells of all grids
     run: str  # name of its directory
-    view: str  # what is looked at in it; see `runs.store`
+    view: str = ""  # what is looked at in it; see `runs.store`
+
+    @property
+    def key(self) -> str:
+        """The name of the cell: several of a sweep may look at one run."""
+        return records.key(self.run, self.view)
 
     @property
     def config(self) -> ml_collections.ConfigDict:
@@ -34,7 +39,8 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
     """The runs of a config in the order in which they are done: a sweep's cells, a comparison's arms, itself.
 
     Seed by seed; of a seed, the ends of every axis first, then what halves the gaps: a figure over the
-    cells so far is readable early. A cell that stands in several grids, or in other sweeps, is one run.
+    cells so far is readable early. A cell that stands in several grids is one; those that only look at
+    their network otherwise, by `spectrum.*` or `analysis.*`, are cells of one run.
 
     Raises:
         UserError: an axis that is none, an empty grid, a cell that cannot be meant.
@@ -42,12 +48,12 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
     if config.experiment != "sweep":
         named = config_lib.axes(config) or ["penalty.kappa"]
         return [
-            _cell({key: config_lib.get(arm, key) for key in named}, arm, arm)
+            Cell({key: config_lib.get(arm, key) for key in named}, arm, *name(arm))
             for arm in config_lib.arms(config)
         ]
     if not config.sweep.grids:
         raise UserError("sweep.grids is empty: name at least one grid")
-    found: dict[tuple[str, str], tuple[Any, Cell]] = {}
+    found: dict[str, tuple[Any, Cell]] = {}
     base = config_lib.single(config, config.sweep.of).lock()
     for grid in config.sweep.grids:
         axes, cell = [_axis(axis) for axis in grid], base.copy_and_resolve_references()
@@ -56,9 +62,21 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
             for (key, values), i in zip(axes, place, strict=True):
                 overrides |= config_lib.assign(cell, key, values[i], "sweep.grids")
             config_lib.check(cell)
-            made = _cell(overrides, base, cell)
-            found.setdefault((made.run, made.view), (_priority(axes, place), made))
+            made = Cell(overrides, base, *name(cell))
+            found.setdefault(made.key, (_priority(axes, place), made))
     return [cell for _, cell in sorted(found.values(), key=lambda item: item[0])]
+
+
+def described(config: ml_collections.ConfigDict, cells: list[Cell]) -> records.Sweep:
+    """What a store keeps of a sweep.
+
+    Args:
+        config: of experiment=sweep.
+        cells: its own.
+    """
+    base = config_lib.single(config, config.sweep.of).to_dict()
+    places = [{"run": cell.run, "view": cell.view, "overrides": cell.overrides} for cell in cells]
+    return records.Sweep(config.sweep.name, base, places)
 
 
 def kinds(cells: list[Cell]) -> list[list[Cell]]:
@@ -93,9 +111,9 @@ def refinement(count: int) -> list[int]:
     return levels
 
 
-def _cell(overrides: dict[str, Any], base: ml_collections.ConfigDict, config) -> Cell:
-    run = store.run_name(config.name, config_lib.identity(config))
-    return Cell(overrides, base, run, views.view(config))
+def name(config: ml_collections.ConfigDict) -> tuple[str, str]:
+    """The name of a single run's directory, and of what is looked at in it."""
+    return store.run_name(config.name, config_lib.identity(config)), views.view(config)
 
 
 def _axis(axis: Any) -> tuple[str, tuple]:

@@ -4,6 +4,7 @@ Nothing here is written, and nothing that is damaged stops the rest from being r
 """
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +79,7 @@ def _group(path: Path, name: str) -> Group:
     try:
         if (path / records.SWEEPS / f"{name}.json").exists():
             board = Board(path, name, config_lib.default().sweep.attempts)
-            outcomes = [_of_cell(board, cell["run"], cell["overrides"]) for cell in board.sweep.cells]
+            outcomes = [_of_cell(board, cell) for cell in board.cells]
         else:
             outcomes = [_of_record(record) for record in records.load(path, name)]
         return Group(name, sorted(outcomes, key=lambda outcome: _order(outcome.overrides)), "")
@@ -92,26 +93,28 @@ def _of_record(record: records.Record) -> Outcome:
     return _finished(str(record.run), record.overrides, record.result)
 
 
-def _of_cell(board: Board, name: str, overrides: Json) -> Outcome:
-    outcome = _of_run(board.run(name), overrides)
+def _of_cell(board: Board, cell: str) -> Outcome:
+    run, overrides = board.run(cell), board.overrides(cell)
+    outcome = _of_run(run, overrides, lambda: board.result(cell))
     if outcome.state not in ("running", "unfinished"):
         return outcome
     config = outcome.config or _with(board.sweep.config, overrides)
     try:
-        state = board.state(name)
+        state = board.state(cell)
         if state == "done":  # since it was looked at
-            return _of_run(board.run(name), overrides)
+            return _of_run(run, overrides, lambda: board.result(cell))
         if state == "failed":
-            return outcome._replace(state=state, reason=board.why(name), config=config)
+            return outcome._replace(state=state, reason=board.why(cell), config=config)
         return outcome._replace(state=state, config=config)
     except _DAMAGE as error:
         return outcome._replace(state="damaged", reason=says(error), config=config)
 
 
-def _of_run(run: Run, overrides: Json) -> Outcome:
+def _of_run(run: Run, overrides: Json, read: Callable[[], Json | None] | None = None) -> Outcome:
+    """A run, its result as `read` has it: of a cell that of its view."""
     name = run.path.name
     try:
-        result = run.result()
+        result = (read or run.result)()
         if result is not None:
             if problem := _problem(result):
                 raise UserError(f"{run.path / 'result.json'} {problem}: move it away")

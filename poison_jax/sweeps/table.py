@@ -88,7 +88,7 @@ class Progress:
     def _outcome(self, cell: str, state: str) -> str:
         if state == "failed":
             return f"failed: {self._board.why(cell)}"
-        return _in_words(self._board.run(cell).result())
+        return _in_words(self._board.result(cell))
 
     def _table(self, states: dict[str, str], progress: dict[str, float], left: str) -> Group:
         table = Table(box=None, show_header=False, padding=(0, 2))
@@ -108,7 +108,7 @@ def summary(board: Board, labels: dict[str, str]) -> None:
     rows, states = [], []
     for cell in board.cells[:ROWS]:
         values = (str(value) for value in board.overrides(cell).values())
-        row, result = [", ".join(values) if head else labels[cell]], board.run(cell).result()
+        row, result = [", ".join(values) if head else labels[cell]], board.result(cell)
         if result is None:
             row += ["-"] * (len(_COLUMNS) + 1)
             states.append(board.state(cell))

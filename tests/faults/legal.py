@@ -71,7 +71,7 @@ def _data(draw) -> tuple[dict[str, Any], dict[str, bytes | None], dict[str, Any]
         arrays["ids"] = draw(
             st.sampled_from([np.zeros(count, int), np.arange(count)[::-1], np.arange(count) + 2**31 - 50])
         )
-    training = count - count // 5
+    training = count - max(count // 5, classes)  # of each class at least one is held out
     if draw(st.booleans()):
         tests, training = draw(st.sampled_from([1, 3, 10])), count
         arrays |= {"test_images": _array(draw, tests, shape), "test_labels": np.zeros(tests, int)}

@@ -37,7 +37,6 @@ TINY = {
     "analysis.features": 0,
 }
 SWEEP = """
-from poison_jax import config as config_lib
 
 def get_config():
     config = config_lib.default()
@@ -173,10 +172,7 @@ def fill(file: Path, runs: Path, luck: random.Random) -> int:
     exec(compile(file.read_text(), file, "exec"), scope)
     config = scope["get_config"]()
     cells = grid.cells(config)
-    described = [{"run": cell.run, "overrides": cell.overrides} for cell in cells]
-    records.write_sweep(
-        runs, records.Sweep(config.sweep.name, config_lib.single(config, "train").to_dict(), described)
-    )
+    records.write_sweep(runs, grid.described(config, cells))
     first = [f"--config.{key}={value}" for key, value in (TINY | cells[0].overrides).items()]
     said, (status, _, _) = _timed(
         ["main.py", "--config.experiment=train", "--config.name=digits", f"--workdir={runs}", *first]
@@ -189,13 +185,15 @@ def fill(file: Path, runs: Path, luck: random.Random) -> int:
     with mock.patch("os.fsync"):  # a store to be read, soon thrown away
         for cell in cells[1:]:
             run = store.open_run(
-                runs, cell.config.name, cell.config.to_dict(), config_lib.not_identity(cell.config)
+                runs, cell.config.name, cell.config.to_dict(), config_lib.identity(cell.config)
             )
             files.write_json(run.path / "inputs.json", inputs)
-            for name in ("spectrum.npz", "examples.npz", "metrics.jsonl"):
+            for name in ("spectrum.npz", "attack.npz", "metrics.jsonl"):
                 shutil.copyfile(made.path / name, run.path / name)
             own = {"config": cell.config.to_dict(), "seed": cell.config.seed, "status": "ok"}
-            run.finish(result | own | {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2})
+            run.finish(
+                result | own | {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2}, cell.view
+            )
     return len(cells)
 
 

@@ -2,45 +2,25 @@
 
 import numpy as np
 import pytest
+from small_stores import INPUT, begin, finish, network_arrays, sweep
 
 from poison_jax import config as config_lib
 from poison_jax.errors import UserError
 from poison_jax.runs import files, records, store
 from poison_jax.runs.records import Sweep
 
-SHAPE = (4, 5, 3)
+THETA = ("poison.fraction", (0.1, 0.2))
 
 
 @pytest.fixture
 def swept(tmp_path):
     """A store with a sweep of two networks, one of them finished, and a linear regression."""
     workdir = tmp_path / "runs"
-    workdir.mkdir()
-    network, linear = config_lib.default().to_dict(), config_lib.default().to_dict()
-    linear["experiment"] = "mnist_linear"
-    cells = []
-    for theta in (0.1, 0.2):
-        network["poison"]["fraction"] = theta
-        run = store.open_run(workdir, "cell", network)
-        cells.append({"run": run.path.name, "overrides": {"poison.fraction": theta}})
-        if theta == 0.2:
-            _finish(run, {"asr": 0.123456789, "near": float("nan"), "config": network})
-    run = store.open_run(workdir, "linear", linear)
-    run.save_arrays("measures", asr=np.array([[0.5, np.nan]]), methods=np.array(["exact", "ridge 1"]))
-    run.finish({"config": linear})
-    records.write_sweep(workdir, Sweep("small", network, cells))
-    records.write_sweep(workdir, Sweep("linear", linear, [{"run": run.path.name, "overrides": {}}]))
+    _, last = begin(workdir, sweep((THETA,), sweep__name="small"))
+    finish(workdir, last, asr=0.123456789, near=float("nan"))
+    (linear,) = begin(workdir, sweep((), sweep__name="linear", sweep__of="mnist_linear"))
+    finish(workdir, linear)
     return workdir
-
-
-def _finish(run, result):
-    rng = np.random.default_rng(0)
-    run.save_arrays("spectrum", vectors=rng.standard_normal((2, 60)), shape=np.array(SHAPE))
-    run.save_arrays("examples", mask=rng.uniform(-1, 1, SHAPE))
-    table = {name: np.arange(3.0) for name in (*records.COLUMNS, "class_names", "target")}
-    table |= {"class_names": np.array(["a", "bb", "ü"]), "target": np.array(2)}
-    run.save_arrays("features", **table | {"distance_ratio": np.array([np.nan, 1 / 3, 12345.6])})
-    run.finish(result)
 
 
 def test_runs_of_a_store(swept):
@@ -51,19 +31,72 @@ def test_runs_of_a_store(swept):
     assert record.setting("poison.fraction") == 0.2
     assert record.setting("data") == record.result["config"]["data"]
     run = store.Run(swept / record.run)
-    vector = run.arrays("spectrum")["vectors"][0].reshape(SHAPE)
+    vector = run.arrays("spectrum")["vectors"][0].reshape(INPUT)
     np.testing.assert_array_equal(record.arrays["top_eigenvector"], vector.mean(-1))
-    np.testing.assert_array_equal(record.arrays["trigger"], np.abs(run.arrays("examples")["mask"]).mean(-1))
-    np.testing.assert_array_equal(record.arrays["shape"], SHAPE)
+    np.testing.assert_array_equal(record.arrays["trigger"], np.abs(run.arrays("attack")["mask"]).mean(-1))
+    np.testing.assert_array_equal(record.arrays["shape"], INPUT)
+    assert {*records.COLUMNS, "class_names", "target"} < record.arrays.keys()
 
 
-def test_lines_hold_what_the_store_does_to_three_digits(swept, tmp_path, capsys):
-    records.main(["--runs", str(swept), "--out", str(tmp_path / "lines")])
-    assert capsys.readouterr().out.splitlines()[1].endswith("small.jsonl: 1 cells")
-    assert records.names(tmp_path / "lines") == ["linear", "small"]
+def test_cells_of_one_run_are_records_of_their_views(tmp_path):
+    axis = ("spectrum.num_examples", (10, 20))
+    cells = begin(tmp_path, sweep((axis,)))
+    for cell in cells:
+        finish(tmp_path, cell, asr=cell.config.spectrum.num_examples / 100)
+    first, second = records.load(tmp_path, "sweep")
+    assert first.run == second.run
+    assert (first.key, second.key) == tuple(cell.key for cell in cells)
+    assert (first.result["asr"], second.result["asr"]) == (0.1, 0.2)
+    assert first.setting("spectrum.num_examples") == 10
+    assert not np.array_equal(first.arrays["top_eigenvector"], second.arrays["top_eigenvector"])
+    np.testing.assert_array_equal(first.arrays["trigger"], second.arrays["trigger"])
+
+
+def test_an_older_store_and_older_lines_say_nothing_of_views(tmp_path):
+    """The attack's arrays had another name, and there was one choice of stages."""
+    config = config_lib.default().to_dict()
+    run = store.open_run(tmp_path, "cell", config, {})
+    arrays = network_arrays(0)
+    run.save_arrays("spectrum", **arrays["spectrum"])
+    run.save_arrays("examples", **arrays["attack"])
+    run.finish({"asr": 0.5, "config": config})
+    cells = [{"run": run.path.name, "overrides": {}}]
+    records.write_sweep(tmp_path, Sweep("old", config, cells))
+    (record,) = records.load(tmp_path, "old")
+    assert (record.view, record.key) == ("", run.path.name)
+    np.testing.assert_array_equal(record.arrays["trigger"], np.abs(arrays["attack"]["mask"]).mean(-1))
+    assert "mean_norm" not in record.arrays
+    content = files.loads(records.line(record).encode(), "")
+    del content["view"]
+    assert records.of_line(files.dumps(content).encode(), "")[:3] == record[:3]
+
+
+def test_a_stage_that_was_left_out_leaves_its_arrays_out(tmp_path):
+    (cell,) = begin(tmp_path, sweep(()))
+    finish(tmp_path, cell, features_left_out="too few images")
+    (record,) = records.load(tmp_path, "sweep")
+    assert record.arrays.keys() == {"top_eigenvector", "shape", "trigger"}
+
+
+def test_a_cell_that_is_stored_is_a_record(swept):
+    """With the name that it has elsewhere; a result of the store's own comes first."""
+    waiting, done = records.read_sweep(swept, "small").cells
+    (record,) = records.load(swept, "small")
+    stored = record._replace(run="elsewhere-1", view="", overrides=waiting["overrides"], result={"asr": 0.7})
+    for cell in (waiting, done):
+        records.store_record(swept, "small", records.key_of(cell), stored)
+    first, second = records.load(swept, "small")
+    assert first[:3] == ("elsewhere-1", {"poison.fraction": 0.1}, {"asr": 0.7})
+    np.testing.assert_allclose(first.arrays["trigger"], record.arrays["trigger"], rtol=5.1e-3)
+    assert second[:3] == record[:3]
+
+
+def test_lines_hold_what_the_store_does_to_three_digits(swept, tmp_path):
     for name in ("linear", "small"):
-        (there,), (here,) = records.load(swept, name), records.load(tmp_path / "lines", name)
-        assert (here.run, here.overrides) == (there.run, there.overrides)
+        (there,) = records.load(swept, name)
+        records.write_lines([there], tmp_path / f"{name}.jsonl")
+        (here,) = records.load(tmp_path, name)
+        assert (here.run, here.view, here.overrides) == (there.run, there.view, there.overrides)
         assert here.result == there.result
         assert here.arrays.keys() == there.arrays.keys()
         for key, array in there.arrays.items():
@@ -75,18 +108,11 @@ def test_lines_hold_what_the_store_does_to_three_digits(swept, tmp_path, capsys)
                 assert [f"{x:.10g}" for x in here.arrays[key].ravel()] == [f"{float(x):.10g}" for x in shown]
             else:
                 np.testing.assert_array_equal(here.arrays[key], array)
-    (small,) = records.load(tmp_path / "lines", "small")
-    assert small.result["asr"] == 0.123456789  # the result itself is not rounded
-    assert small.result["near"] is None
-    np.testing.assert_array_equal(small.arrays["distance_ratio"], [np.nan, 0.333, 12300.0])
-    again = tmp_path / "again"
-    records.write_lines(records.load(tmp_path / "lines", "small"), again / "small.jsonl")
-    assert (again / "small.jsonl").read_bytes() == (tmp_path / "lines" / "small.jsonl").read_bytes()
-
-
-def test_one_sweep_by_name(swept, tmp_path):
-    records.main(["--runs", str(swept), "--out", str(tmp_path / "lines"), "linear"])
-    assert records.names(tmp_path / "lines") == ["linear"]
+    assert here.result["asr"] == 0.123456789  # the result itself is not rounded
+    assert here.result["near"] is None
+    np.testing.assert_array_equal(here.arrays["distance_ratio"], [np.nan, 0.333, 12300.0])
+    records.write_lines([here], tmp_path / "again" / "small.jsonl")
+    assert (tmp_path / "again" / "small.jsonl").read_bytes() == (tmp_path / "small.jsonl").read_bytes()
 
 
 def sealed(line, **changes):
@@ -112,6 +138,8 @@ def array(dtype, shape=(1,)):
         (lambda line: sealed(line, arrays=[]), "line 2 is not a record"),
         (lambda line: sealed(line, run=None), "line 2 is not a record"),
         (lambda line: sealed(line, run="../../etc"), "'../../etc' is no name of a run"),
+        (lambda line: sealed(line, view="../../etc"), "'../../etc' is no name of a run"),
+        (lambda line: sealed(line, view=3), "3 is no name of a run"),
         (lambda line: sealed(line, overrides=[]), "line 2 is not a record"),
         (lambda line: sealed(line, arrays={"a": array("O")}), "line 2 is not a record"),
         (lambda line: sealed(line, arrays={"a": array("U1000000000")}), "line 2 is not a record"),
@@ -131,17 +159,11 @@ def test_a_damaged_or_newer_line_is_named(swept, tmp_path, change, says):
     assert str(file) in str(caught.value)
 
 
-def test_an_absent_sweep_is_one_line(swept, tmp_path, capsys):
+def test_an_absent_sweep_is_one_line(swept, tmp_path):
     with pytest.raises(UserError, match=r"no sweep 'fig99' \(it holds linear, small\)"):
         records.load(swept, "fig99")
     with pytest.raises(UserError, match="it holds none"):
         records.load(tmp_path / "nowhere", "fig99")
-    for arguments in (["--runs", str(swept), "fig99"], ["--runs", str(tmp_path)]):
-        with pytest.raises(SystemExit) as left:
-            records.main([*arguments, "--out", str(tmp_path / "lines")])
-        assert left.value.code == 2
-        assert capsys.readouterr().err.count("\n") == 1
-    assert not (tmp_path / "lines").exists()
 
 
 def test_a_sweep_keeps_its_cells(swept):

@@ -18,9 +18,9 @@ from conftest import QUICK
 from poison_jax import config as config_lib
 from poison_jax.errors import UserError
 from poison_jax.runs.store import Run
-from poison_jax.sweeps import sweep
+from poison_jax.sweeps import inputs, processes, sweep
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 TINY = (
     "--config=configs/sweeps/fig06.py:small",
@@ -114,6 +114,25 @@ def test_what_is_done_is_not_done_again(undisturbed, start):
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json*")} == before
 
 
+def test_what_is_stored_is_not_done_again(undisturbed, start, environment, tmp_path):
+    """A grid goes on, on another machine, from the lines that were kept of it."""
+    records_of = [sys.executable, "-m", "poison_jax.runs.records", f"--out={tmp_path / 'lines'}"]
+    subprocess.run([*records_of, f"--runs={undisturbed[0]}"], cwd=ROOT, env=environment, check=True)
+    file = tmp_path / "lines" / "toy.jsonl"
+    whole = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(whole[:2]))
+    out, _ = finish(start(tmp_path / "runs", FOUR, f"--results={file.parent}", "--dry_run"))
+    assert "to do: 2 cells" in out
+    out, _ = finish(start(tmp_path / "runs", FOUR, f"--results={file.parent}"))
+    assert len(runs(tmp_path / "runs")) == 2
+    assert "4/4 done, 0 running, 0 failed" in out
+    assert out.count("│ 0.") == 4
+    subprocess.run([*records_of, f"--runs={tmp_path / 'runs'}"], cwd=ROOT, env=environment, check=True)
+    again = file.read_text().splitlines(keepends=True)
+    assert again[:2] == whole[:2]
+    assert len(again) == 4
+
+
 def test_killed_at_once_it_leaves_no_process_behind(start, tmp_path):
     """What looks at the data, before there are workers, would wait for more to do for ever."""
     process = start(tmp_path / "runs", FOUR)
@@ -168,7 +187,7 @@ def test_cells_that_fail_are_listed_and_retried(start, tmp_path):
     rates = grids("((('train.learning_rate',(0.05,1e30)),),)")
     out, err = finish(start(tmp_path, rates), status=1)
     assert "1/2 done, 0 running, 1 failed" in out
-    assert re.search(r"warning: learning_rate 1e\+30 \(cifar10-\w+\): .*not finite", err)
+    assert re.search(r"warning: learning_rate 1e\+30 \(cifar10-\w+@\w+\): .*not finite", err)
     assert "1 of 2 cells failed" in err
     log = tmp_path / "sweeps" / "toy" / "worker-1.log"
     before = log.read_text()
@@ -182,7 +201,7 @@ def test_a_worker_that_cannot_work_ends_the_sweep(tmp_path, monkeypatch):
     """Instead of being started again and again."""
     config = config_lib.default()
     config.experiment, config.sweep.of, config.sweep.grids = "sweep", "mnist_linear", ((),)
-    monkeypatch.setattr(sweep.sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(processes.sys, "executable", shutil.which("false"))
     with pytest.raises(UserError, match="worker 1: no reason given"):
         sweep.run(config, str(tmp_path))
 
@@ -195,11 +214,11 @@ def test_a_worker_whose_log_is_on_the_full_disk(tmp_path, monkeypatch):
     assert done.returncode == 2
     log = tmp_path / "worker-1.log"
     log.write_text("  epoch   3/4\n")
-    assert sweep._last_line(log) == "  epoch   3/4".strip()
-    monkeypatch.setattr(sweep.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
-    assert sweep._last_line(log) == f"no space is left for its log, {log}: free some"
+    assert processes._last_line(log) == "  epoch   3/4".strip()
+    monkeypatch.setattr(processes.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0))
+    assert processes._last_line(log) == f"no space is left for its log, {log}: free some"
     log.write_text("error: no\n")
-    assert sweep._last_line(log) == "no"
+    assert processes._last_line(log) == "no"
 
 
 def killed(*_):
@@ -209,7 +228,7 @@ def killed(*_):
 def test_whoever_looks_at_the_data_is_killed(tmp_path, monkeypatch):
     config = config_lib.default()
     config.experiment, config.sweep.of, config.sweep.grids = "sweep", "train", ((),)
-    monkeypatch.setattr(sweep, "_set_up", killed)
+    monkeypatch.setattr(inputs, "_set_up", killed)
     with pytest.raises(UserError, match="looks at the data was killed"):
         sweep.run(config, str(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
@@ -269,7 +288,7 @@ def test_who_looks_at_the_data_for_nobody_says_nothing():
     """The sweep was killed meanwhile."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
     ours.close()
-    sweep._set_up(theirs, os.getppid(), [])
+    inputs._set_up(theirs, os.getppid(), [])
 
 
 def test_dry_run(undisturbed, start, tmp_path):

@@ -64,6 +64,21 @@ def test_reading_is_bounded(tmp_path):
         files.read(tmp_path, most=4)
 
 
+def test_a_folder_is_bounded(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_bytes(b"12345")
+    size = sum(file.lstat().st_size for file in tmp_path.rglob("*"))
+    files.check_size(tmp_path, most=size)
+    with pytest.raises(Damaged, match=f"has {size:,} bytes, more than {size - 1:,}"):
+        files.check_size(tmp_path, most=size - 1)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/etc", "a/b", "a\\b", "a\0b", 3, None])
+def test_a_name_leads_nowhere_else(name):
+    assert not files.is_name(name)
+    assert files.is_name("run-1@2")
+
+
 def test_lines_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_MOST_JSON", 4)
     file = tmp_path / "file"

@@ -14,7 +14,7 @@ from conftest import QUICK
 
 from poison_jax.runs.store import Run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 COMMAND = [

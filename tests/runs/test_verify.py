@@ -12,7 +12,7 @@ def runs(tmp_path):
     workdir = tmp_path / "runs"
     made = []
     for seed in (0, 1):
-        run = store.open_run(workdir, "toy", {"seed": seed})
+        run = store.open_run(workdir, "toy", {"seed": seed}, {"seed": seed})
         run.append_metrics({"epoch": 1})
         checkpoint = run.checkpoints / "4"
         (checkpoint / "state").mkdir(parents=True)
@@ -23,6 +23,8 @@ def runs(tmp_path):
     made[0].finish({"asr": 0.5})
     cells = [{"run": run.path.name, "overrides": {"seed": i}} for i, run in enumerate(made)]
     records.write_sweep(workdir, records.Sweep("toy", {}, cells))
+    record = records.Record(made[1].path.name, {"seed": 1}, {"asr": 0.25}, dict)
+    records.store_record(workdir, "toy", made[1].path.name, record)
     return workdir, *made
 
 
@@ -54,11 +56,12 @@ def test_a_sound_store(runs, capsys):
         (1, "metrics.jsonl", "cannot be read"),
         (1, "checkpoints/4/digests.json", "cannot be read"),
         (None, "sweeps/toy.json", "cannot be read"),
+        (None, "sweeps/toy/stored/*.json", "cannot be read"),
     ],
 )
 def test_what_is_damaged_is_named(runs, capsys, which, name, says):
     workdir, *made = runs
-    file = (workdir if which is None else made[which].path) / name
+    (file,) = (workdir if which is None else made[which].path).glob(name)
     damaged = b"{" + file.read_bytes()[:-4] + b"\n"
     file.write_bytes(damaged)
     assert ended(workdir) == 1

@@ -7,19 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_stores import sweep
 
 from poison_jax import config as config_lib
 from poison_jax.errors import UserError
 from poison_jax.sweeps import grid
 
 THETA, KAPPA = ("poison.fraction", (0.01, 0.05, 0.3)), ("penalty.kappa", (0.0, 10.0))
-
-
-def sweep(*grids, **changes):
-    config = config_lib.default()
-    config.experiment, config.sweep.grids = "sweep", grids
-    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-    return config
 
 
 def places(cells):
@@ -56,6 +50,26 @@ def test_refinement_halves_the_gaps(count):
 
 def test_a_cell_of_two_grids_is_one():
     assert len(grid.cells(sweep((THETA, KAPPA), (THETA, ("penalty.kappa", (0.0,)))))) == 6
+
+
+def test_cells_that_only_look_otherwise_are_views_of_one_run():
+    """Each network is trained once, and each cell has a name of its own."""
+    cells = grid.cells(sweep((KAPPA, ("spectrum.num_examples", (10, 20, 40)))))
+    assert (len(cells), len({cell.run for cell in cells}), len({cell.view for cell in cells})) == (6, 2, 3)
+    assert {cell.key for cell in cells} == {f"{cell.run}@{cell.view}" for cell in cells}
+    assert len({cell.key for cell in cells}) == 6
+    regression = grid.cells(sweep((("poison.size", (2, 3)),), sweep__of="mnist_linear"))
+    assert [cell.key for cell in regression] == [cell.run for cell in regression]
+
+
+def test_a_sweep_says_which_view_a_cell_is():
+    config = sweep((("spectrum.k", (1, 2)),), sweep__name="toy")
+    cells = grid.cells(config)
+    described = grid.described(config, cells)
+    assert [(c["run"], c["view"], c["overrides"]) for c in described.cells] == [
+        (cell.run, cell.view, cell.overrides) for cell in cells
+    ]
+    assert described.config["experiment"] == "train"
 
 
 def test_keys_that_change_together():
@@ -122,7 +136,7 @@ def test_bad_grids(grids, words):
         grid.cells(sweep(*grids))
 
 
-SWEEPS = sorted((Path(__file__).parents[1] / "configs" / "sweeps").glob("*.py"))
+SWEEPS = sorted((Path(__file__).parents[2] / "configs" / "sweeps").glob("*.py"))
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
@@ -132,7 +146,7 @@ def test_the_papers_sweeps(file):
     paper, small = grid.cells(get()), grid.cells(get("small"))
     assert get().sweep.name == file.stem
     assert get("small").sweep.name == f"{file.stem}-small"
-    assert not {cell.run for cell in paper} & {cell.run for cell in small}
+    assert not {cell.key for cell in paper} & {cell.key for cell in small}
     assert len(small) <= len(paper)
     with pytest.raises(UserError, match="tiny"):
         get("tiny")
@@ -143,8 +157,8 @@ def test_the_papers_sweeps(file):
 )
 @pytest.mark.parametrize("size", ["", "small"])
 def test_figures_share_cells(part, whole, size):
-    def runs(name):
+    def keys(name):
         (file,) = [file for file in SWEEPS if file.stem == name]
-        return {cell.run for cell in grid.cells(runpy.run_path(str(file))["get_config"](size))}
+        return {cell.key for cell in grid.cells(runpy.run_path(str(file))["get_config"](size))}
 
-    assert runs(part) <= set().union(*map(runs, whole.split()))
+    assert keys(part) <= set().union(*map(keys, whole.split()))

@@ -7,10 +7,9 @@ import pytest
 
 import plots
 from poison_jax import config as config_lib
-from poison_jax import linear, poison
+from poison_jax import experiments, linear, poison
 from poison_jax.errors import UserError
-from poison_jax.experiments import dispatch as experiment
-from poison_jax.experiments import regression as linear_experiment
+from poison_jax.experiments import regression
 from poison_jax.experiments.regression_setup import Problem
 from poison_jax.linear import sgd as linear_sgd
 from poison_jax.runs import store
@@ -46,7 +45,7 @@ def tiny(**changes):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    (run,) = experiment.run(tiny(), tmp_path_factory.mktemp("linear"))
+    (run,) = experiments.run(tiny(), tmp_path_factory.mktemp("linear"))
     return run
 
 
@@ -111,8 +110,8 @@ def test_figures_are_drawn_from_the_run(done):
 
 
 def test_tables_are_printed_and_what_is_done_is_not_done_again(done, monkeypatch, capsys):
-    monkeypatch.setattr(linear_experiment, "_exact", None)
-    (again,) = experiment.run(tiny(data__dir="/elsewhere", poison__fraction=0.5, seed=3), done.path.parent)
+    monkeypatch.setattr(regression, "_exact", None)
+    (again,) = experiments.run(tiny(data__dir="/elsewhere", poison__fraction=0.5, seed=3), done.path.parent)
     assert again.path == done.path
     printed = capsys.readouterr().out
     for text in ("already done", "digits, 300 training images", "SGD, 3 epochs", "Lemma F.1"):
@@ -131,8 +130,8 @@ def test_a_run_killed_between_stages_ends_with_the_same_arrays(stage, done, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(store.Run, "stage", killed)
         with pytest.raises(KeyboardInterrupt):
-            experiment.run(tiny(), tmp_path)
-    (resumed,) = experiment.run(tiny(), tmp_path)
+            experiments.run(tiny(), tmp_path)
+    (resumed,) = experiments.run(tiny(), tmp_path)
     for name in ("exact-0", "exact-1", "sgd-0", "sgd-1", "measures"):
         ours, theirs = resumed.arrays(name), done.arrays(name)
         assert ours.keys() == theirs.keys()
@@ -147,7 +146,7 @@ def test_a_run_killed_between_stages_ends_with_the_same_arrays(stage, done, tmp_
 def test_fit_to_plus_minus_targets_follows_from_one_hot(ridge):
     X, Y = poisoned_design(0, 0.3)
     one_hot = linear.least_squares(X, Y, ridge=ridge)
-    derived = linear_experiment.plus_minus(one_hot)
+    derived = regression.plus_minus(one_hot)
     np.testing.assert_allclose(derived, linear.least_squares(X, 2 * Y - 1, ridge=ridge), atol=1e-9)
     np.testing.assert_array_equal((X @ one_hot).argmax(1), (X @ derived).argmax(1))
 
@@ -197,8 +196,8 @@ def test_one_step_of_sgd_by_hand():
 def test_one_compilation_serves_the_sweep(tmp_path):
     before = linear_sgd.epoch._cache_size()
     changes = {"data__n_train": 200, "train__epochs": 2}  # shapes of its own
-    experiment.run(tiny(**changes), tmp_path)
-    experiment.run(
+    experiments.run(tiny(**changes), tmp_path)
+    experiments.run(
         tiny(**changes, linear__fractions=(0.2, 0.3), linear__seeds=(5,), poison__target=4), tmp_path
     )
     assert linear_sgd.epoch._cache_size() == before + 1
@@ -238,11 +237,18 @@ def test_poison_is_nested_in_theta_and_differs_between_seeds():
 )
 def test_bad_input_is_refused_before_anything_is_written(changes, pattern, tmp_path):
     with pytest.raises(UserError, match=pattern) as error:
-        experiment.run(tiny(**changes), tmp_path)
+        experiments.run(tiny(**changes), tmp_path)
     assert len(str(error.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_sgd_that_diverges_says_so(tmp_path):
     with pytest.raises(UserError, match=r"diverged in epoch \d.*train\.learning_rate = 1e\+06"):
-        experiment.run(tiny(train__learning_rate=1e6, train__epochs=5), tmp_path)
+        experiments.run(tiny(train__learning_rate=1e6, train__epochs=5), tmp_path)
+
+
+def test_thetas_that_poison_nobody_are_said():
+    assert Problem(tiny()).remarks() == []
+    config = tiny(linear__fractions=(1e-6, 2e-6, 0.3), linear__seeds=(0,))
+    (line,) = Problem(config).remarks()
+    assert line.startswith("linear.fractions = 1e-06, 2e-06 poison none of 300 images with seed 0")

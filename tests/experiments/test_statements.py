@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import theory
+from poison_jax import experiments, theory
 from poison_jax.errors import UserError
-from poison_jax.experiments import dispatch as experiment
-from poison_jax.experiments import statements as krr_experiment
+from poison_jax.experiments import statements
 from poison_jax.theory import defence, filters, flow, images, report
 
 KEYS = ["statement", "setup", "predicted", "measured", "error", "verdict", "note"]
@@ -53,8 +52,8 @@ def calls(monkeypatch):
     def curve(name):
         return counted(lambda: {"x": np.arange(3.0)}, name)
 
-    monkeypatch.setattr(krr_experiment, "STATEMENTS", tuple(map(counted, STATEMENTS)))
-    monkeypatch.setattr(krr_experiment, "CURVES", {name: curve(name) for name in STAGES[1:3]})
+    monkeypatch.setattr(statements, "STATEMENTS", tuple(map(counted, STATEMENTS)))
+    monkeypatch.setattr(statements, "CURVES", {name: curve(name) for name in STAGES[1:3]})
     return made
 
 
@@ -72,9 +71,9 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
     """Between stages; what was done is not done again. Then the files of the finished run."""
     names = [function.__name__ for function in STATEMENTS]
     with monkeypatch.context() as patch:
-        patch.setitem(krr_experiment.CURVES, "curve_b", broken)
+        patch.setitem(statements.CURVES, "curve_b", broken)
         with pytest.raises(RuntimeError, match="killed"):
-            experiment.run(tiny(), tmp_path)
+            experiments.run(tiny(), tmp_path)
     (path,) = tmp_path.iterdir()
     assert calls == [*names, "curve_a"]
     assert {file.name for file in path.glob("*.npz")} == {"statements.npz", "curve_a.npz"}
@@ -83,7 +82,7 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(defence, "defend", broken)
         with pytest.raises(RuntimeError, match="killed"):
-            experiment.run(tiny(), tmp_path)
+            experiments.run(tiny(), tmp_path)
     assert calls == [*names, "curve_a", "curve_b"]
     assert {file.stem for file in path.glob("*.npz")} == set(STAGES[:5])
 
@@ -91,7 +90,7 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
         patch.setattr(images, "sweep", broken)
         patch.setattr(defence, "approach", broken)
         patch.setattr(defence, "KAPPAS", defence.KAPPAS[:2])
-        (done,) = experiment.run(tiny(), tmp_path)
+        (done,) = experiments.run(tiny(), tmp_path)
     assert done.path == path
     assert len(calls) == 4
     capsys.readouterr()
@@ -122,7 +121,7 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
 
     # Again
     before = contents(path)
-    (again,) = experiment.run(tiny(data__dir="/elsewhere", penalty__kappa=3.0), tmp_path)
+    (again,) = experiments.run(tiny(data__dir="/elsewhere", penalty__kappa=3.0), tmp_path)
     assert again.path == path
     assert contents(path) == before
     assert len(calls) == 4
@@ -132,13 +131,13 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
     assert "3 clones of one triggered image, 60 clean points" in printed
 
     # The same name and config over other images
-    monkeypatch.setattr(krr_experiment, "_digest", lambda _: "other")
+    monkeypatch.setattr(statements, "_digest", lambda _: "other")
     with pytest.raises(UserError, match="have changed since"):
-        experiment.run(tiny(), tmp_path)
+        experiments.run(tiny(), tmp_path)
 
 
 def test_a_run_without_images(tmp_path, calls):
-    (done,) = experiment.run(tiny(krr__data=()), tmp_path)
+    (done,) = experiments.run(tiny(krr__data=()), tmp_path)
     assert done.result()["images"] == {}
     assert len(calls) == 4
     assert {file.stem for file in done.path.glob("*.npz")} == set(STAGES[:3])
@@ -148,7 +147,7 @@ def test_a_number_that_is_none_is_shown(capsys):
     """0 / 0 at a length scale so short that no trigger point sees the poison, which JSON has as null."""
     numbers = ("lengthscale", "ridge", "clean_accuracy", "asr", "efficacy")
     empty = ("efficacy_of_law", "factor_of_law", "m_works", "m_seen", "m_seen_by_law")
-    krr_experiment._show_images("digits", [dict.fromkeys(numbers, 0.0) | dict.fromkeys(empty)], tiny())
+    statements._show_images("digits", [dict.fromkeys(numbers, 0.0) | dict.fromkeys(empty)], tiny())
     assert "digits" in capsys.readouterr().out
 
 
@@ -174,7 +173,7 @@ def test_a_number_that_is_none_is_shown(capsys):
 )
 def test_bad_input_is_refused_before_anything_is_written(tmp_path, calls, changes, says):
     with pytest.raises(UserError, match=says) as caught:
-        experiment.run(tiny(**changes), tmp_path / "runs")
+        experiments.run(tiny(**changes), tmp_path / "runs")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
     assert not calls
@@ -184,5 +183,5 @@ def test_data_that_are_not_prepared(tmp_path, calls, monkeypatch):
     monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "cache"))
     config = tiny(krr__data=("mnist",), data__dir=str(tmp_path / "empty"))
     with pytest.raises(UserError, match="mnist"):
-        experiment.run(config, tmp_path / "runs")
+        experiments.run(config, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

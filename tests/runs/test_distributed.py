@@ -1,5 +1,6 @@
 """Several processes: they agree, they fail together, and they train what one process trains."""
 
+import contextlib
 import json
 import os
 import signal
@@ -15,9 +16,10 @@ import pytest
 from conftest import QUICK
 
 from poison_jax.errors import UserError
-from poison_jax.runs import distributed, shared, store
+from poison_jax.mesh import put
+from poison_jax.runs import checkpoint, distributed, shared, store
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def start(command, *, devices=1, **variables):
@@ -84,27 +86,33 @@ def test_one_process_is_left_alone(tmp_path, capsys):
     assert capsys.readouterr().out == "heard\n"
     mesh = jax.make_mesh((8,), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    put = distributed.put({"a": np.arange(16)}, sharding)["a"]
-    assert put.sharding == sharding
-    np.testing.assert_array_equal(put, np.arange(16))
+    spread = put({"a": np.arange(16)}, sharding)["a"]
+    assert spread.sharding == sharding
+    np.testing.assert_array_equal(spread, np.arange(16))
 
 
-def test_a_shared_run_is_a_run(tmp_path):
-    """Alone, what is shared with nobody is written and read as by `store`."""
-    run = shared.open_run(tmp_path, "name", {"a": 1})
-    run.pin_inputs("digest")
-    with run.claim():
-        run.append_metrics({"epoch": 1})
-        run.append_metrics({"epoch": 2})
-        run.keep_metrics([{"epoch": 1}])
-        run.save_arrays("some", x=np.arange(3))
-        run.finish({"b": 2})
-    assert (run.config(), run.metrics(), run.finished()) == ({"a": 1}, [{"epoch": 1}], {"b": 2})
-    with pytest.raises(UserError, match="changed"):
-        run.pin_inputs("another")
-    with shared.held_by_first(lambda: open(tmp_path / "file", "w")) as file:
+def test_shared_checkpoints_of_one_process_are_checkpoints(tmp_path):
+    """Alone, what is shared with nobody is written and read as by `checkpoint`."""
+    state, none = {"a": np.arange(3)}, {"a": np.zeros(3, int)}
+    with contextlib.closing(shared.Checkpoints(tmp_path / "shared")) as checkpoints:
+        assert checkpoints.restore(none) is None
+        checkpoints.save(1, state, {"epoch": 1})
+        found, note = checkpoints.restore(none)
+    np.testing.assert_array_equal(found["a"], state["a"])
+    assert note["epoch"] == 1
+    for newest in (checkpoint.newest, shared.newest):
+        found, note = newest(tmp_path / "shared", none)
+        np.testing.assert_array_equal(found["a"], state["a"])
+        assert note["epoch"] == 1
+    assert shared.newest(tmp_path / "nowhere", none) is None
+
+
+def test_a_context_that_the_first_process_enters(tmp_path):
+    with distributed.entered_by_first(lambda: open(tmp_path / "file", "w")) as file:
         file.write("x")
     assert file.closed
+    with pytest.raises(OSError), distributed.entered_by_first(lambda: open(tmp_path / "no" / "file", "w")):
+        pass
 
 
 # --- two processes --------------------------------------------------------------------------------
@@ -114,6 +122,7 @@ AGREEMENTS = """
     import jax, jax.numpy as jnp, ml_dtypes, numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
     from poison_jax import cli
+    from poison_jax.mesh import put
     from poison_jax.runs import distributed
     from poison_jax.errors import UserError
 
@@ -151,14 +160,14 @@ AGREEMENTS = """
         assert mesh.size == 4
         rows, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
         numbers = np.arange(8.0).reshape(8, 1)
-        spread = distributed.put(numbers, rows)
+        spread = put(numbers, rows)
         assert [shard.data.shape for shard in spread.addressable_shards] == [(2, 1)] * 2
         assert float(jax.jit(jnp.sum, out_shardings=whole)(spread)) == 28
         tree = {"key": jax.random.key(3), "local": jnp.arange(3), "number": np.float64(0.5)}
-        tree = distributed.put(tree, whole)
+        tree = put(tree, whole)
         assert not tree["local"].is_fully_addressable and tree["number"].dtype == np.float32
         assert float(jax.random.uniform(tree["key"])) == float(jax.random.uniform(jax.random.key(3)))
-        assert distributed.put(spread, whole).is_fully_replicated
+        assert put(spread, whole).is_fully_replicated
         print(json.dumps(found), file=sys.__stdout__)
         if sys.argv[3] == "raises" and me == 1:
             raise UserError("mine alone")
@@ -240,13 +249,12 @@ TINY = [
     "--config.spectrum.k=2",
     "--config.spectrum.num_iters=3",
     "--config.spectrum.num_examples=32",
-    "--config.analysis.features=0",
+    "--config.analysis.features=32",
 ]
 
 
-def outcome(workdir):
+def outcome(run):
     """Metrics, spectrum, the digest of the parameters, and the result, less what tells of time."""
-    (run,) = workdir.iterdir()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     newest = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
     digest = json.loads((newest / "note" / "metadata").read_text())["digest"]
@@ -261,20 +269,30 @@ def outcome(workdir):
 def test_two_processes_train_what_one_does(tmp_path):
     """Stopped by a signal to the one that does not write, and started again; each has a disk of its own.
 
+    Then once more, from the network that came out.
+
     Compared with one process that has as many devices: the batch is cut into the same parts, and their sum
     of two terms is the same number in either order. So the bits are equal, and no tolerance is needed.
     """
     cache = {"POISON_JAX_CACHE": str(tmp_path / "cache"), "PYTHONUNBUFFERED": "1"}
-    ((out, err),) = finish([alone := start([*TINY, f"--workdir={tmp_path / 'alone'}"], devices=2, **cache)])
-    assert alone.returncode == 0, err
 
-    def pair():
+    def one(*more):
+        process = start([*TINY, f"--workdir={tmp_path / 'alone'}", *more], devices=2, **cache)
+        ((_, err),) = finish([process])
+        assert process.returncode == 0, err
+        return newest("alone")
+
+    def pair(*more):
         several = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
         return [
-            start([*TINY, *several, f"--process_id={i}", f"--workdir={tmp_path / str(i)}"], **cache)
+            start([*TINY, *several, f"--process_id={i}", f"--workdir={tmp_path / str(i)}", *more], **cache)
             for i in range(2)
         ]
 
+    def newest(workdir):
+        return max((tmp_path / workdir).iterdir(), key=lambda path: path.stat().st_ctime)
+
+    alone = one()
     processes = pair()
     while not any("epoch   2/6" in line for line in iter(processes[0].stdout.readline, "")):
         assert processes[0].poll() is None, processes[0].stderr.read()
@@ -292,4 +310,11 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert "figure" in out
     assert "epoch" not in other_out
     assert not (tmp_path / "1").exists()
-    assert outcome(tmp_path / "0") == outcome(tmp_path / "alone")
+    assert outcome(newest("0")) == outcome(alone)
+
+    more = ["--config.train.init_from=" + str(newest("0")), "--config.train.epochs=1"]
+    alone = one(*more)
+    processes = pair(*more)
+    (_, err), (_, other_err) = finish(processes)
+    assert [process.returncode for process in processes] == [0, 0], err + other_err
+    assert outcome(newest("0")) == outcome(alone)

@@ -17,57 +17,50 @@ from poison_jax.runs import files, store
 
 ROOT = Path(poison_jax.__file__).parents[1]
 CONFIG = {"seed": 0, "penalty": {"kappa": 0.5}, "data": {"dir": "/here", "name": "digits"}, "sizes": (1, 2)}
+IDENTITY = {"seed": 0, "penalty.kappa": 0.5, "sizes": (1, 2)}
+
+
+def open_run(workdir, name="toy", **identity):
+    return store.open_run(workdir, name, CONFIG, IDENTITY | identity)
 
 
 @pytest.fixture
 def run(tmp_path):
-    return store.open_run(tmp_path, "toy", CONFIG)
+    return open_run(tmp_path)
 
 
 # --- names and directories ------------------------------------------------------------------------
 
 
-def test_hash_is_stable():
-    golden = "another hash of the same config orphans every finished run: its directory is not found again"
-    assert store.config_hash({"a": 1, "b": {"c": 0.5}}) == "4dae33ae", golden
-
-
-def test_hash_ignores_order_and_what_is_not_identity():
-    reordered = {key: CONFIG[key] for key in reversed(CONFIG)} | {"data": {"name": "digits", "dir": "/there"}}
-    left_out = ("data.dir", "not.there")
-    assert store.config_hash(CONFIG, left_out) == store.config_hash(reordered, left_out)
-    assert store.config_hash(CONFIG) != store.config_hash(reordered)
-    assert CONFIG["data"]["dir"] == "/here"  # and leaves the config as it was
+def test_name_is_stable():
+    golden = (
+        "another digest of the same identity orphans every finished run: its directory is not found again"
+    )
+    assert store.digest({"a": 1, "b.c": 0.5}) == "300c4632c5bc", golden
+    assert store.run_name("toy", {}) == f"toy-{store.digest({})}"
 
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"seed": 1},
-        {"seed": "0"},
-        {"penalty": {"kappa": 0.5000001}},
-        {"penalty": {"kappa": 0.5, "reduction": "eq25"}},
-        {"data": {"dir": "/here", "name": "mnist"}},
-        {"sizes": (2, 1)},
-        {"more": None},
-    ],
+    [{"seed": 1}, {"seed": "0"}, {"penalty.kappa": 0.5000001}, {"sizes": (2, 1)}, {"more": None}],
     ids=str,
 )
-def test_hash_tells_configs_apart(change):
-    assert store.config_hash(CONFIG | change, ("data.dir",)) != store.config_hash(CONFIG, ("data.dir",))
+def test_names_tell_identities_apart(change):
+    assert store.digest(IDENTITY | change) != store.digest(IDENTITY)
 
 
-def test_one_config_has_one_directory(tmp_path):
-    first = store.open_run(tmp_path, "toy", CONFIG, ("data.dir",))
-    assert first.path == tmp_path / f"toy-{store.config_hash(CONFIG, ('data.dir',))}"
+def test_one_identity_has_one_directory(tmp_path):
+    """Whatever else its config says, and in whichever order."""
+    first = open_run(tmp_path)
+    assert first.path == tmp_path / store.run_name("toy", IDENTITY)
     assert first.config() == CONFIG | {"sizes": [1, 2]}
     assert first.result() is None
 
     elsewhere = CONFIG | {"data": {"dir": "/there", "name": "digits"}}
-    again = store.open_run(str(tmp_path), "toy", elsewhere, ("data.dir",))
+    again = store.open_run(str(tmp_path), "toy", elsewhere, dict(reversed(IDENTITY.items())))
     assert again.path == first.path
     assert again.config() == first.config()
-    assert store.open_run(tmp_path, "toy", CONFIG | {"seed": 1}, ("data.dir",)).path != first.path
+    assert open_run(tmp_path, seed=1).path != first.path
 
 
 def test_two_processes_may_begin_one_run_at_once(tmp_path, monkeypatch):
@@ -77,29 +70,20 @@ def test_two_processes_may_begin_one_run_at_once(tmp_path, monkeypatch):
         found = exists(path, **options)
         if path.name == "config.json" and not found:
             monkeypatch.undo()
-            store.open_run(tmp_path, "toy", CONFIG)
+            open_run(tmp_path)
         return found
 
     monkeypatch.setattr(Path, "exists", then_begun_by_another)
-    assert store.open_run(tmp_path, "toy", CONFIG).config() == store.plain(CONFIG)
+    assert open_run(tmp_path).config() == store.plain(CONFIG)
 
 
-def test_directory_of_another_config_is_left_alone(run, tmp_path):
-    other = files.dumps(CONFIG | {"seed": 1})
-    (run.path / "config.json").write_text(other)
-    with pytest.raises(UserError, match=r"\A.*different config: choose another --workdir or name\Z"):
-        store.open_run(tmp_path, "toy", CONFIG)
-    assert [file.name for file in run.path.iterdir()] == ["config.json"]
-    assert (run.path / "config.json").read_text() == other
-
-
-@pytest.mark.parametrize("content", [None, b"", b'{"seed": 0,\n', b"[1]", b"\xff\xfe{}", b"[" * 10**5, b"{}"])
+@pytest.mark.parametrize("content", [None, b"", b'{"seed": 0,\n', b"[1]", b"\xff\xfe{}", b"[" * 10**5])
 def test_a_config_that_is_gone_or_damaged_is_written_again(run, tmp_path, capsys, content):
     """The folder's name says which one it was."""
     (run.path / "config.json").unlink()
     if content is not None:
         (run.path / "config.json").write_bytes(content)
-    assert store.open_run(tmp_path, "toy", CONFIG).config() == CONFIG | {"sizes": [1, 2]}
+    assert open_run(tmp_path).config() == CONFIG | {"sizes": [1, 2]}
     said = capsys.readouterr().err
     assert said.count("\n") == (content is not None)
     if content is not None:
@@ -172,7 +156,7 @@ def test_arrays_that_are_added_later_are_sealed_too(run):
 
 def test_what_is_gone_or_swapped_in_a_finished_run_is_noticed(run, tmp_path):
     """A whole file in another's place, and a file that ends early at the end of a line, too."""
-    other = store.open_run(tmp_path, "other", CONFIG)
+    other = open_run(tmp_path, "other")
     for made, value in ((run, 0.0), (other, 1.0)):
         for epoch in (1, 2):
             made.append_metrics({"epoch": epoch, "loss": value})
@@ -228,7 +212,7 @@ def test_a_pipe_is_not_waited_for(run):
 
 def test_a_bomb_is_not_unpacked(run, monkeypatch):
     run.save_arrays("spectrum", values=np.zeros(2**20))
-    monkeypatch.setattr(store, "_MOST", 2**20)
+    monkeypatch.setattr(files, "MOST_OF_A_RUN", 2**20)
     with pytest.raises(Damaged, match=r"spectrum.npz.*more than"):
         run.arrays("spectrum")
 
@@ -357,6 +341,59 @@ def test_absent_and_pickled_arrays(run):
             run.arrays(name)
 
 
+# --- stages and views -----------------------------------------------------------------------------
+
+
+def look(run, view, **stages):
+    """As a finished run is looked at: stages with an identity and a number each, then the view's result."""
+    names = {}
+    for name, (identity, value) in stages.items():
+        if run.findings(name, identity) is None:
+            run.save_stage(name, identity, {"values": np.full(3, value)}, {"value": value}, 1.5)
+        names[name] = run.stage_file(name, identity)
+    run.finish(
+        {"value": run.findings("spectrum", stages["spectrum"][0])["findings"]["value"], "stages": names}, view
+    )
+
+
+def test_a_run_has_a_result_and_arrays_in_every_view(run):
+    look(run, "k5", attack=("a", 1.0), spectrum=("five", 5.0))
+    look(run, "k9", attack=("a", 2.0), spectrum=("nine", 9.0))
+    assert run.result() == run.result("k9")
+    for view, value in {"k5": 5.0, "k9": 9.0, "": 9.0}.items():
+        assert run.done_with(view)
+        assert run.result(view)["value"] == value
+        np.testing.assert_array_equal(run.arrays("spectrum", view)["values"], np.full(3, value))
+        np.testing.assert_array_equal(run.arrays("attack", view)["values"], np.ones(3))  # made once
+    assert not run.done_with("k7")
+    assert run.result("k7") is run.finished("k7") is None
+    assert run.finished("k5")["value"] == 5.0
+    assert run.result()["value"] == 5.0  # the one asked for last
+    assert run.damage() == {}
+
+
+def test_damage_in_one_view_undoes_all(run, capsys):
+    """Else the arrays of a result might be gone; what is whole is not made again."""
+    look(run, "k5", attack=("a", 1.0), spectrum=("five", 5.0))
+    look(run, "k9", attack=("a", 1.0), spectrum=("nine", 9.0))
+    (run.path / "spectrum-nine.npz").write_bytes(b"")
+    assert run.finished("k5") is None
+    assert not run.done_with("k9")
+    assert "spectrum-nine.npz" in capsys.readouterr().err
+    assert run.findings("spectrum", "nine") is None
+    look(run, "k5", attack=("a", 3.0), spectrum=("five", 3.0))
+    assert run.result("k5")["value"] == 5.0
+    assert not run.done_with("k9")
+
+
+@pytest.mark.parametrize("name", ["../toy", "/etc/x", "a/b", "..", 3])
+def test_a_result_names_no_arrays_elsewhere(run, name):
+    run.save_arrays("spectrum", values=np.arange(3.0))
+    run.finish({"stages": {"spectrum": name}})
+    with pytest.raises(Damaged, match=r"spectrum|cannot be read"):
+        run.arrays("spectrum")
+
+
 # --- kills and rivals -----------------------------------------------------------------------------
 
 
@@ -398,13 +435,13 @@ def test_kill_before_the_rename_leaves_the_old_file(run, name):
 
 def test_kill_while_a_run_is_made(tmp_path):
     with killed_before_rename():
-        store.open_run(tmp_path, "toy", CONFIG)
-    assert store.open_run(tmp_path, "toy", CONFIG).config()["seed"] == 0
+        open_run(tmp_path)
+    assert open_run(tmp_path).config()["seed"] == 0
 
 
 def test_claim_refuses_another_process_until_it_is_killed(run):
     code = (
-        "import sys, time; from poison_jax import store\n"
+        "import sys, time; from poison_jax.runs import store\n"
         "with store.Run(sys.argv[1]).claim(): print('claimed', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(run.path)]

@@ -1,0 +1,39 @@
+"""`python -m poison_jax.sweeps.worker WORKDIR SWEEP`: does cells of a sweep until none is left.
+
+Any number of them, on any machines that share the disk, may work on one sweep.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from poison_jax import cli
+from poison_jax.runs.signals import stop_with
+from poison_jax.sweeps import worker
+from poison_jax.sweeps.board import Board
+
+
+def main(argv: list[str]) -> None:
+    """Parses the command line and works."""
+    parser = argparse.ArgumentParser(
+        prog="python -m poison_jax.sweeps.worker", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("workdir", type=Path, help="the store")
+    parser.add_argument("sweep", help="name of the sweep")
+    parser.add_argument("--attempts", type=int, default=3, help="deaths of its process that fail a cell")
+    parser.add_argument("--parent", type=int, help="stop when this process is gone")
+    parser.add_argument("--share", default="1/1", metavar="I/N", help="use the I-th of N parts of the cores")
+    arguments = parser.parse_args(argv)
+    part, parts = map(int, arguments.share.split("/"))
+    if parts > 1 and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[part - 1 :: parts] or cores)
+    if arguments.parent:
+        stop_with(arguments.parent)
+    with cli.ready():
+        worker.work(Board(arguments.workdir, arguments.sweep, arguments.attempts))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
