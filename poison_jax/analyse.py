@@ -26,7 +26,9 @@ OPTIONS = {  # option -> config key, meaning
 
 def main(argv: list[str]) -> None:
     """Parses the command line and looks at one run after the other."""
-    parser = argparse.ArgumentParser(prog="python -m poison_jax.analyse", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m poison_jax.analyse", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a trained run")
     for name, (_, meaning) in OPTIONS.items():
         parser.add_argument(f"--{name}", type=int, help=meaning)

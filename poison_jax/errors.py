@@ -75,3 +75,12 @@ def fail(error: object) -> NoReturn:
     with contextlib.suppress(OSError):  # where stderr is a file on the disk that is full
         console.tell(f"error: {error}")
     sys.exit(2)
+
+
+def one_line_of(error: BaseException) -> str:
+    """What an exception says, in one line; its type where it says nothing, or fails to."""
+    try:
+        said = error.args[0] if isinstance(error, KeyError | AttributeError) and error.args else error
+        return " ".join(str(said).split()) or type(error).__name__
+    except Exception:
+        return type(error).__name__

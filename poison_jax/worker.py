@@ -16,7 +16,9 @@ from poison_jax.sweeps.board import Board
 
 def main(argv: list[str]) -> None:
     """Parses the command line and works."""
-    parser = argparse.ArgumentParser(prog="python -m poison_jax.worker", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m poison_jax.worker", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("workdir", type=Path, help="the store")
     parser.add_argument("sweep", help="name of the sweep")
     parser.add_argument("--attempts", type=int, default=3, help="deaths of its process that fail a cell")

@@ -18,6 +18,28 @@ def test_what_is_long_keeps_its_ends():
     assert console.printable("who " + "x" * 10**6 + " mend it", most=20) == "who xxxxxx ... xx mend it"
 
 
+class Mute(Exception):
+    """Fails when it is asked what it says."""
+
+    def __str__(self):
+        raise self
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("two\nlines"), "two lines"),
+        (KeyError("key"), "key"),
+        (KeyError(), "KeyError"),
+        (SystemExit(), "SystemExit"),
+        (Mute(), "Mute"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_an_exception_says(error, line):
+    assert errors.one_line_of(error) == line
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

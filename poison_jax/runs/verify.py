@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m poison_jax.verify",
-        description=__doc__.partition("\n")[2],
+        description=(__doc__ or "").partition("\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a store, or a run's directory")

@@ -1,4 +1,4 @@
-"""Much data, deep networks, many epochs, large stores: memory does not grow, and nothing takes minutes."""
+"""Much data, deep networks, many epochs, large stores: what is held does not grow; times are reported."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def _deep(chapter: Chapter, *, steps: int, depth: int) -> None:
         arguments.append(f"--config.data.name={_random_images(chapter.folder)}")
     seen = _watched(chapter, "deep", steps, arguments, status=143, flags="")
     if seen:
-        _measure(chapter, f"PreResNet-{depth}, 50,000 images", seen, settled=20, growth=16)
+        _measure(chapter, f"PreResNet-{depth}, 50,000 images", seen, settled=len(seen) // 5)
         chapter.count("steps on 50,000 images", len(seen))
 
 
@@ -78,29 +78,31 @@ def _epochs(chapter: Chapter, *, epochs: int) -> None:
     seen = _watched(chapter, "epochs", 10**9, ["--config.experiment=train", *arguments])
     if not seen:
         return
-    first = seen[4 * epochs // 5 :][0]
-    # TensorStore (0.1.86) leaks the statistics that orbax asks it for at every save: 4 MiB in 90 epochs.
-    growth = 16 + 0.1 * epochs
-    _measure(chapter, f"{epochs} epochs with a checkpoint each", seen, settled=len(seen) // 5, growth=growth)
-    for what in ("threads", "files"):
-        chapter.check(
-            seen[-1][what] <= first[what] + 2,
-            f"{what} grow over the epochs: from {first[what]} to {seen[-1][what]}",
-        )
-        chapter.measured[f"{what} after {epochs} epochs"] = seen[-1][what]
+    _measure(chapter, f"{epochs} epochs with a checkpoint each", seen, settled=len(seen) // 5)
     chapter.count("epochs", epochs)
 
 
-def _measure(chapter: Chapter, of: str, seen: list[dict], *, settled: int, growth: float) -> None:
-    """After `settled` steps memory must stay where it is, within so many MiB of `growth`."""
-    memory = [look["memory"] for look in seen]
+# By how much what a process holds may be more at the end than early on, and for each step between.
+GROWTH = {"arrays": (0, 0), "blocks": (5000, 400), "threads": (2, 0), "files": (2, 0)}
+
+
+def _measure(chapter: Chapter, of: str, seen: list[dict], *, settled: int) -> None:
+    """After `settled` steps what the process holds must not grow; both ends are seen in the same process.
+
+    Resident memory and seconds are reported without a verdict: they are also the C library's and the other
+    programs' doing. (TensorStore 0.1.86 leaks the statistics that orbax asks it for: 4 MiB in 90 epochs.)
+    """
+    early, late = seen[settled : 2 * settled], seen[-settled:]
+    steps = len(seen) - 2 * settled
+    for what, (once, each_step) in GROWTH.items():
+        before, after = (max(look[what] for look in looks) for looks in (early, late))
+        chapter.measured[f"{of}: {what} early on, and at the end"] = f"{before:,}, {after:,}"
+        grew = after - before
+        chapter.check(grew <= once + each_step * steps, f"{of}: {what} grew by {grew:,} in {steps} steps")
     seconds = (seen[-1]["seconds"] - seen[settled]["seconds"]) / (len(seen) - 1 - settled)
     chapter.measured[f"{of}: seconds a step"] = f"{seconds:.3g}"
-    chapter.measured[f"{of}: MiB after {settled} steps, and after {len(seen)}"] = (
-        f"{memory[settled - 1]:.0f}, {memory[-1]:.0f}"
-    )
-    grew = memory[-1] - memory[settled - 1]
-    chapter.check(grew < growth, f"{of}: grew by {grew:.0f} MiB after the first {settled} steps")
+    memory = f"{seen[settled - 1]['memory']:.0f}, {seen[-1]['memory']:.0f}"
+    chapter.measured[f"{of}: resident MiB after {settled} steps, and after {len(seen)}"] = memory
 
 
 def _watched(
@@ -157,7 +159,6 @@ def _store(chapter: Chapter, *, seeds: int) -> None:
         said, (status, seconds, memory) = _timed(command)
         chapter.check(status == 0, f"{what}: status {status}: {said[-500:]!r}")
         chapter.measured[f"{what}: seconds of CPU, MiB"] = f"{seconds:.1f}, {memory:.0f}"
-        chapter.check(seconds < 60, f"{what} takes {seconds:.0f} s of CPU over {count} cells")
     lines = (out / "many.jsonl").read_bytes().count(b"\n")
     chapter.check(lines == count, f"poison_jax.records wrote {lines} of {count} cells")
 
