@@ -15,11 +15,14 @@ from pathlib import Path
 from poison_jax import cli
 
 
-def main(config, workdir, **options):
+def main(config, workdir, *, tensorboard, **of_sweeps):
     import plots
-    from poison_jax import launch
+    from poison_jax import experiments, sweeps
 
-    launch.run(config, workdir, draw=plots.draw, draw_sweep=plots.draw_sweep, **options)
+    if config.experiment == "sweep" or of_sweeps["dry_run"]:
+        sweeps.run(config, workdir, tensorboard=tensorboard, draw=plots.draw_sweep, **of_sweeps)
+    else:
+        experiments.run(config, workdir, tensorboard=tensorboard, draw=plots.draw)
 
 
 if __name__ == "__main__":

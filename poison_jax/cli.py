@@ -34,7 +34,7 @@ HELP = ("help", "h", "?")
 
 
 def run(main: Callable[..., None], usage: str | None, *, configs: Path, default: str) -> None:
-    """Parses the command line and calls `main(config, workdir, **options)`, the options of `launch.run`.
+    """Parses the command line and calls `main(config, workdir, **options)`, the options of `sweeps.run`.
 
     Args:
         main: what to do; may raise `UserError`, `OSError` or `Interrupted`.
@@ -68,6 +68,9 @@ def run(main: Callable[..., None], usage: str | None, *, configs: Path, default:
     values = {name: flags.FLAGS[name].value for name in own}
     processes = {name: values.pop(name) for name in ("coordinator", "num_processes", "process_id")}
     detect, workdir = values.pop("distributed"), values.pop("workdir")
+    of_sweeps = [f"--{name}" for name in ("retry", "slurm", "results") if values[name]]
+    if of_sweeps and config.experiment != "sweep":
+        fail(f"{' and '.join(of_sweeps)}: for sweeps alone, leave it out or name a file of configs/sweeps")
 
     def call(_) -> None:
         with ready(detect=detect, **processes):

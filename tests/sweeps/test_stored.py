@@ -8,7 +8,7 @@ import pytest
 from small_stores import begin, finish, sweep
 
 import poison_jax.records as command
-from poison_jax import launch
+from poison_jax import sweeps
 from poison_jax.errors import UserError
 from poison_jax.runs import files, records
 from poison_jax.sweeps import grid, processes, stored
@@ -117,7 +117,7 @@ def test_a_sweep_whose_cells_are_all_stored_starts_nobody(tmp_path, capsys, monk
     for more in ({"results": str(folder)}, {}):
         if not more:  # the second time the data are looked at, as of any sweep
             monkeypatch.setattr(sweep_lib.inputs, "check", lambda cells: None)
-        launch.run(config, str(here), draw_sweep=draw, **more)
+        sweeps.run(config, str(here), draw=draw, **more)
         out = capsys.readouterr().out
         assert out.count("50.0%") == 3
     assert [[record.overrides for record in found] for found in drawn] == [
@@ -129,11 +129,9 @@ def test_a_sweep_whose_cells_are_all_stored_starts_nobody(tmp_path, capsys, monk
     assert [file.name for file in here.iterdir()] == ["sweeps"]
 
 
-def test_results_are_for_sweeps(tmp_path):
-    with pytest.raises(UserError, match="--results are for sweeps"):
-        launch.run(sweep((THETA,), experiment="train"), str(tmp_path), results=str(tmp_path))
+def test_results_that_hold_no_line(tmp_path):
     with pytest.raises(UserError, match="holds no"):
-        launch.run(sweep((THETA,)), str(tmp_path / "runs"), results=str(tmp_path))
+        sweeps.run(sweep((THETA,)), str(tmp_path / "runs"), results=str(tmp_path))
     assert not (tmp_path / "runs").exists()
 
 
