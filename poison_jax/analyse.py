@@ -39,6 +39,11 @@ def main(argv: list[str]) -> None:
         metavar="FILE",
         help="compare eigenvectors with this picture",
     )
+    parser.add_argument(
+        "--own_code",
+        action="store_true",
+        help="import the modules that a run's config names (module:function)",
+    )
     arguments = parser.parse_args(argv)
     changes = {key: getattr(arguments, name) for name, (key, _) in OPTIONS.items()}
     changes = {key: value for key, value in changes.items() if value is not None}
@@ -50,6 +55,9 @@ def main(argv: list[str]) -> None:
             config = config_lib.from_json(run.config(), folder)
             config.update_from_flattened_dict(changes)
             config_lib.check(config)
+            own = [name for name in (config.model.name, config.poison.trigger) if ":" in name]
+            if own and not arguments.own_code:  # the run may be somebody else's
+                raise UserError(f"{folder} was made with code of its own, {', '.join(own)}: give --own_code")
             network.look_again(run, config, triggers=arguments.trigger)
             found = run.result()
             console.table(

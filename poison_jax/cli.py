@@ -112,7 +112,7 @@ def ready(**processes: Any) -> Iterator[None]:
                 raise
             fail(
                 f"out of memory ({printable(error, 200)}): lower train.batch_size or "
-                "spectrum.batch_size, use more devices, or set model.remat; what was done is kept"
+                "spectrum.batch_size, or use more devices; what was done is kept"
             )
         except OSError as error:
             fail(f"{one_line_of(error)}: free some space, or choose another --workdir")

@@ -151,9 +151,13 @@ def test_an_arm_that_diverges_keeps_no_other_from_being_done(tmp_path, capsys, f
     arms = (first_arm, 1e30 - first_arm)
     config = tiny(experiment="compare", compare__arms=arms, train__epochs=1, analysis__features=0)
     drawn = []
+
+    def draw(done):
+        drawn.append(done.path)
+        return [done.path / "x.png"]
+
     for _ in range(2):  # also when the command is given again
         with pytest.raises(RunsFailed, match=r"1 of 2 runs failed.*not finite in epoch 1") as failed:
-            draw = lambda done: drawn.append(done.path) or [done.path / "x.png"]  # noqa: E731
             experiments.run(config, tmp_path, draw=draw)
         (done,) = failed.value.finished
         assert done.result()["config"]["penalty"]["kappa"] == 0
