@@ -261,7 +261,7 @@ def test_a_user_without_a_home_is_told_where_data_are_looked_for(tmp_path):
         (["--batch_size=1"], [r"--config.spectrum.batch_size or --config.train.batch_size"]),
         (["--quietly"], ["no flag --quietly: see --help"]),
         (["--config.penalty={{}}"], ["a group of keys: name one, as --config.penalty"]),
-        (["--noconfig.model.remta"], ["did you mean --config.model.remat"]),
+        (["--noconfig.spectrum.per_clas"], ["did you mean --config.spectrum.per_class"]),
         (["--config=configs/cifar10_stochastc.py"], ["did you mean configs/cifar10_stochastic.py"]),
         (["--config", "cifar10_warp:small"], ["did you mean configs/cifar10_warp.py:small"]),
         (["--config=configs/sweeps/fig6.py"], ["did you mean configs/sweeps/fig06.py"]),

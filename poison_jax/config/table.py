@@ -114,11 +114,6 @@ GROUPS = (
                 "of the computation; float64 needs JAX_ENABLE_X64=1",
                 choices=("float32", "bfloat16", "float64"),
             ),
-            "remat": Key(
-                False,
-                "compute each block again in the gradient: slower, less memory (not on CPUs)",
-                determines=(),
-            ),
             "convolutions": Key(
                 "auto",
                 "on CPUs: kernels are the project's own, xla XLA's; auto: kernels where they can be built",
@@ -339,4 +334,4 @@ KEYS = {
     for name, key in group.keys.items()
 }
 # Keys of older versions that changed no result: a stored config may still hold them.
-GONE = ("train.together",)
+GONE = ("train.together", "model.remat")

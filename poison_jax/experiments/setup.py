@@ -96,7 +96,6 @@ class Setup:
                 block=c.model.block,
                 width=c.model.width,
                 dtype=c.model.dtype,
-                remat=c.model.remat,
                 convolutions=c.model.convolutions,
             )
         self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
