@@ -156,11 +156,13 @@ def train_and_measure(
         with contextlib.ExitStack() as training:
             began = time.monotonic()
 
-            def save() -> None:
+            def save() -> float:
+                """Keeps the state; returns the seconds of training so far, as the checkpoint has them."""
                 spent = seconds + time.monotonic() - began
                 checkpoints.save(
                     int(state.step), state, {"seconds": spent, "metrics": rows, "steps": measured}
                 )
+                return spent
 
             if start < total:
                 train_data = replicate(setup.train_data(), setup.mesh)
@@ -201,18 +203,17 @@ def train_and_measure(
                 first(functools.partial(run.append_metrics, rows[-1]))
                 if write_scalars:
                     write_scalars(row)
-                save()
-                spent = time.monotonic() - began
-                left = spent / (int(state.step) - start) * (total - int(state.step))
+                spent = save()
+                left = (spent - seconds) / (int(state.step) - start) * (total - int(state.step))
                 console.say(
                     f"  epoch {epoch + 1:3d}/{epochs}  loss {row['loss']:.4f}  penalty {row['penalty']:.4f}  "
                     f"clean accuracy {report['clean_accuracy']:6.2%}  ASR {report['asr']:6.2%}  "
-                    f"{console.duration(seconds + spent)}, {console.duration(left)} left"
+                    f"{console.duration(spent)}, {console.duration(left)} left"
                 )
                 if distributed.agreed(stop.asked):
                     raise _stopped(run, state, total)
             if start < total:
-                seconds += time.monotonic() - began
+                seconds = spent
 
         measure(setup, run, state, rows, seconds, plan)
     return run
