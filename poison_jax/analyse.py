@@ -1,7 +1,7 @@
 """`python -m poison_jax.analyse RUN ...`: features and theory of networks that were trained before.
 
 From a run's newest checkpoint; writes `features.npz` and `near_clone.npz` into its directory, for
-`python plots/features.py RUN` and `python plots/near_clone.py RUN`, and prints what they amount to.
+`python -m plots features RUN` and `python -m plots near_clone RUN`, and prints what they amount to.
 """
 
 import argparse

@@ -1,6 +1,5 @@
 """The theory's figures are drawn from stored arrays alone, whatever zeros are in them."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -69,13 +68,6 @@ def images(lengths, ridges, m, points):
         "defence": defence
         | {"label": np.array([1.0, 0.1, 10, 20]), "kappas": KAPPAS, "always_rest": np.array(0.9)},
     }
-
-
-@pytest.fixture(autouse=True)
-def _quick_layout(monkeypatch):
-    """Half of the time goes into where things are."""
-    subplots = plt.subplots
-    monkeypatch.setattr(plt, "subplots", lambda *args, layout, **options: subplots(*args, **options))
 
 
 @pytest.fixture
