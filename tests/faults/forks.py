@@ -29,7 +29,7 @@ COMPUTING = 60  # seconds of a processor that it may take; by the clock it takes
 WARM = (
     *(f"poison_jax.{name}" for name in ("cli", "launch", "training", "cost", "grid", "sweep", "outcomes")),
     *(f"poison_jax.{name}" for name in ("krr_experiment", "linear_experiment", "report_tables", "page")),
-    *("plots", "plots.run", "plots.command", "sklearn.datasets", "tensorflow_datasets", "PIL.Image"),
+    *("plots", "plots.figures", "sklearn.datasets", "tensorflow_datasets", "PIL.Image"),
 )
 
 

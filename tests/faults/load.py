@@ -149,8 +149,8 @@ def _store(chapter: Chapter, *, seeds: int) -> None:
         "the sweep, all done": sweep,
         "--dry_run": [*sweep, "--dry_run"],
         "poison_jax.records": ["-m", "poison_jax.records", "--runs", runs, "--out", out],
-        "plots/fig06.py": ["plots/fig06.py", "--runs", runs, "--out", out, "--sweep", "many"],
-        "fig06.py from JSON lines": ["plots/fig06.py", "--runs", out, "--out", out, "--sweep", "many"],
+        "plots fig06": ["-m", "plots", "fig06", "--runs", runs, "--out", out, "--sweep", "many"],
+        "fig06 from JSON lines": ["-m", "plots", "fig06", "--runs", out, "--out", out, "--sweep", "many"],
         "poison_jax.report": ["-m", "poison_jax.report", "--runs", runs, "--out", out / "report.html"],
     }
     for what, command in commands.items():
