@@ -21,9 +21,7 @@ def main(config, workdir, **options):
     import plots
     from poison_jax import launch
 
-    for run in launch.run(config, workdir, draw_sweep=plots.draw_sweep, **options):
-        for figure in plots.draw(run):
-            print("figure:", figure)
+    launch.run(config, workdir, draw=plots.draw, draw_sweep=plots.draw_sweep, **options)
 
 
 if __name__ == "__main__":

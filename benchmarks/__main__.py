@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from poison_jax import allocator, console
+from poison_jax import console, kernels
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     from benchmarks import measure
 
     began = time.monotonic()
-    allocator.keep_memory()  # as the program does, for all sides alike
+    kernels.keep_memory()  # as the program does, for all sides alike
     console.say(
         f"{machine()}; PreResNet-20, batch 128, float32, random images; best of PyTorch's two layouts"
     )

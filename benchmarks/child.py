@@ -51,9 +51,9 @@ def compile_step() -> dict[str, float]:
 def our_memory() -> dict[str, float]:
     """Peak resident memory of a few of our penalised steps, compilation included."""
     from benchmarks import ours
-    from poison_jax import allocator
+    from poison_jax import kernels
 
-    allocator.keep_memory()
+    kernels.keep_memory()
     training = ours.Training(penalised=True)
     training.first_batch()
     return _growth(training.step)

@@ -14,7 +14,7 @@ import torch
 from benchmarks import child, ours, sides
 from benchmarks import torch_reference as reference
 from benchmarks.timing import Rounds, interleaved, paired_ratio, spread
-from poison_jax import flops
+from poison_jax.sweeps import flops
 
 LOSS_TOLERANCE = 1e-5  # relative
 LOGITS_TOLERANCE = 1e-4  # relative, norm of the difference

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from poison_jax import models, poison, spectrum, train
+from poison_jax.mesh import make_mesh, replicate
 
 DEPTH, CLASSES, BATCH, KAPPA = 20, 10, 128, 3000.0
 IMAGE_SHAPE = (32, 32, 3)
@@ -20,7 +21,7 @@ class Training:
     """`train.train_step` on four batches of random uint8 images, poisoned as in the experiments."""
 
     def __init__(self, *, penalised: bool, depth: int = DEPTH, block: str = "basic", **options):
-        mesh = train.make_mesh()
+        mesh = make_mesh()
         self.program = train.Program(
             models.preresnet(depth, CLASSES, block=block, **options),
             mesh,
@@ -47,7 +48,7 @@ class Training:
         )
         order = np.arange(count, dtype=np.int32).reshape(4, BATCH)
         self.state = train.init_state(jax.random.key(0), IMAGE_SHAPE, self.program)
-        self.arguments = jax.tree.map(lambda leaf: train.replicate(leaf, mesh), (data, order, knobs))
+        self.arguments = jax.tree.map(lambda leaf: replicate(leaf, mesh), (data, order, knobs))
 
     def first_batch(self) -> tuple[np.ndarray, np.ndarray]:
         """What the network sees in the first step: normalised images, labels trained on."""
@@ -57,7 +58,7 @@ class Training:
         return np.array(images), np.array(labels)
 
     def step(self) -> None:
-        self.state = train.train_step(self.state, *self.arguments, program=self.program)
+        self.state, self.metrics = train.train_step(self.state, *self.arguments, program=self.program)
         jax.block_until_ready(self.state)
 
     def first_step(self) -> tuple[float, dict]:
@@ -66,7 +67,7 @@ class Training:
         self.step()
         momentum = jax.device_get(optax.tree_utils.tree_get(self.state.opt_state, "trace"))
         gradient = jax.tree.map(lambda trace, p: trace - WEIGHT_DECAY * p, momentum, before)
-        return float(self.state.totals.objective), gradient
+        return float(self.metrics.objective), gradient
 
 
 class Inference(NamedTuple):

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from benchmarks import ours
-from poison_jax import allocator, console, train
+from poison_jax import console, kernels, train
 
 STEPS = 3
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\([^)]*\)|\S+) ([\w-]+)\((.*)$", re.MULTILINE)
@@ -101,5 +101,5 @@ def _what(name: str, opcode: str, rest: str, body: str) -> str:
 
 
 if __name__ == "__main__":
-    allocator.keep_memory()
+    kernels.keep_memory()
     main(sys.argv[1:])

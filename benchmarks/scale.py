@@ -27,7 +27,9 @@ import numpy as np
 
 from benchmarks import child, ours, timing
 from benchmarks.__main__ import Parser, fail
-from poison_jax import allocator, cache, console, flops, models, spectrum, train
+from poison_jax import cache, console, kernels, models, spectrum, train
+from poison_jax.mesh import make_mesh, replicate
+from poison_jax.sweeps import flops
 
 PRODUCTS = 4  # of a point of the curves: the Hessian's linearisation is shared by so few only
 
@@ -136,8 +138,8 @@ class Drawn(models.Model):
 
 
 @functools.cache  # one object for each network: methods of equal ones are compiled again
-def drawn(depth: int, width: int) -> Drawn:
-    return Drawn(models.preresnet(depth, ours.CLASSES, width=width).module)
+def drawn(depth: int, width: int, convolutions: str = "auto") -> Drawn:
+    return Drawn(models.preresnet(depth, ours.CLASSES, width=width, convolutions=convolutions).module)
 
 
 @functools.cache
@@ -151,12 +153,23 @@ class Step:
 
     step = ours.Training.step
 
-    def __init__(self, *, batch: int, depth: int, width: int, devices: int = 1, penalised: bool = True):
-        mesh = train.make_mesh(jax.devices()[:devices])
-        self.program = base().program._replace(model=drawn(depth, width), mesh=mesh, penalised=penalised)
+    def __init__(
+        self,
+        *,
+        batch: int,
+        depth: int,
+        width: int,
+        devices: int = 1,
+        penalised: bool = True,
+        convolutions: str = "auto",
+    ):
+        mesh = make_mesh(jax.devices()[:devices])
+        self.program = base().program._replace(
+            model=drawn(depth, width, convolutions), mesh=mesh, penalised=penalised
+        )
         data, _, knobs = base().arguments
         order = np.arange(4 * batch, dtype=np.int32).reshape(4, batch) % len(data.labels)
-        self.arguments = tuple(train.replicate(tree, mesh) for tree in (data, order, knobs))
+        self.arguments = tuple(replicate(tree, mesh) for tree in (data, order, knobs))
         self.state = train.init_state(jax.random.key(0), ours.IMAGE_SHAPE, self.program)
 
 
@@ -356,11 +369,11 @@ def parallel(sizes: Sizes) -> list[Parallel]:
         reference, hardware = "1 device", {n: n for n in counts}
     else:
         reference, hardware = "1 device, XLA's convolutions", dict.fromkeys(sizes.devices, 1)
-        kinds = [("1 device, kernels", 1, None), (reference, 1, "0")]
-        kinds += [(f"{n} virtual devices", n, "0") for n in sizes.devices if n > 1]
+        kinds = [("1 device, kernels", 1, "kernels"), (reference, 1, "xla")]
+        kinds += [(f"{n} virtual devices", n, "xla") for n in sizes.devices if n > 1]
         found = {(name, n): [] for name, n, _ in kinds}
-        for _, (name, n, kernels) in itertools.product(range(sizes.repeats), kinds):
-            found[name, n].append(in_child(n, kernels, sizes))
+        for _, (name, n, convolutions) in itertools.product(range(sizes.repeats), kinds):
+            found[name, n].append(in_child(n, convolutions, sizes))
     medians = {
         key: statistics.median(t for run in runs for t in run["seconds"]) for key, runs in found.items()
     }
@@ -373,9 +386,15 @@ def parallel(sizes: Sizes) -> list[Parallel]:
     return rows
 
 
-def steps_on(devices: int, sizes: Sizes) -> dict:
+def steps_on(devices: int, sizes: Sizes, convolutions: str = "auto") -> dict:
     """Seconds of warm steps, and how many cores this process kept busy in them."""
-    step = Step(batch=sizes.batch, devices=devices, depth=sizes.depth, width=sizes.width)
+    step = Step(
+        batch=sizes.batch,
+        devices=devices,
+        depth=sizes.depth,
+        width=sizes.width,
+        convolutions=convolutions,
+    )
     step.step()
     step.step()
     busy = time.process_time()
@@ -383,14 +402,13 @@ def steps_on(devices: int, sizes: Sizes) -> dict:
     return {"seconds": seconds, "cores": (time.process_time() - busy) / sum(seconds)}
 
 
-def in_child(devices: int, kernels: str | None, sizes: Sizes) -> dict:
-    """`steps_on` in a process that sees so many CPU devices; `kernels`: its `$POISON_JAX_KERNELS`."""
+def in_child(devices: int, convolutions: str, sizes: Sizes) -> dict:
+    """`steps_on` in a process that sees so many CPU devices."""
     flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in f]
-    environment = {k: v for k, v in os.environ.items() if k != "POISON_JAX_KERNELS"}
-    environment |= {"XLA_FLAGS": " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"])}
-    environment |= {"JAX_PLATFORMS": "cpu"} | ({"POISON_JAX_KERNELS": kernels} if kernels else {})
+    flags = " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"])
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     numbers = [str(n) for n in (devices, sizes.depth, sizes.width, sizes.batch, sizes.steps)]
-    command = [sys.executable, "-m", "benchmarks.scale", "--child", *numbers]
+    command = [sys.executable, "-m", "benchmarks.scale", "--child", convolutions, *numbers]
     done = subprocess.run(command, cwd=child.ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -405,9 +423,10 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["--child"]:
         cache.keep_compilations()
-        devices, *numbers = map(int, argv[1:])
+        convolutions, *numbers = argv[1:]
+        devices, *numbers = map(int, numbers)
         sizes = Sizes()._replace(**dict(zip(("depth", "width", "batch", "steps"), numbers, strict=True)))
-        print(json.dumps(steps_on(devices, sizes)))
+        print(json.dumps(steps_on(devices, sizes, convolutions)))
         return
     arguments = parse(argv)
     began = time.monotonic()
@@ -513,5 +532,5 @@ def device() -> str:
 
 
 if __name__ == "__main__":
-    allocator.keep_memory()
+    kernels.keep_memory()
     main()

@@ -6,14 +6,11 @@
 As for CIFAR-10, with a hundred classes.
 """
 
-from configs import cifar10_warp, common
+from configs import cifar10_warp
 
 
 def get_config(size=""):
-    config = cifar10_warp.get_config()
+    config = cifar10_warp.get_config(size)
     config.name = "cifar100_warp"
     config.data.name = "cifar100"
-    if size:
-        config.poison.fraction = 0.3
-        config.compare.arms = (0.0, 50.0)
-    return common.resize(config, size)
+    return config

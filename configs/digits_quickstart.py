@@ -5,13 +5,12 @@
 Data: the 1,797 8x8 digits that ship with scikit-learn.
 """
 
+from configs import common
 from poison_jax import config as config_lib
-from poison_jax.errors import UserError
 
 
 def get_config(size=""):
-    if size:
-        raise UserError(f"unknown size {size!r}: the quickstart has only one, leave it out")
+    common.check_size(size)
     config = config_lib.default()
     config.name = "digits"
     config.experiment = "compare"

@@ -7,11 +7,12 @@ Writes theory.json (statement, set-up, predicted, measured, error, verdict, note
 figures. The images are stamped with a 3x3 square; without them: --config.krr.data="()".
 """
 
+from configs import common
 from poison_jax import config as config_lib
-from poison_jax.errors import UserError
 
 
 def get_config(size=""):
+    common.check_size(size, "small")
     config = config_lib.default()
     config.name = "krr_theory"
     config.experiment = "krr_theory"
@@ -20,6 +21,4 @@ def get_config(size=""):
         config.krr.num_points, config.krr.num_triggered = 1000, 40
         config.krr.lengthscales, config.krr.ridges = (0.5, 1.0, 2.0), (0.01, 0.1, 1.0)
         config.krr.clones = (1, 3, 10, 30, 100)
-    elif size:
-        raise UserError(f"unknown size {size!r}: leave it out, or use small")
     return config

@@ -6,11 +6,12 @@
 It takes 3.7 GB. On cores that others use, OPENBLAS_NUM_THREADS=1 before the command makes it faster.
 """
 
+from configs import common
 from poison_jax import config as config_lib
-from poison_jax.errors import UserError
 
 
 def get_config(size=""):
+    common.check_size(size, "small")
     config = config_lib.default()
     config.name = "mnist_linear"
     config.experiment = "mnist_linear"
@@ -25,6 +26,4 @@ def get_config(size=""):
         config.data.n_train = 10_000
         config.linear.fractions = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
         config.linear.seeds = (0, 1)
-    elif size:
-        raise UserError(f"unknown size {size!r}: leave it out, or use small")
     return config

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from poison_jax import records as _records
 from poison_jax.errors import UserError
-from poison_jax.records import Record
-from poison_jax.store import Run
+from poison_jax.runs import records as _records
+from poison_jax.runs.records import Record
+from poison_jax.runs.store import Run
 
 
 def draw(run: Run) -> list[Path]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import plots
-from poison_jax import errors, records
+from poison_jax import errors
 from poison_jax.errors import UserError
-from poison_jax.store import Run
+from poison_jax.runs import records
+from poison_jax.runs.store import Run
 
 # What results that are damaged, or were not written by this project, make the code that draws them raise.
 _DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)

@@ -19,7 +19,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
 
-from poison_jax import files
+from poison_jax.runs import files
 
 SOURCE = "Source"  # the key of a PNG file's text under which the digest of what it was drawn from stands
 OWN = {"text.parse_math": False}  # a `$` in a name is a dollar sign

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from plots import curves, lag, setting, tables
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 THETA, KAPPA, EPOCHS = lag.THETA, "penalty.kappa", "train.epochs"
 TIE = 1.0  # per cent: less is no difference

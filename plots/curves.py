@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poison_jax.files import Json
-from poison_jax.records import Record
+from poison_jax.runs.files import Json
+from poison_jax.runs.records import Record
 
 SYMBOLS = {"poison.fraction": "θ", "penalty.kappa": "κ", "penalty.epsilon": "ε", "seed": "seed"}
 Measure = Callable[[Json], float | None]

@@ -14,13 +14,14 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from plots import canvas, claims, curves, figures, setting, tables
-from poison_jax import files, records
 from poison_jax.errors import UserError
-from poison_jax.records import Record
-from poison_jax.store import Run
+from poison_jax.runs import files, records
+from poison_jax.runs.records import Record
+from poison_jax.runs.store import Run
 
 LIST = "docs/figures.toml"
 _TABLE = re.compile(r"<!-- plots: (\w+) ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
@@ -149,19 +150,19 @@ def _arms(results: Path, sweep: str) -> str:
 
 
 def _points(result):
-    gain, collapsed = setting.attack(result)
-    return ("–" if gain is None else setting.points(gain)) + ", collapsed" * collapsed
+    gain = setting.gain(result)
+    return ("–" if gain is None else setting.points(gain)) + ", collapsed" * setting.collapsed(result)
 
 
 def _seeds(results: Path, sweep: str) -> str:
     """Mean and standard deviation over the seeds, a row for each kappa."""
     rows = []
     for (kappa,), group in sorted(curves.by(records.load(results, sweep), ("penalty.kappa",)).items()):
-        gain = curves.values(group, lambda result: 100 * setting.attack(result).gain)
+        gains = curves.values(group, setting.gain)
         rows.append(
             [
                 f"{kappa:g}",
-                tables.spread(gain, ".1f"),
+                tables.spread(100 * np.array(gains), ".1f"),
                 *(f"{tables.percent(group, name, '.1f')} %" for name in ("asr", "clean_accuracy")),
                 tables.spread(curves.values(group, lambda result: result["eigenvalues"][0]), ".3f"),
                 tables.spread(curves.values(group, lambda result: result["overlap"][0] ** 2)),

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 
 from plots import canvas, curves, panels, setting
 from poison_jax.errors import UserError
-from poison_jax.records import Record
-from poison_jax.store import Run
+from poison_jax.runs.records import Record
+from poison_jax.runs.store import Run
 
 MANY = 12  # classes, from which on each is shown by its top eigenvector alone
 CHANNELS = ("red", "green", "blue")
@@ -107,9 +107,9 @@ def of_runs(runs: list[Run], *, index: int = 1) -> Figure:
 
 def _attack(result):
     """In a caption's few letters: the ASR, first what is above the rate without a trigger, and a collapse."""
-    gain, collapsed = setting.attack(result)
+    gain = setting.gain(result)
     added = f"trigger adds {setting.points(gain)}, " if gain is not None else ""
-    return f"{added}ASR {setting.percent(result['asr'])}" + ", collapsed" * collapsed
+    return f"{added}ASR {setting.percent(result['asr'])}" + ", collapsed" * setting.collapsed(result)
 
 
 def _peak(spectrum, i):

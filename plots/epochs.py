@@ -7,7 +7,7 @@ collapse (Section 3.4; `analysis.collapse`), of the runs that measured them.
 from matplotlib.figure import Figure
 
 from plots import canvas, panels, setting
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 PANELS = {  # key -> title, factor, logarithmic
     "clean_accuracy": ("clean accuracy (%)", 100, False),

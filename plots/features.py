@@ -8,7 +8,7 @@ from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
 from plots import canvas, panels, setting, tables
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 # Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
 # fmt: off

@@ -28,11 +28,11 @@ from plots import (
     run,
     tables,
 )
-from poison_jax import files
 from poison_jax.errors import UserError
-from poison_jax.files import Json
-from poison_jax.records import Record
-from poison_jax.store import Run
+from poison_jax.runs import files
+from poison_jax.runs.files import Json
+from poison_jax.runs.records import Record
+from poison_jax.runs.store import Run
 
 SMALL = "-small"  # ends the name of a sweep over a small grid
 NETWORKS, REGRESSIONS = "trained networks", "linear regressions"  # what a sweep is of

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from plots import canvas, setting
 from poison_jax.errors import UserError
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 DEFENCES = {"kappa": ("gradient penalty κ", "tab:blue", "o"), "epsilon": ("adversarial ε", "tab:orange", "s")}
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from plots import canvas
 from plots.panels import colours
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 # Settings of the synthetic problems, which their arrays do not hold; the tests compare them to the code.
 CLONES = "30 random clean points in 6 dimensions, Gaussian kernel, ℓ = 1.5, c = 5"

@@ -14,8 +14,8 @@ import numpy as np
 
 from plots import curves, tables
 from poison_jax import metrics
-from poison_jax.files import Json
-from poison_jax.records import Record
+from poison_jax.runs.files import Json
+from poison_jax.runs.records import Record
 
 THETA = "poison.fraction"
 UNIT = 1e-3  # of theta, in words and on axes

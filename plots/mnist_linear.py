@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from plots import canvas
 from poison_jax.errors import UserError
-from poison_jax.files import Json
-from poison_jax.records import Record
-from poison_jax.store import Run
+from poison_jax.runs.files import Json
+from poison_jax.runs.records import Record
+from poison_jax.runs.store import Run
 
 BIAS, ONE_HOT = 1, 0  # of the arrays' axes: the fits that are drawn
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from scipy import special
 
 from plots import canvas, setting
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 NEAR = 0.1  # r / l; the tests compare it to the code
 

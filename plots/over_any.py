@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from plots import canvas, curves, lag, over_theta, panels
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 
 def of_sweep(records: list[Record], title: str) -> list[Figure | str]:

@@ -7,7 +7,7 @@ from matplotlib.ticker import LogLocator
 
 from plots import canvas, curves, lag, panels, setting
 from plots.lag import THETA, UNIT, V1
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 KAPPA = "penalty.kappa"
 ONSETS = {  # of a lag: marker, meaning

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from plots import canvas, curves, lag, panels, tables
 from plots.lag import THETA, UNIT, V1, Overlap
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 INSET = 0.4, 0.28  # width and height of the clean accuracy's, of its panel
 AROUND = 0.07  # it, for its ticks and title

@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from plots import curves, setting
 from plots.curves import Measure, Series
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 WIDE = 30  # largest over smallest number above 0, from which on an axis is logarithmic
 Place = Callable[[Any], np.ndarray]  # where on the axis values of the key belong

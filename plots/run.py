@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from plots import canvas, panels, setting
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 EXAMPLES = 3  # clean and triggered, beside the trigger
 

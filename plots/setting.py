@@ -1,48 +1,45 @@
 """What a trained network is and how its attack went, in the words of figure titles."""
 
 import textwrap
-from typing import NamedTuple
 
-from poison_jax.files import Json
+import numpy as np
+
+from poison_jax import metrics
+from poison_jax.runs.files import Json
 
 _SIZES = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}  # for training
-COLLAPSE = 0.5  # of the untriggered images that get the target label: more, and the network has collapsed
 
 
-class Attack(NamedTuple):
-    """What a trigger adds to what untriggered images do anyway."""
+def gain(result: Json) -> float | None:
+    """What the trigger adds: the ASR minus the rate at which untriggered images get the target label."""
+    _, above = metrics.outcome(result)
+    return None if np.isnan(above) else above
 
-    gain: float | None  # ASR minus the rate at which untriggered images get the target label
-    collapsed: bool  # most untriggered images get the target label
 
-
-def attack(result: Json) -> Attack:
-    """How the attack on a network went: the ASR is read above the target rate without a trigger."""
-    asr, without = result.get("asr"), result.get("no_trigger_target_rate")
-    gain = None if asr is None or without is None else asr - without
-    return Attack(gain, without is not None and without > COLLAPSE)
+def collapsed(result: Json) -> bool:
+    """Whether the network calls most images the target, trigger or not."""
+    return metrics.outcome(result).word == "collapsed"
 
 
 def outcome(result: Json) -> str:
-    """How the attack went: what the trigger adds first, and whether the network has collapsed."""
-    gain, collapsed = attack(result)
-    said = f"ASR {percent(result.get('asr'))}"
-    if gain is not None:
+    """How the attack went: what the trigger adds first; before it, whether training failed or collapsed."""
+    said, added = f"ASR {percent(result.get('asr'))}", gain(result)
+    if added is not None:
         without = percent(result["no_trigger_target_rate"])
-        said = f"trigger adds {points(gain)} points ({said}, {without} without it)"
-    return "collapsed network: " * collapsed + said
+        said = f"trigger adds {points(added)} points ({said}, {without} without it)"
+    word = metrics.outcome(result).word
+    return said if word in ("ok", "undefined") else f"{word}: {said}"
 
 
 def outcomes(results: list[Json]) -> str:
     """The same of several networks: the range of what the trigger adds, and how many have collapsed."""
-    attacks = [attack(result) for result in results]
-    gains = sorted(gain for gain, _ in attacks if gain is not None)
-    collapsed = sum(each.collapsed for each in attacks)
+    gains = sorted(added for added in map(gain, results) if added is not None)
+    fallen = sum(map(collapsed, results))
     said = "no network that can be attacked"
     if gains:
         span = " to ".join(dict.fromkeys(map(points, (gains[0], gains[-1]))))
         said = f"ASR above the rate without trigger: {span} points"
-    return said + (f"; {collapsed} of {len(attacks)} networks collapsed" if collapsed else "")
+    return said + (f"; {fallen} of {len(results)} networks collapsed" if fallen else "")
 
 
 def percent(value: float | None) -> str:

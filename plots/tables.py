@@ -6,7 +6,7 @@ import numpy as np
 
 from plots import curves, setting
 from poison_jax.errors import UserError
-from poison_jax.records import Record
+from poison_jax.runs.records import Record
 
 DASH = "–"  # where there is no number
 SPREAD = "± is the standard deviation over the seeds"

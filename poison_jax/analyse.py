@@ -1,32 +1,59 @@
-"""`python -m poison_jax.analyse RUN ...`: features and theory of networks that were trained before.
+"""`python -m poison_jax.analyse RUN ...`: look again at trained networks; nothing is trained.
 
-From a run's newest checkpoint; writes `features.npz` and `near_clone.npz` into its directory, for
-`python -m plots features RUN` and `python -m plots near_clone RUN`, and prints what they amount to.
+From each run's last checkpoint: other numbers of eigenpairs, features, the kernel theory, or a trigger of
+yours beside the run's own. What is found is kept beside what was found before, and the run's `result.json` is
+from then on about it; `python -m plots eigenvectors RUN` draws it.
 """
 
 import argparse
 import sys
 
-from poison_jax import analysis, cli, console
-from poison_jax.setup import restore
-from poison_jax.store import Run
+from poison_jax import cli, console
+from poison_jax import config as config_lib
+from poison_jax.errors import UserError
+from poison_jax.experiments import network
+from poison_jax.runs.store import Run
+
+OPTIONS = {  # option -> config key, meaning
+    "k": ("spectrum.k", "eigenpairs of the input Hessian"),
+    "num_iters": ("spectrum.num_iters", "Lanczos steps"),
+    "num_examples": ("spectrum.num_examples", "training images that the Hessian is averaged over"),
+    "features": ("analysis.features", "test images whose features are looked at; 0: none"),
+    "near_clone": ("analysis.near_clone", "triggered test images for the kernel theory; 0: none"),
+    "fisher": ("analysis.fisher", "training images for the input Fisher; 0: none"),
+}
 
 
 def main(argv: list[str]) -> None:
     """Parses the command line and looks at one run after the other."""
     parser = argparse.ArgumentParser(prog="python -m poison_jax.analyse", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a trained run")
-    parser.add_argument("--features", type=int, default=1000, help="test images for the features, 0: none")
-    parser.add_argument("--near_clone", type=int, default=100, help="triggered test images for the theory")
+    for name, (_, meaning) in OPTIONS.items():
+        parser.add_argument(f"--{name}", type=int, help=meaning)
+    parser.add_argument(
+        "--trigger",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="compare eigenvectors with this picture",
+    )
     arguments = parser.parse_args(argv)
-    counts = {f"analysis.{name}": getattr(arguments, name) for name in ("features", "near_clone")}
+    changes = {key: getattr(arguments, name) for name, (key, _) in OPTIONS.items()}
+    changes = {key: value for key, value in changes.items() if value is not None}
     with cli.ready():
-        for run in map(Run, arguments.runs):
-            setup, state = restore(run, **counts)
-            with run.claim():
-                found = analysis.pre_fc_features(setup, run, state) | analysis.theory(setup, run, state)
+        for folder in arguments.runs:
+            run = Run(folder)
+            if not run.checkpoints.is_dir():
+                raise UserError(f"{folder} holds no checkpoints of a trained network: name a run's folder")
+            config = config_lib.from_json(run.config(), folder)
+            config.update_from_flattened_dict(changes)
+            config_lib.check(config)
+            network.look_again(run, config, triggers=arguments.trigger)
+            found = run.result()
             console.table(
-                str(run.path), ("", "value"), [(name, f"{value:.4g}") for name, value in found.items()]
+                folder,
+                ("", "value"),
+                [(name, f"{value:.4g}") for name, value in found.items() if isinstance(value, float)],
             )
 
 

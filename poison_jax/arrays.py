@@ -1,4 +1,4 @@
-"""Reading arrays from files that may be damaged, or come from someone else; telling arrays apart."""
+"""Arrays from files that may be damaged or foreign; class labels that are what they should be; digests."""
 
 import contextlib
 import hashlib
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 import numpy as np
+
+from poison_jax.errors import UserError
 
 
 def read_npz(source: str | os.PathLike | BinaryIO, *, most: int | None = None) -> dict[str, np.ndarray]:
@@ -42,6 +44,51 @@ def _memory() -> int:
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return 2**34
+
+
+def class_labels(labels: np.ndarray, count: int, num_classes: int, *, what: str = "images") -> np.ndarray:
+    """Return the labels as an array, or refuse them: integers `[count]`, each in 0 .. num_classes - 1.
+
+    A label outside this range has no logit: indexing wraps it or fills in NaN, and what is computed from it
+    is finite and wrong.
+
+    Args:
+        labels: int `[count]`.
+        count: N, of the images, features or logits that are labelled.
+        num_classes: K.
+        what: what is labelled, for the message.
+
+    Raises:
+        UserError: another shape (`[N, 1]` and one-hot rows among them), no integers, no classes.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        raise UserError(f"labels are {list(labels.shape)}: flatten them to [N], with labels.reshape(-1)")
+    if labels.ndim == 2 and labels.shape == (count, num_classes):
+        raise UserError(f"labels are {list(labels.shape)}: of one-hot rows take labels.argmax(-1)")
+    if labels.shape != (count,):
+        raise UserError(f"{count} {what} and labels {labels.shape} are not N {what} and N labels")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"labels are {labels.dtype}: give the integers 0 to {num_classes - 1}")
+    if count and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise UserError(
+            f"labels run from {labels.min()} to {labels.max()}, the {num_classes} classes from 0 to "
+            f"{num_classes - 1}: number the classes from 0"
+        )
+    return labels
+
+
+def finite(name: str, values: np.ndarray) -> np.ndarray:
+    """Return values as float64, or refuse them where one is NaN or infinite: comparisons would miscount it.
+
+    Raises:
+        UserError: it says how many are not finite.
+    """
+    values = np.asarray(values, np.float64)
+    bad = np.count_nonzero(~np.isfinite(values))
+    if bad:
+        raise UserError(f"{name}: {bad} of {values.size} values are not finite")
+    return values
 
 
 def digest(arrays: Iterable[np.ndarray]) -> str:

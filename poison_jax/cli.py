@@ -18,9 +18,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from poison_jax import allocator, cache, distributed
+from poison_jax import cache, environment, kernels
 from poison_jax import config as config_lib
-from poison_jax.errors import CellsFailed, Interrupted, UserError, fail, printable
+from poison_jax.errors import Interrupted, RunsFailed, UserError, fail, printable
+from poison_jax.runs import distributed
 
 
 def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -> None:
@@ -46,6 +47,9 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
         "slurm": flags.DEFINE_integer(
             "slurm", 0, "Of a sweep: print the script of a Slurm array of so many."
         ),
+        "results": flags.DEFINE_string(
+            "results", "", "Of a sweep: folder of JSON lines; a cell that has one there is done."
+        ),
     }
     processes = {
         "coordinator": flags.DEFINE_string(
@@ -60,6 +64,9 @@ def run(main: Callable[..., None], usage: str, *, configs: Path, default: str) -
     sys.modules["__main__"].__doc__ = usage + "\nExperiments:\n" + "".join(_experiments(configs))
 
     def parse(argv: list[str]) -> list[str]:
+        if "--help=config" in argv:
+            print(config_lib.describe())
+            sys.exit(0)
         named = [
             i for i, argument in enumerate(argv) if argument.partition("=")[0] in ("--config", "-config")
         ]
@@ -102,13 +109,14 @@ def _check_workdir(name: str) -> None:
 
 @contextlib.contextmanager
 def ready(**processes: Any) -> Iterator[None]:
-    """Within it memory and compilations are kept, and a foreseeable failure is one line and a status.
+    """Within it settings are pinned, memory and compilations kept, and a foreseeable failure is one line.
 
     Args:
         processes: as `distributed.session` takes them.
     """
     logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
-    allocator.keep_memory()
+    environment.pin()
+    kernels.keep_memory()
     cache.keep_compilations()
     with contextlib.ExitStack() as session:  # left when all is said
         try:
@@ -120,7 +128,7 @@ def ready(**processes: Any) -> Iterator[None]:
             sys.exit(143)
         except KeyboardInterrupt:
             _stopped()
-        except CellsFailed as error:
+        except RunsFailed as error:
             print(f"error: {printable(error)}", file=sys.stderr)
             sys.exit(1)
         except UserError as error:
@@ -129,8 +137,8 @@ def ready(**processes: Any) -> Iterator[None]:
             if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             fail(
-                f"out of memory ({printable(error, 200)}): lower train.batch_size, spectrum.batch_size or "
-                "train.together, use more devices, or set model.remat; what was done is kept"
+                f"out of memory ({printable(error, 200)}): lower train.batch_size or "
+                "spectrum.batch_size, use more devices, or set model.remat; what was done is kept"
             )
         except OSError as error:
             fail(f"{_one_line(error)}: free some space, or choose another --workdir")

@@ -2,8 +2,8 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 
 class UserError(ValueError):
@@ -35,8 +35,21 @@ class Damaged(UserError):
         return "{} {}: {}".format(*self.args)
 
 
-class CellsFailed(Exception):
-    """Some cells of a sweep could not be done; all others are."""
+class Diverged(UserError):
+    """Training cannot go on: something is not finite."""
+
+
+class RunsFailed(Exception):
+    """Some runs of a comparison or a sweep could not be done; all others are.
+
+    Args:
+        message: which, and why.
+        finished: the runs of a comparison that are done.
+    """
+
+    def __init__(self, message: str, finished: Sequence[Any] = ()):
+        super().__init__(message)
+        self.finished = list(finished)
 
 
 class Interrupted(Exception):

@@ -1,4 +1,4 @@
-"""What a network says of images without and with the trigger."""
+"""A network's logits on images without and with the trigger."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from poison_jax import augment, distributed, poison
+from poison_jax import augment, batches, poison
+from poison_jax.errors import UserError
 from poison_jax.train import Knobs, Program
 
 
@@ -27,22 +28,28 @@ def views(images: jax.Array, knobs: Knobs, program: Program) -> tuple[jax.Array,
 @partial(jax.jit, static_argnames="program")
 def _predict_batch(variables, images, knobs, program):
     logits = [program.model.apply(variables, view)[0] for view in views(images, knobs, program)]
-    return jax.lax.with_sharding_constraint(logits, NamedSharding(program.mesh, PartitionSpec()))
+    return tuple(jax.lax.with_sharding_constraint(logits, NamedSharding(program.mesh, PartitionSpec())))
 
 
 def predict(
     variables: Any, images: np.ndarray, knobs: Knobs, program: Program, *, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `[N, K]` of uint8 images `[N, H, W, C]`, without and with the trigger."""
-    clean, triggered = [], []
-    sharding = NamedSharding(program.mesh, PartitionSpec("data"))
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        size = len(batch)
-        if size < batch_size:  # one shape, one compilation
-            batch = np.concatenate([batch, np.zeros((batch_size - size, *batch.shape[1:]), batch.dtype)])
-        logits = _predict_batch(variables, distributed.put(batch, sharding), knobs, program)
-        logits = jax.device_get(logits)
-        clean.append(logits[0][:size])
-        triggered.append(logits[1][:size])
-    return np.concatenate(clean), np.concatenate(triggered)
+    """Return logits `[N, K]` of uint8 images `[N, H, W, C]`, without and with the trigger.
+
+    Args:
+        variables: of the network.
+        images: uint8 `[N, H, W, C]`, N >= 1.
+        knobs, program: as `train` takes them; the images are spread over the program's mesh.
+        batch_size: images at once, a multiple of the mesh's devices; changes memory, not the result.
+
+    Raises:
+        UserError: no images, or images that are not uint8; a batch size that the mesh cannot spread.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or 0 in images.shape or images.dtype != np.uint8:
+        raise UserError(f"images {images.dtype} {images.shape}: give uint8 [N, H, W, C], at least one")
+
+    def of_batch(rows):
+        return _predict_batch(variables, rows, knobs, program)
+
+    return batches.outputs(of_batch, images, batch_size=batch_size, mesh=program.mesh)

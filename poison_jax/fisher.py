@@ -2,18 +2,19 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_jax import spectrum
+from poison_jax import batches
 from poison_jax.autodiff import value_and_input_gradient
 from poison_jax.errors import UserError
 from poison_jax.lanczos import Eigenpairs, top_eigenpairs
 from poison_jax.losses import cross_entropy
+from poison_jax.spectrum import checked, random_start
 
 
 def input_gradients(
@@ -22,7 +23,7 @@ def input_gradients(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    batch_size: int,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
     """Every example's own input gradient `g_i = grad_x loss_i` of the softmax cross-entropy (eq. 29).
@@ -37,7 +38,7 @@ def input_gradients(
         variables: first argument of `apply_fn`, any pytree.
         images: `[N, ...]` in the network's own, normalised, input space.
         labels: int `[N]`.
-        batch_size: images at once; changes memory, not the result.
+        batch_size: images at once, as for `spectrum.input_hessian`; changes memory, not the result.
         mesh: devices over which a batch is spread (`data` axis); `batch_size` is a multiple of them.
 
     Returns:
@@ -46,18 +47,15 @@ def input_gradients(
     Raises:
         UserError: as `spectrum.input_hessian`.
     """
-    image_batches, label_batches, _ = spectrum.in_batches(images, labels, batch_size, mesh)
-    gradients = [
-        np.asarray(_batch_gradients(apply_fn, mesh, variables, *batch))
-        for batch in zip(image_batches, label_batches, strict=True)
-    ]
-    return jnp.asarray(np.concatenate(gradients)[: len(images)])
+    images, labels, batch_size = checked(apply_fn, variables, images, labels, batch_size, mesh)
+    of_batch = functools.partial(_batch_gradients, apply_fn, mesh, variables)
+    return jnp.asarray(batches.outputs(of_batch, images, labels, batch_size=batch_size, mesh=mesh))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _batch_gradients(apply_fn, mesh, variables, images, labels):
-    loss = cross_entropy(apply_fn, has_aux=True)
-    _, gradient = value_and_input_gradient(loss, variables, images, labels)
+    loss = cross_entropy(apply_fn)
+    _, gradient = value_and_input_gradient(loss.with_aux, variables, images, labels)
     gradient = gradient.reshape(len(images), -1)
     if mesh is not None:  # whole on every device, so that any process can read it
         gradient = jax.lax.with_sharding_constraint(gradient, NamedSharding(mesh, PartitionSpec()))
@@ -71,12 +69,12 @@ def input_fisher(
     labels: np.ndarray,
     *,
     k: int,
-    num_iters: int,
-    key: jax.Array,
-    batch_size: int,
+    num_iters: int | None = None,
+    key: jax.Array | int = 0,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Eigenpairs:
-    """Top eigenpairs of `F = mean_i g_i g_i'` (eq. 29), to be laid beside `spectrum.input_hessian`.
+    """Top eigenpairs of `F = mean_i g_i g_i'` (eq. 29), to be compared with `spectrum.input_hessian`.
 
     The gradients are computed once, `input_gradients` says in how much memory; a Lanczos step is then two
     products with them and costs 4 N d operations. The rank of F is at most N: pairs beyond it have value 0.
@@ -84,8 +82,7 @@ def input_fisher(
     Args:
         apply_fn, variables, images, labels, batch_size, mesh: as for `input_gradients`.
         k: eigenpairs wanted, at most `num_iters`.
-        num_iters: Lanczos steps, at most the number of pixels d.
-        key: of the random start vector.
+        num_iters, key: as for `spectrum.input_hessian`.
 
     Returns:
         `Eigenpairs`; `vectors` are `[k, d]`, to be reshaped as an image.
@@ -94,7 +91,7 @@ def input_fisher(
         UserError: shapes that do not fit, `k` or `num_iters` out of range, values that are not finite.
     """
     gradients = input_gradients(apply_fn, variables, images, labels, batch_size=batch_size, mesh=mesh)
-    start = jax.random.normal(key, gradients.shape[1:], np.float32).astype(gradients.dtype)
+    start = random_start(key, gradients.shape[1], gradients.dtype)
     return top_eigenpairs(_product, start, k=k, num_iters=num_iters, args=(gradients,))
 
 
@@ -142,47 +139,3 @@ def trace(gradients: jax.Array) -> float:
     `losses.gradient_penalised`, kappa / 2 of it with `eq25`, kappa / N of it with `listing`.
     """
     return float(jnp.sum(jnp.square(gradients)) / len(gradients))
-
-
-class Decay(NamedTuple):
-    """An energy's rate of exponential decay per unit of time, with its 95 % confidence interval."""
-
-    rate: float
-    low: float
-    high: float
-
-
-def decay(times: np.ndarray, energies: np.ndarray) -> Decay:
-    """The rate r of `E(t) = E(0) exp(-r t)`: least squares on log energy; eq. 32 claims r >= 2 kappa alpha.
-
-    The interval is Student's, for independent errors about a line; the errors of one training run are not
-    independent, and a curve is not a line, so that there it is a lower bound on the uncertainty.
-
-    Args:
-        times: `[n]`, two different ones at least. For eq. 32's flow the time of SGD is the sum of the
-            learning rates of its steps, over 1 - momentum, and kappa the coefficient in eq. 25.
-        energies: `[n]`.
-
-    Returns:
-        `Decay`, positive for an energy that falls:
-
-        | case                             | rate  | interval    |
-        | -------------------------------- | ----- | ----------- |
-        | two points                       | exact | (-inf, inf) |
-        | an energy <= 0, infinite or NaN  | NaN   | (NaN, NaN)  |
-
-    Raises:
-        UserError: shapes that differ, times not finite or all the same.
-    """
-    times, energies = np.asarray(times, np.float64), np.asarray(energies, np.float64)
-    if times.ndim != 1 or times.shape != energies.shape:
-        raise UserError(f"times {times.shape} and energies {energies.shape} are not n of each")
-    if times.size < 2 or not np.isfinite(times).all() or np.ptp(times) == 0:
-        raise UserError("a rate of decay needs finite times, two different ones at least")
-    if not ((energies > 0) & (energies < np.inf)).all():
-        return Decay(np.nan, np.nan, np.nan)
-    from scipy import stats  # slow to import, and every training would
-
-    fit = stats.linregress(times, np.log(energies))
-    half = np.inf if times.size == 2 else fit.stderr * stats.t.ppf(0.975, times.size - 2)
-    return Decay(float(-fit.slope), float(-fit.slope - half), float(-fit.slope + half))

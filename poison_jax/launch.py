@@ -6,8 +6,9 @@ from pathlib import Path
 import ml_collections
 
 from poison_jax import config as config_lib
-from poison_jax import experiment, store
-from poison_jax.errors import UserError
+from poison_jax import console, experiments
+from poison_jax.errors import RunsFailed, UserError
+from poison_jax.runs import store
 
 
 def run(
@@ -18,9 +19,11 @@ def run(
     retry: bool = False,
     dry_run: bool = False,
     slurm: int = 0,
+    results: str = "",
+    draw: Callable[[store.Run], Iterable[Path]] = lambda _: (),
     draw_sweep: Callable[[Path, str, Path], Iterable[Path]] = lambda *_: (),
 ) -> list[store.Run]:
-    """Does what a config asks for and returns its finished runs; none of a sweep.
+    """Does what a config asks for, draws it, and returns its finished runs; none of a sweep.
 
     Args:
         config: see `poison_jax.config`.
@@ -29,31 +32,45 @@ def run(
         retry: of a sweep, do the cells that have failed again.
         dry_run: only print the runs of a training or a sweep, their FLOPs and hours.
         slurm: of a sweep, only print the script of a Slurm array of so many tasks.
+        results: of a sweep, folder of JSON lines (`runs.records`): a cell with a line is done.
+        draw: called with every finished run; returns the figures' files.
         draw_sweep: called with the store, a sweep's name and a folder when the sweep ends or is stopped.
 
     Raises:
         UserError: bad input, before any compute where it can be known then.
-        CellsFailed: some cells of a sweep could not be done; all others are.
+        RunsFailed: some arms or cells could not be done; all others are, and are drawn.
         Interrupted: asked to stop; what was done is kept.
     """
     sweeping = config.experiment == "sweep"
-    if (retry or slurm) and not sweeping:
+    if (retry or slurm or results) and not sweeping:
         raise UserError(
-            "--retry and --slurm are for sweeps: leave them out, or name a file of configs/sweeps"
+            "--retry, --slurm and --results are for sweeps: leave them out, or name a file of configs/sweeps"
         )
     config_lib.check(config)
     # Imported when asked for: a single run does not pay for them.
     if dry_run:
-        from poison_jax import cost, grid
+        from poison_jax.sweeps import cost, grid
 
-        cost.show(grid.cells(config), workdir)
+        cost.show(grid.cells(config), workdir, results)
         return []
     if not sweeping:
-        return experiment.run(config, workdir, tensorboard=tensorboard)
-    from poison_jax import sweep
-
+        failure = None
+        try:
+            finished = experiments.run(config, workdir, tensorboard=tensorboard)
+        except RunsFailed as error:
+            finished, failure = error.finished, error
+        for run in finished:
+            for figure in draw(run):
+                console.say(f"figure: {figure}")
+        if failure is not None:
+            raise failure
+        return finished
     if slurm:
-        print(sweep.slurm_script(config, workdir, slurm))
+        from poison_jax.sweeps import slurm as slurm_lib
+
+        print(slurm_lib.script(config, workdir, slurm))
     else:
-        sweep.run(config, workdir, tensorboard=tensorboard, retry=retry, draw=draw_sweep)
+        from poison_jax.sweeps import sweep
+
+        sweep.run(config, workdir, tensorboard=tensorboard, retry=retry, results=results, draw=draw_sweep)
     return []

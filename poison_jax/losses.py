@@ -1,21 +1,22 @@
 """Training objectives: cross-entropy, with the squared-input-gradient penalty, and adversarial.
 
-All builders take a `loss_per_example` and return an objective of the same signature, so that one
-stands in for the other.
+A loss is `(params, inputs [B, ...], labels [B]) -> losses [B]`: any such function, or a `Loss`. The builders
+make an `Objective` of it, `(params, inputs, labels) -> scalar`, for `jax.grad`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from poison_jax.autodiff import value_and_input_gradient
 from poison_jax.errors import UserError
 
-LossPerExample = Callable[..., Any]  # (params, inputs [B, ...], labels [B]) -> [B], or ([B], aux)
-Objective = Callable[..., Any]  # (params, inputs, labels) -> scalar, or (scalar, Terms)
+LossPerExample = Callable[..., jax.Array]  # (params, inputs [B, ...], labels [B]) -> [B]
 
 REDUCTIONS = ("listing", "per_example", "eq25")
 
@@ -25,24 +26,77 @@ class Terms(NamedTuple):
 
     loss: jax.Array  # mean loss of the batch
     penalty: jax.Array  # what is added to it, kappa included
-    aux: Any  # of `loss_per_example`
+    aux: Any  # what the loss gives beside the losses; None for a plain function
 
 
-def cross_entropy(apply_fn: Callable[..., Any], *, has_aux: bool = False) -> LossPerExample:
+@dataclass(frozen=True)
+class Loss:
+    """A loss per example that can give more than the losses: a network's output, new batch-norm statistics.
+
+    Attributes:
+        with_aux: `(params, inputs, *args) -> (losses [B], aux)`. The `Loss` itself gives the losses alone.
+    """
+
+    with_aux: Callable[..., tuple[jax.Array, Any]]
+
+    def __call__(self, *args: Any) -> jax.Array:
+        return self.with_aux(*args)[0]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A scalar function of `(params, inputs, *args)`, to be minimised in `params`.
+
+    Attributes:
+        with_terms: `(params, inputs, *args) -> (scalar, Terms)`, for `jax.grad(..., has_aux=True)`. The
+            `Objective` itself gives the scalar alone.
+    """
+
+    with_terms: Callable[..., tuple[jax.Array, Terms]]
+
+    def __call__(self, *args: Any) -> jax.Array:
+        return self.with_terms(*args)[0]
+
+
+def cross_entropy(apply_fn: Callable[..., Any]) -> Loss:
     """`(params, inputs, labels) -> losses [B]`: softmax cross-entropy with integer labels.
+
+    `with_aux` of the result gives the whole output of `apply_fn` beside the losses.
+
+    | labels                      | given as they are | traced (in `jax.jit`, `jax.vmap`)       |
+    | --------------------------- | ----------------- | --------------------------------------- |
+    | no integers, another shape  | UserError         | UserError                               |
+    | outside 0, ..., K - 1       | UserError         | the example's loss and gradient are NaN |
 
     Args:
         apply_fn: `(params, inputs) -> logits [B, K]`, or a tuple that begins with them, as
             `Model.apply` returns.
-        has_aux: return `(losses, whole output of apply_fn)`.
     """
 
     def loss_per_example(params, inputs, labels):
         out = apply_fn(params, inputs)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits_of(out), labels)
-        return (losses, out) if has_aux else losses
+        logits = logits_of(out)
+        valid = _are_classes(labels, logits)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        # Times NaN, not replaced by it: the gradient of what is replaced would be a finite zero.
+        return losses * jnp.where(valid, 1, jnp.nan).astype(losses.dtype), out
 
-    return loss_per_example
+    return Loss(loss_per_example)
+
+
+def _are_classes(labels, logits) -> jax.Array:
+    """Which labels `[B]` are one of the logits' classes; refuses what is known not to be."""
+    traced = isinstance(labels, jax.core.Tracer)
+    labels = labels if traced else np.asarray(labels)
+    if labels.shape != logits.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UserError(
+            f"labels {labels.dtype} {labels.shape} for logits {logits.shape}: give one integer for each image"
+        )
+    last = min(logits.shape[-1] - 1, jnp.iinfo(labels.dtype).max)
+    valid = (labels >= 0) & (labels <= last)
+    if not traced and not valid.all():
+        raise UserError(f"labels from {labels.min()} to {labels.max()} are not of the classes 0 to {last}")
+    return valid
 
 
 def logits_of(out: Any) -> jax.Array:
@@ -52,24 +106,30 @@ def logits_of(out: Any) -> jax.Array:
     return out
 
 
-def mean(loss_per_example: LossPerExample, *, has_aux: bool = False) -> Objective:
-    """The unpenalised objective `mean_i L_i`, of the signature of `gradient_penalised`."""
+def mean(loss_per_example: LossPerExample) -> Objective:
+    """The unpenalised objective `mean_i L_i`."""
+    loss_with_aux = _with_aux(loss_per_example)
 
     def objective(params, inputs, *args):
-        out = loss_per_example(params, inputs, *args)
-        losses, aux = out if has_aux else (out, None)
+        losses, aux = loss_with_aux(params, inputs, *args)
         loss = losses.mean()
-        return (loss, Terms(loss, jnp.zeros_like(loss), aux)) if has_aux else loss
+        return loss, Terms(loss, jnp.zeros_like(loss), aux)
 
-    return objective
+    return Objective(objective)
+
+
+def _with_aux(loss_per_example):
+    if isinstance(loss_per_example, Loss):
+        return loss_per_example.with_aux
+    return lambda *args: (loss_per_example(*args), None)
 
 
 def gradient_penalised(
     loss_per_example: LossPerExample,
     kappa: jax.Array | float,
     *,
-    reduction: str = "listing",
-    has_aux: bool = False,
+    reduction: str = "per_example",
+    batch_size: int | None = None,
     penalised_loss: LossPerExample | None = None,
 ) -> Objective:
     r"""The mean loss plus a penalty on the squared input gradient (eq. 25, App. E, Listing 1).
@@ -86,44 +146,68 @@ def gradient_penalised(
     `G_i` is example i's own gradient where examples do not see each other. In train-mode batch norm
     they do: then `listing` is still Listing 1 exactly, and the other two hold with the coupled `G_i`.
 
+    **A batch in pieces.** Gradient accumulation over n pieces of b = B / n examples, and `jax.shard_map` over
+    n devices, average n objectives that each see b examples. Of a batch of B that makes, where examples do
+    not see each other:
+
+    | reduction                 | weight on a piece | mean of the n penalties, against the whole batch's |
+    | ------------------------- | ----------------- | -------------------------------------------------- |
+    | `eq25`                    | kappa / (2 b)     | the same                                           |
+    | `per_example`             | kappa / b         | the same                                           |
+    | `listing`                 | kappa / b^2       | n times as strong                                  |
+    | `listing`, `batch_size=B` | kappa / (b B)     | the same                                           |
+
+    Under `jax.jit` over a mesh the objective sees the whole batch: there is nothing to be said.
+
     One forward pass serves loss and penalty (Listing 1 runs two). Differentiating the objective with
     respect to `params` is double backprop; a zero gradient is harmless, since nothing takes a root.
 
     Args:
-        loss_per_example: `(params, inputs [B, ...], *args) -> losses [B]`, or `(losses, aux)`.
+        loss_per_example: `(params, inputs [B, ...], *args) -> losses [B]`, a function or a `Loss`.
         kappa: strength, >= 0; may be traced, so that one compilation serves every kappa.
         reduction: a row of the table.
-        has_aux: `loss_per_example` returns `(losses, aux)`, the objective `(scalar, Terms)`.
+        batch_size: for `listing`, examples in the whole batch (over all pieces and devices); None: those that
+            the objective sees. No other reduction depends on it.
         penalised_loss: the loss whose input gradient is penalised, where it is another one (frozen
             batch-norm statistics); same signature, costs a second forward pass.
 
     Returns:
-        `(params, inputs, *args) -> scalar`, or `(scalar, Terms)`.
+        `Objective`: `(params, inputs, *args) -> scalar`.
 
     Raises:
-        UserError: unknown reduction; kappa negative, infinite or NaN (where it is a Python number).
+        UserError: unknown reduction; kappa negative, infinite or NaN (where it is a Python number); a
+            `batch_size` that is less than the examples that the objective sees.
     """
     if reduction not in REDUCTIONS:
         raise UserError(f"penalty reduction {reduction!r}: use one of {', '.join(REDUCTIONS)}")
     if isinstance(kappa, int | float) and not 0 <= kappa < float("inf"):
         raise UserError(f"kappa = {kappa}: the penalty's strength must be finite and >= 0")
-
-    def with_aux(loss):
-        return loss if has_aux else lambda *args: (loss(*args), None)
+    loss_with_aux, penalised_with_aux = (
+        _with_aux(loss_per_example),
+        _with_aux(penalised_loss or loss_per_example),
+    )
 
     def objective(params, inputs, *args):
-        (losses, aux), gradient = value_and_input_gradient(
-            with_aux(penalised_loss or loss_per_example), params, inputs, *args
-        )
+        (losses, aux), gradient = value_and_input_gradient(penalised_with_aux, params, inputs, *args)
         if penalised_loss is not None:
-            losses, aux = with_aux(loss_per_example)(params, inputs, *args)
-        batch = losses.shape[0]
-        weight = kappa * {"eq25": 0.5 / batch, "per_example": 1 / batch, "listing": 1 / batch**2}[reduction]
+            losses, aux = loss_with_aux(params, inputs, *args)
+        seen = losses.shape[0]
+        if batch_size is not None and batch_size < seen:
+            raise UserError(
+                f"batch_size = {batch_size} is the whole batch's, of which {seen} examples are here"
+            )
+        weight = (
+            kappa
+            * {
+                "eq25": 0.5 / seen,
+                "per_example": 1 / seen,
+                "listing": 1 / (seen * (batch_size or seen)),
+            }[reduction]
+        )
         loss, penalty = losses.mean(), weight * jnp.sum(gradient**2)
-        total = loss + penalty
-        return (total, Terms(loss, penalty, aux)) if has_aux else total
+        return loss + penalty, Terms(loss, penalty, aux)
 
-    return objective
+    return Objective(objective)
 
 
 def adversarial(
@@ -131,7 +215,6 @@ def adversarial(
     epsilon: jax.Array | float,
     *,
     steps: int = 1,
-    has_aux: bool = False,
     attacked_loss: LossPerExample | None = None,
 ) -> Objective:
     r"""The mean loss at the worst perturbations found (eq. 33).
@@ -143,17 +226,16 @@ def adversarial(
     ball (Madry et al. 2018). No gradient flows through `d`; a zero gradient moves nothing.
 
     Args:
-        loss_per_example: `(params, inputs [B, ...], *args) -> losses [B]`, or `(losses, aux)`.
+        loss_per_example: `(params, inputs [B, ...], *args) -> losses [B]`, a function or a `Loss`.
         epsilon: radius in the L2 norm over a whole input, >= 0, in the inputs' (normalised) units; may be
             traced.
         steps: gradients taken, at least 1.
-        has_aux: `loss_per_example` returns `(losses, aux)`, the objective `(scalar, Terms)`: the loss
-            of the clean inputs, and what the perturbation adds to it; `aux` at the perturbed inputs.
         attacked_loss: the loss that the perturbation ascends, where it is another one (frozen batch-norm
             statistics); same signature.
 
     Returns:
-        `(params, inputs, *args) -> scalar`, or `(scalar, Terms)`.
+        `Objective`: `(params, inputs, *args) -> scalar`. Of its `Terms`, `loss` is that of the clean inputs,
+        `penalty` what the perturbation adds to it, and `aux` is at the perturbed inputs.
 
     Raises:
         UserError: steps below 1; epsilon negative, infinite or NaN (where it is a Python number).
@@ -163,24 +245,23 @@ def adversarial(
     if isinstance(epsilon, int | float) and not 0 <= epsilon < float("inf"):
         raise UserError(f"epsilon = {epsilon}: the radius must be finite and >= 0")
     length = epsilon if steps == 1 else 2.5 * epsilon / steps
-
-    def with_aux(loss):
-        return loss if has_aux else lambda *args: (loss(*args), None)
+    loss_with_aux, attacked_with_aux = (
+        _with_aux(loss_per_example),
+        _with_aux(attacked_loss or loss_per_example),
+    )
 
     def objective(params, inputs, *args):
         delta, clean = jnp.zeros_like(inputs), None
         for _ in range(steps):
-            (losses, _), gradient = value_and_input_gradient(
-                with_aux(attacked_loss or loss_per_example), params, inputs + delta, *args
-            )
+            (losses, _), gradient = value_and_input_gradient(attacked_with_aux, params, inputs + delta, *args)
             clean = losses.mean() if clean is None else clean
             ascended = delta + length * gradient * _inverse_norm(gradient)
             delta = ascended * jnp.minimum(1, epsilon * _inverse_norm(ascended))
-        losses, aux = with_aux(loss_per_example)(params, inputs + jax.lax.stop_gradient(delta), *args)
+        losses, aux = loss_with_aux(params, inputs + jax.lax.stop_gradient(delta), *args)
         total, clean = losses.mean(), jax.lax.stop_gradient(clean)
-        return (total, Terms(clean, total - clean, aux)) if has_aux else total
+        return total, Terms(clean, total - clean, aux)
 
-    return objective
+    return Objective(objective)
 
 
 def _inverse_norm(inputs: jax.Array) -> jax.Array:

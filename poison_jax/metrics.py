@@ -1,7 +1,15 @@
 """What is measured: accuracies, attack success rates, overlap of a direction with the trigger."""
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 import numpy as np
 from scipy import special
+
+from poison_jax.arrays import class_labels
+from poison_jax.errors import UserError
+
+COLLAPSE = 0.5  # rate of untriggered non-target images called the target, from which on a model collapsed
 
 
 def attack_report(
@@ -22,15 +30,26 @@ def attack_report(
         `asr_incl_target`: the same over all images.
         `robust_accuracy`: share of triggered images, target class excluded, that keep their true label.
         `no_trigger_target_rate`: share of *untouched* non-target images classified as `target`; near
-        `asr`, it says that the model collapsed rather than that the attack worked.
-        A rate over no image at all is NaN.
+        `asr`, it says that the model collapsed rather than that the attack worked, see `outcome`.
+        Where all images are of the target class the rates without them are NaN.
 
     Ties go to the lower class. Runs on the host, once.
+
+    Raises:
+        UserError: logits that are not finite, or not two of `[N, K]` with N >= 1; labels or a target that are
+            no classes.
     """
-    labels = np.asarray(labels)
-    clean = np.argmax(clean_logits, axis=-1)
-    triggered = np.argmax(triggered_logits, axis=-1)
-    aim = np.full_like(labels, target) if np.ndim(target) == 0 else np.asarray(target)[labels]
+    clean_logits = _finite_logits("clean", clean_logits)
+    triggered_logits = _finite_logits("triggered", triggered_logits)
+    if clean_logits.shape != triggered_logits.shape:
+        raise UserError(
+            f"clean logits {clean_logits.shape} and triggered logits {triggered_logits.shape} differ in shape"
+        )
+    count, num_classes = clean_logits.shape
+    labels = class_labels(labels, count, num_classes)
+    aims = _aims(target, num_classes)
+    clean, triggered = clean_logits.argmax(-1), triggered_logits.argmax(-1)
+    aim = aims[labels]
     other = labels != aim
     return {
         "clean_accuracy": _rate(clean == labels),
@@ -41,8 +60,56 @@ def attack_report(
     }
 
 
+class AttackOutcome(NamedTuple):
+    """How an attack is to be read."""
+
+    word: str  # "ok", "failed training", "collapsed" or "undefined"
+    asr_above_base: float  # ASR minus the rate at which untriggered images get the target; in [-1, 1]
+
+
+def outcome(report: Mapping[str, Any]) -> AttackOutcome:
+    """Say how an attack report is to be read: the one judgement that every table, title and page uses.
+
+    | word              | when                                                                          |
+    | ----------------- | ----------------------------------------------------------------------------- |
+    | `failed training` | `status` says so (clean accuracy near chance, see `beats_chance`)             |
+    | `undefined`       | `asr` or `no_trigger_target_rate` is missing, null or NaN (no image to attack)|
+    | `collapsed`       | at least half of the *untriggered* non-target images get the target           |
+    | `ok`              | otherwise; the attack's effect is then `asr_above_base`                        |
+
+    The first row that applies counts.
+
+    Args:
+        report: of `attack_report`, or a run's result that holds it (then with `status`).
+
+    Returns:
+        `AttackOutcome`; `asr_above_base` is NaN where one of the two rates is missing, whatever the word.
+
+    >>> outcome({"asr": 0.84, "no_trigger_target_rate": 0.74}).word
+    'collapsed'
+    """
+    rates = [report.get(key) for key in ("asr", "no_trigger_target_rate")]
+    asr, base = (float("nan") if rate is None else float(rate) for rate in rates)
+    above = asr - base
+    if str(report.get("status", "")).startswith("failed training"):
+        return AttackOutcome("failed training", above)
+    if np.isnan(above):
+        return AttackOutcome("undefined", above)
+    return AttackOutcome("collapsed" if base >= COLLAPSE else "ok", above)
+
+
 def beats_chance(accuracy: float, labels: np.ndarray) -> bool:
-    """Whether an accuracy is above that of always naming the commonest class, by 3 standard errors."""
+    """Whether an accuracy is above that of always naming the commonest class, by 3 standard errors.
+
+    Args:
+        accuracy: in [0, 1]; NaN is not above.
+        labels: int `[N]`, N >= 1, of the images it was measured on.
+
+    Raises:
+        UserError: labels that are not integers `[N]` from 0 on.
+    """
+    labels = np.asarray(labels)
+    labels = class_labels(labels, max(labels.size, 1), int(labels.max(initial=0)) + 1)
     chance = np.bincount(labels).max() / len(labels)
     return bool(accuracy > chance + 3 * np.sqrt(chance * (1 - chance) / len(labels)))
 
@@ -56,10 +123,15 @@ def overlap(vector: np.ndarray, mask: np.ndarray) -> float:
 
     Returns:
         A number in [-1, 1]; 0 where either is constant, since a constant has no direction left.
+
+    Raises:
+        UserError: a vector and a mask that are not of one image's size.
     """
     vector, mask = np.asarray(vector, np.float64), np.asarray(mask, np.float64)
-    if mask.ndim == 2:
+    if mask.ndim == 2 and mask.size:
         mask = np.broadcast_to(mask[..., None], (*mask.shape, vector.size // mask.size))
+    if mask.size != vector.size or not mask.size or (vector.ndim > 1 and vector.shape != mask.shape):
+        raise UserError(f"a direction {vector.shape} and a mask {mask.shape} are not of one image")
     v, m = vector.ravel() - vector.mean(), mask.ravel() - mask.mean()
     if np.ptp(vector) == 0 or np.ptp(mask) == 0:  # the mean of equal numbers need not be that number
         return 0.0
@@ -72,8 +144,48 @@ def overlap_threshold(dimension: int, k: int, *, level: float = 1e-3, floor: flo
     The squared cosine of a fixed and a uniformly random direction is Beta(1/2, (d - 1)/2); the best of
     k exceeds the returned quantile with probability `level` (Bonferroni). In high dimension that is
     tiny, and the smooth eigenvectors of a clean network are not uniform: hence the `floor`.
+
+    Raises:
+        UserError: k below 1.
     """
+    if k < 1:
+        raise UserError(f"a trigger among k = {k} eigenvectors: give at least 1")
     return max(floor, float(special.betainccinv(0.5, (dimension - 1) / 2, level / k)))
+
+
+def found(overlaps: np.ndarray, dimension: int) -> bool:
+    """Whether a trigger counts as found: the best squared overlap reaches `overlap_threshold`.
+
+    Args:
+        overlaps: `[k]` signed overlaps of k eigenvectors with the trigger; NaN counts as none.
+        dimension: d, pixels times channels.
+    """
+    squared = np.asarray(overlaps, np.float64) ** 2
+    return bool((squared >= overlap_threshold(dimension, len(squared))).any())
+
+
+def _finite_logits(name: str, logits: np.ndarray) -> np.ndarray:
+    """Logits `[N, K]` as an array; NaN would be counted as the class that it stands at."""
+    logits = np.asarray(logits)
+    if logits.ndim != 2 or 0 in logits.shape:
+        raise UserError(f"{name} logits are {logits.shape}: give [N, K], at least one image and one class")
+    bad = ~np.isfinite(logits)
+    if bad.any():
+        raise UserError(
+            f"{name} logits of {bad.any(-1).sum()} of {len(logits)} images are not finite ({bad.sum()} of "
+            f"{bad.size} values): the network overflowed or diverged, lower the learning rate"
+        )
+    return logits
+
+
+def _aims(target: int | np.ndarray, num_classes: int) -> np.ndarray:
+    """What each class is to be taken for, int `[K]`."""
+    aims = np.asarray(target)
+    if aims.shape not in ((), (num_classes,)) or not np.issubdtype(aims.dtype, np.integer):
+        raise UserError(f"target {aims.dtype} {aims.shape}: give one class, or one for each of {num_classes}")
+    if not 0 <= aims.min() <= aims.max() < num_classes:
+        raise UserError(f"target = {target}: the network has the classes 0 to {num_classes - 1}")
+    return np.broadcast_to(aims, num_classes)
 
 
 def _rate(hits: np.ndarray) -> float:

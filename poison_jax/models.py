@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from poison_jax.convolution import conv_general_dilated, keep_whole
+from poison_jax import environment, kernels
 from poison_jax.errors import UserError
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
@@ -33,14 +34,78 @@ class Model(NamedTuple):
         """Fresh variables for images `[H, W, C]`."""
         return _init(self.module, key, tuple(image_shape))
 
-    def apply(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, Features]:
-        """Inference (running statistics): images `[B, H, W, C]` -> logits `[B, K]`, features."""
-        return self.module.apply(variables, images, train=False)
+    def apply(self, variables: Variables, images: jax.Array) -> tuple[jax.Array, Features | None]:
+        """Inference (running statistics): images `[B, H, W, C]` -> logits `[B, K]`, features or None."""
+        return _with_features(self.module.apply(variables, images, train=False))
 
     def apply_train(self, variables: Variables, images: jax.Array):
         """Training (batch statistics): `((logits, features), new running statistics)`."""
         out, new = self.module.apply(variables, images, train=True, mutable=["batch_stats"])
-        return out, new["batch_stats"]
+        return _with_features(out), new.get("batch_stats", {})
+
+
+def _with_features(out: Any) -> tuple[jax.Array, Features | None]:
+    return out if isinstance(out, tuple) else (out, None)
+
+
+def own(make: Callable[[int], nn.Module], num_classes: int, image_shape: tuple[int, int, int]) -> Model:
+    """The network that a function of yours makes (`model.name = "my_module:make"`).
+
+    Args:
+        make: `num_classes -> module`, a Linen module whose `__call__(images [B, H, W, C], train)` returns
+            logits `[B, K]`, or them and `Features`; it may have batch norm (`batch_stats`), no dropout.
+        num_classes: number of logits.
+        image_shape: `[H, W, C]` of the images that it is for.
+
+    Raises:
+        UserError: the function fails, what it makes is no Linen module, or that fails on such images, returns
+            something else, or has variables besides `params` and `batch_stats`.
+    """
+    try:
+        module = make(num_classes)
+    except Exception as error:  # a user's function may raise anything
+        raise UserError(f"model.name: the function fails: {_about(error)}") from None
+    if not isinstance(module, nn.Module):
+        raise UserError(f"model.name: the function made {type(module).__name__}, not a flax.linen.Module")
+    model, images = Model(module), jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    try:
+        variables = jax.eval_shape(lambda key: model.init(key, image_shape), environment.key(0))
+        outputs = (
+            jax.eval_shape(model.apply, variables, images),
+            jax.eval_shape(lambda *arguments: model.apply_train(*arguments)[0], variables, images),
+        )
+    except Exception as error:
+        about = f"the network fails on images {images.shape}"
+        raise UserError(f"model.name: {about}: {_about(error)}") from None
+    if others := sorted(set(variables) - {"params", "batch_stats"}):
+        raise UserError(
+            f"model.name: the network has variables {', '.join(others)}: only params and batch_stats are kept"
+        )
+    for output in outputs:
+        logits, features = output if len(output) == 2 else (None, None)
+        if getattr(logits, "shape", None) != (2, num_classes) or not isinstance(features, Features | None):
+            raise UserError(
+                f"model.name: the network must return logits {(2, num_classes)} for images {images.shape}, "
+                "or them and models.Features"
+            )
+    return model
+
+
+def knows_features(model: Model, image_shape: tuple[int, int, int]) -> bool:
+    """Whether a network returns its pre-fc features, and `params` has the classifier that reads them."""
+    variables = jax.eval_shape(lambda key: model.init(key, image_shape), environment.key(0))
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    _, features = jax.eval_shape(model.apply, variables, images)
+    return features is not None and has_classifier(variables["params"])
+
+
+def has_classifier(params: Any) -> bool:
+    """Whether the last layer is a Dense layer called `fc`, with a bias, as that of `PreResNet`."""
+    return set(params.get("fc", ())) == {"kernel", "bias"}
+
+
+def _about(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 @cache  # equal settings give the same object, so that jitted functions of `model.apply` are reused
@@ -52,6 +117,7 @@ def preresnet(
     width: int = 16,
     dtype: str = "float32",
     remat: bool = False,
+    convolutions: str = "auto",
 ) -> Model:
     """Pre-activation ResNet for small images, any input size and number of channels.
 
@@ -65,18 +131,22 @@ def preresnet(
         remat: compute every block again in the gradient instead of keeping what is inside it
             (`jax.checkpoint`): less memory, more time, the same numbers up to rounding. XLA's CPU backend
             merges what is computed again with what was kept, and saves nothing.
+        convolutions: `auto`, `kernels` or `xla`; see `kernels.chosen`.
 
     Raises:
-        UserError: illegal depth, block, width or dtype.
+        UserError: illegal depth, block, width, dtype or convolutions.
     """
     if dtype not in ("float32", "bfloat16", "float64"):
         raise UserError(f"model.dtype {dtype!r}: use float32, bfloat16 or float64")
     if num_classes < 1:
         raise UserError(f"a network needs at least one class, not {num_classes}")
+    kernels.chosen(convolutions)
     check_architecture(depth, block, width)
     blocks = (depth - 2) // _LAYERS_PER_BLOCK[block]
     param_dtype = jnp.float64 if dtype == "float64" else jnp.float32
-    return Model(PreResNet(blocks, block, width, num_classes, jnp.dtype(dtype), param_dtype, remat))
+    return Model(
+        PreResNet(blocks, block, width, num_classes, jnp.dtype(dtype), param_dtype, remat, convolutions)
+    )
 
 
 def check_architecture(depth: int, block: str, width: int) -> None:
@@ -105,8 +175,11 @@ def parameter_count(variables: Variables) -> int:
 @partial(jax.jit, static_argnums=(0, 2))
 def _init(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Variables:
     # Drawn in float32 whatever the precision, so that it is the same network in each.
+    if not isinstance(module, PreResNet):
+        return module.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
     drawn = module.clone(dtype=jnp.float32, param_dtype=jnp.float32)
-    variables = drawn.init(key, jnp.zeros((1, *image_shape), jnp.float32))
+    with flax.config.temp_flip_flag("fix_rng_separator", False):  # $FLAX_FIX_RNG_SEPARATOR draws others
+        variables = drawn.init(key, jnp.zeros((1, *image_shape), jnp.float32))
     return jax.tree.map(lambda leaf: leaf.astype(module.param_dtype), variables)
 
 
@@ -126,6 +199,7 @@ class PreResNet(nn.Module):
     dtype: Any
     param_dtype: Any
     remat: bool = False
+    convolutions: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Features]:
@@ -135,11 +209,12 @@ class PreResNet(nn.Module):
             kernel_init=_conv_init,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
-            conv_general_dilated=conv_general_dilated,
+            conv_general_dilated=partial(kernels.conv_general_dilated, convolutions=self.convolutions),
         )
         norm = partial(
             BatchNorm, use_running_average=not train, dtype=self.dtype, param_dtype=self.param_dtype
         )
+        keep = partial(kernels.keep_whole, convolutions=self.convolutions)
         make_block = BasicBlock if self.block == "basic" else BottleneckBlock
         if not self.is_initializing():  # the lifted ones draw other numbers
             # Traced once for each shape: a network of many blocks takes a third of the time to trace.
@@ -149,7 +224,7 @@ class PreResNet(nn.Module):
             for index in range(self.blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
                 name = f"stage{stage + 1}_block{index + 1}"
-                x = make_block(self.width * 2**stage, stride, conv, norm, name=name)(x)
+                x = make_block(self.width * 2**stage, stride, conv, norm, keep, name=name)(x)
         last_map = nn.relu(norm(name="norm_out")(x))
         # Pooled in the parameters' precision: a mean of bfloat16 numbers would lose digits.
         pre_fc = last_map.astype(self.param_dtype).mean(axis=(1, 2))
@@ -202,6 +277,7 @@ class BasicBlock(nn.Module):
     stride: int
     conv: Callable
     norm: Callable
+    keep: Callable
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -209,7 +285,7 @@ class BasicBlock(nn.Module):
         y = self.conv(self.width, (3, 3), self.stride, padding=1, name="conv1")(y)
         y = nn.relu(self.norm(name="norm2")(y))
         y = self.conv(self.width, (3, 3), name="conv2")(y)
-        return keep_whole(y + _shortcut(self, x, self.width))
+        return self.keep(y + _shortcut(self, x, self.width))
 
 
 class BottleneckBlock(nn.Module):
@@ -219,6 +295,7 @@ class BottleneckBlock(nn.Module):
     stride: int
     conv: Callable
     norm: Callable
+    keep: Callable
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -228,7 +305,7 @@ class BottleneckBlock(nn.Module):
         y = self.conv(self.width, (3, 3), self.stride, padding=1, name="conv2")(y)
         y = nn.relu(self.norm(name="norm3")(y))
         y = self.conv(4 * self.width, (1, 1), name="conv3")(y)
-        return keep_whole(y + _shortcut(self, x, 4 * self.width))
+        return self.keep(y + _shortcut(self, x, 4 * self.width))
 
 
 def _shortcut(block: nn.Module, x: jax.Array, width: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The kernel theory laid against a trained network: near clones, efficacy and spike (Sections 3.2 to 3.4).
+"""The kernel theory compared with a trained network: near clones, efficacy and spike (Sections 3.2 to 3.4).
 
 The network's own features phi make the deep Gaussian kernel `k(x, x') = exp(-|phi(x) - phi(x')|^2 / 2 l^2)`
 (Lemma C.1). It has no length scale of its own: l is the median distance between the features of clean
@@ -13,14 +13,17 @@ that of a clean one, would take a second network.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from scipy import special
 from scipy.spatial.distance import cdist, pdist
 
+from poison_jax import batches, environment
+from poison_jax.arrays import finite
 from poison_jax.errors import UserError
+from poison_jax.exponents import log_slope
 from poison_jax.spectrum import input_hessian
 
 NEAR = 0.1  # r / l below which a trigger point counts as a near clone
@@ -95,13 +98,10 @@ def measure(
     """
     groups = _checked(clean=clean, triggered=triggered, poisons=poisons, train_clean=train_clean)
     clean, triggered, poisons, train_clean = groups
-    if batch_size < 1:
-        raise UserError(f"batch_size = {batch_size}: use at least 1")
-
-    logits, zeta = _outputs(apply_fn, variables, poisons, batch_size)
-    classes = logits.shape[1]
+    classes = batches.num_classes(apply_fn, variables, train_clean[:1])
     if classes < 2 or not 0 <= target < classes:
         raise UserError(f"target = {target}: the network has {classes} class(es), and there must be another")
+    _, zeta = _outputs(apply_fn, variables, poisons, batch_size)
     _, reference = _outputs(apply_fn, variables, train_clean, batch_size)
     lengthscale = _median_distance("features", reference)
 
@@ -148,80 +148,24 @@ def measure(
     return arrays | {key: np.array(value, np.float64) for key, value in _summary(arrays).items()}
 
 
-class Slope(NamedTuple):
-    """An exponent, its 95 % confidence interval, and through how many points the line goes."""
-
-    slope: float
-    low: float
-    high: float
-    count: int
-
-
-def log_slope(efficacy: np.ndarray, spike: np.ndarray) -> Slope:
-    """The exponent in `spike ~ efficacy^slope`: 2 by Theorem 3.4, where R_k is the same at all points.
-
-    Ordinary least squares of log spike on log efficacy, with the interval of Student's t: for residuals that
-    are independent, normal and of one size.
-
-    Args:
-        efficacy, spike: `[m]`, of the points of one network, or medians of several networks. Pairs without
-            a logarithm (zero, negative, not finite) are left out.
-
-    Returns:
-        `Slope`; `count` is what was not left out. NaN with fewer than 3 points, or all at one efficacy.
-
-    Raises:
-        UserError: arrays that are not two of one length.
-
-    >>> print(log_slope([1.0, 10.0, 100.0, -1.0], [3.0, 300.0, 30000.0, 5.0]).slope.round(3))
-    2.0
-    """
-    efficacy, spike = np.asarray(efficacy, np.float64), np.asarray(spike, np.float64)
-    if efficacy.ndim != 1 or efficacy.shape != spike.shape:
-        raise UserError(f"efficacy {efficacy.shape} and spike {spike.shape} are not m numbers each")
-    usable = np.isfinite(efficacy) & np.isfinite(spike) & (efficacy > 0) & (spike > 0)
-    x, y = np.log(efficacy[usable]), np.log(spike[usable])
-    if len(x) < 3 or np.ptp(x) == 0:
-        return Slope(np.nan, np.nan, np.nan, len(x))
-    from scipy import stats  # slow to import, and every training would
-
-    line = stats.linregress(x, y)
-    half = stats.t.ppf(0.975, len(x) - 2) * line.stderr
-    return Slope(line.slope, line.slope - half, line.slope + half, len(x))
-
-
 def _checked(**groups):
-    arrays = {name: np.asarray(images) for name, images in groups.items()}
+    arrays = {name: batches.checked_images(images, name) for name, images in groups.items()}
     shape = arrays["triggered"].shape
-    if arrays["clean"].shape != shape or len(shape) < 2:
+    if arrays["clean"].shape != shape:
         raise UserError(f"clean {arrays['clean'].shape} and triggered {shape} are not n images each")
-    least = {"triggered": 1, "poisons": 1, "train_clean": 2}
     for name, images in arrays.items():
-        if len(images) < least.get(name, 0):
-            raise UserError(f"{name}: {len(images)} images, {least[name]} or more are needed")
         if images.shape[1:] != shape[1:]:
             raise UserError(f"{name} {images.shape} are not images of the shape {shape[1:]}")
-        if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all():
-            raise UserError(f"{name}: not finite numbers, as the network takes them, but {images.dtype}")
+    if len(arrays["train_clean"]) < 2:
+        raise UserError("train_clean: 1 image, 2 or more are needed for the distance between them")
     return arrays.values()
-
-
-def _batches(images, batch_size):
-    """Batches of one shape (one compilation), a short one filled up, and how many images are in each."""
-    batch_size = min(batch_size, len(images))
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        padding = np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)
-        yield np.concatenate([batch, padding]), len(batch)
 
 
 def _outputs(apply_fn, variables, images, batch_size):
     """Logits `[N, K]` and features `[N, F]`, float64."""
-    parts = []
-    for batch, size in _batches(images, batch_size):
-        logits, phi = _forward(apply_fn, variables, batch)
-        parts.append((np.asarray(logits, np.float64)[:size], np.asarray(phi, np.float64)[:size]))
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    forward = functools.partial(_forward, apply_fn, variables)
+    logits, phi = batches.outputs(forward, images, batch_size=batch_size)
+    return finite("logits", logits), finite("features", phi)
 
 
 def _gradients(apply_fn, variables, images, directions, batch_size):
@@ -234,17 +178,18 @@ def _gradients(apply_fn, variables, images, directions, batch_size):
     Returns:
         Float64 `[N, K]`, `[N, F]` and `[N, R, R]`. All that is asked of gradients here is in the last.
     """
-    parts = []
-    for batch, size in _batches(images, batch_size):
-        out, pull = _linearise(apply_fn, variables, batch)
+
+    def of_batch(rows):
+        out, pull = _linearise(apply_fn, variables, rows)
         logits, phi = (np.asarray(part, np.float64) for part in out)
-        rows = [
+        gradients = [
             np.asarray(_pull(pull, tuple(np.asarray(d, o.dtype) for d, o in zip(pair, out, strict=True))))
-            for pair in directions(logits, phi)
+            for pair in directions(finite("logits", logits), finite("features", phi))
         ]
-        rows = np.stack(rows, 1)[:size].reshape(size, len(rows), -1).astype(np.float64)
-        parts.append((logits[:size], phi[:size], rows @ rows.transpose(0, 2, 1)))
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        gradients = np.stack(gradients, 1).reshape(len(rows), len(gradients), -1).astype(np.float64)
+        return logits, phi, gradients @ gradients.transpose(0, 2, 1)
+
+    return batches.outputs(of_batch, images, batch_size=batch_size)
 
 
 def _logits_and_features(apply_fn, variables, images):
@@ -305,7 +250,7 @@ def _hessians(apply_fn, variables, images, target):
             np.array([target]),
             k=1,
             num_iters=min(10, image.size),
-            key=jax.random.key(0),
+            key=environment.key(0),
             batch_size=1,
         )
         for image in images

@@ -2,7 +2,7 @@
 
 Sweeps first, with their figures, tables and cells, then the runs that belong to none. The page needs
 nothing besides itself; what is damaged or not finished is listed with the reason, and nothing is written
-but the page. DIR may also be a folder of the JSON lines that `poison_jax.records` writes.
+but the page. DIR may also be a folder of the JSON lines that `poison_jax.runs.records` writes.
 """
 
 import argparse
@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import plots
-from poison_jax import console, files, outcomes, page, records, report_tables
+from poison_jax import console, page, report_tables
 from poison_jax.errors import UserError, one_line
-from poison_jax.outcomes import Group, Outcome
-from poison_jax.store import Run
+from poison_jax.runs import files, records
+from poison_jax.runs.store import Run
+from poison_jax.sweeps import outcomes
+from poison_jax.sweeps.outcomes import Group, Outcome
 
 _MOST = 2**28  # bytes of a file of a run that is shown
 # Of the pictures of a single run, by the start of their files' names.

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from poison_jax import config as config_lib
-from poison_jax import console, page, summary
-from poison_jax.files import Json
-from poison_jax.outcomes import STATES, Group, Outcome
+from poison_jax import console, page
+from poison_jax.experiments import summary
 from poison_jax.page import DASH, Cell
+from poison_jax.runs.files import Json
+from poison_jax.sweeps.outcomes import STATES, Group, Outcome
 
 LEGEND = (
     "ASR: share of triggered test images classified as the target, images of the target class excluded; "
@@ -62,7 +63,13 @@ def environment(results: list[Json]) -> str:
     packages = dict.fromkeys(key for r in results for key in _try(lambda r: list(r["versions"]), r, ()))
     versions = [(name, _distinct(results, lambda r, name=name: r["versions"][name])) for name in packages]
     conventions = [(name, _distinct(results, of)) for name, of in _CONVENTIONS.items()]
-    tables = {"version of": versions, "convention": [row for row in conventions if row[1]]}
+    names = dict.fromkeys(name for r in results for name in _try(lambda r: list(r["environment"]), r, ()))
+    settings = [(name, _distinct(results, lambda r, name=name: r["environment"][name])) for name in names]
+    tables = {
+        "version of": versions,
+        "convention": [row for row in conventions if row[1]],
+        "setting": settings,
+    }
     return page.beside(*(page.table([name, ""], rows) for name, rows in tables.items() if rows))
 
 
@@ -71,7 +78,9 @@ def result(found: Json) -> str:
     if found["config"]["experiment"] == "train":
         rows = [(name.strip(), value) for name, value in summary.rows([found])]
         return page.paragraph(summary.title(found)) + page.table(["", "value"], rows)
-    return _plain({key: value for key, value in found.items() if key not in ("config", "versions")})
+    return _plain(
+        {key: value for key, value in found.items() if key not in ("config", "environment", "versions")}
+    )
 
 
 def _plain(found: Json) -> str:

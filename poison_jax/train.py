@@ -1,6 +1,9 @@
-"""Training: the pure step, jitted once for a whole sweep, and the loop that calls it."""
+"""The training step: gather, augment, poison, normalise, penalised loss, update.
 
-from collections.abc import Callable, Mapping
+A pure function, compiled once for a whole sweep: what a sweep turns is traced (`Knobs`), what changes the
+compiled program is static (`Program`).
+"""
+
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,8 +13,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_jax import augment, distributed, losses, poison
-from poison_jax.errors import UserError
+from poison_jax import augment, losses, poison
+from poison_jax.mesh import replicate
 from poison_jax.models import Model
 
 
@@ -60,15 +63,15 @@ class TrainData(NamedTuple):
     crossed: jax.Array  # bool [N]: who is warped by a noisy field, in deterministic mode
 
 
-class Totals(NamedTuple):
-    """Sums over the steps of an epoch so far, of means over a batch (`poisoned`: of counts)."""
+class Metrics(NamedTuple):
+    """What a step measured, of its batch."""
 
-    objective: jax.Array
-    loss: jax.Array
+    objective: jax.Array  # what was minimised: the mean loss and the penalty
+    loss: jax.Array  # mean cross-entropy
     penalty: jax.Array
     train_accuracy: jax.Array  # on the labels trained on, poisoned ones included
     gradient_norm: jax.Array
-    poisoned: jax.Array
+    poisoned: jax.Array  # images, a count
 
 
 class TrainState(NamedTuple):
@@ -78,7 +81,6 @@ class TrainState(NamedTuple):
     batch_stats: Any
     opt_state: Any
     step: jax.Array  # int32, steps done
-    totals: Totals
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -86,19 +88,33 @@ class TrainState(NamedTuple):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def make_mesh(devices: list | None = None) -> Mesh:
-    """A mesh with one axis, `data`, over all devices (of all processes)."""
-    return Mesh(np.array(devices or jax.devices()), ("data",))
+def learning_rate(program: Program) -> optax.Schedule:
+    """Step -> learning rate: constant but for the decays."""
+    return optax.piecewise_constant_schedule(
+        program.learning_rate, dict.fromkeys(program.decay_steps, program.decay_factor)
+    )
 
 
 def optimiser(program: Program) -> optax.GradientTransformation:
     """SGD with momentum, weight decay added to the gradient, step decay of the learning rate."""
-    schedule = optax.piecewise_constant_schedule(
-        program.learning_rate, dict.fromkeys(program.decay_steps, program.decay_factor)
-    )
     return optax.chain(
-        optax.add_decayed_weights(program.weight_decay), optax.sgd(schedule, momentum=program.momentum)
+        optax.add_decayed_weights(program.weight_decay),
+        optax.sgd(learning_rate(program), momentum=program.momentum),
     )
+
+
+def decay_time(program: Program, steps: int) -> float:
+    """`T = sum_t lr_t * weight_decay` over so many steps: how far decay alone has shrunk the weights.
+
+    >>> from poison_jax.models import preresnet
+    >>> program = Program(preresnet(8, 10, block="basic"), mesh=None, decay_steps=(100, 200))
+    >>> round(decay_time(program, 300), 6)  # 5e-4 * (0.1 + 0.01 + 0.001) * 100
+    0.00555
+    """
+    edges = [0, *(min(step, steps) for step in program.decay_steps), steps]
+    spans = np.diff(edges)
+    rates = program.learning_rate * program.decay_factor ** np.arange(len(spans))
+    return float(program.weight_decay * np.sum(rates * spans))
 
 
 def decay_steps(epochs: int, steps_per_epoch: int, times: int) -> tuple[int, ...]:
@@ -114,21 +130,9 @@ def decay_steps(epochs: int, steps_per_epoch: int, times: int) -> tuple[int, ...
 def init_state(key: jax.Array, image_shape: tuple[int, int, int], program: Program) -> TrainState:
     """A fresh state for network inputs `[H, W, C]`, replicated over the mesh."""
     variables = program.model.init(key, image_shape)
-    params = variables["params"]
-    zeros = Totals(*np.zeros(len(Totals._fields), jax.tree.leaves(params)[0].dtype))
-    state = TrainState(
-        params,
-        variables.get("batch_stats", {}),
-        optimiser(program).init(params),
-        jnp.zeros((), jnp.int32),
-        zeros,
-    )
-    return replicate(state, program.mesh)
-
-
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """The arrays on every device of the mesh."""
-    return distributed.put(tree, NamedSharding(mesh, PartitionSpec()))
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    opt_state = optimiser(program).init(params)
+    return replicate(TrainState(params, batch_stats, opt_state, jnp.zeros((), jnp.int32)), program.mesh)
 
 
 def make_batch(
@@ -183,54 +187,25 @@ def _objective(params, batch_stats, images, labels, knobs, program):
     def frozen(params, images):
         return model.apply({"params": params, "batch_stats": batch_stats}, images)
 
-    loss = losses.cross_entropy(train_mode, has_aux=True)
-    other = losses.cross_entropy(frozen, has_aux=True) if program.batch_norm == "frozen" else None
+    loss = losses.cross_entropy(train_mode)
+    other = losses.cross_entropy(frozen) if program.batch_norm == "frozen" else None
     if program.adversarial_steps:
-        steps = program.adversarial_steps
-        attacked = losses.adversarial(loss, knobs.epsilon, steps=steps, has_aux=True, attacked_loss=other)
-        return attacked(params, images, labels)
-    if not program.penalised:
-        return losses.mean(loss, has_aux=True)(params, images, labels)
-    penalised = losses.gradient_penalised(
-        loss, knobs.kappa, reduction=program.reduction, has_aux=True, penalised_loss=other
-    )
-    return penalised(params, images, labels)
-
-
-def _step(
-    state: TrainState, train_data: TrainData, order: jax.Array, knobs: Knobs, program: Program
-) -> TrainState:
-    batch_sharding = NamedSharding(program.mesh, PartitionSpec("data"))
-    rows = jax.lax.with_sharding_constraint(order[state.step % len(order)], batch_sharding)
-    key = jax.random.fold_in(knobs.key, state.step)
-    images, labels, poisoned = make_batch(train_data, rows, key, knobs, program)
-
-    grad = jax.value_and_grad(_objective, has_aux=True)
-    (objective, terms), gradient = grad(state.params, state.batch_stats, images, labels, knobs, program)
-    (logits, _), batch_stats = terms.aux
-    updates, opt_state = optimiser(program).update(gradient, state.opt_state, state.params)
-    measured = Totals(
-        objective,
-        terms.loss,
-        terms.penalty,
-        jnp.mean(logits.argmax(-1) == labels, dtype=objective.dtype),
-        jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))),
-        poisoned.sum(dtype=objective.dtype),
-    )
-    new = TrainState(
-        optax.apply_updates(state.params, updates),
-        batch_stats,
-        opt_state,
-        state.step + 1,
-        jax.tree.map(jnp.add, state.totals, measured),
-    )
-    return jax.lax.with_sharding_constraint(new, NamedSharding(program.mesh, PartitionSpec()))
+        objective = losses.adversarial(
+            loss, knobs.epsilon, steps=program.adversarial_steps, attacked_loss=other
+        )
+    elif program.penalised:
+        objective = losses.gradient_penalised(
+            loss, knobs.kappa, reduction=program.reduction, penalised_loss=other
+        )
+    else:
+        objective = losses.mean(loss)
+    return objective.with_terms(params, images, labels)
 
 
 @partial(jax.jit, static_argnames="program", donate_argnames="state")
 def train_step(
     state: TrainState, train_data: TrainData, order: jax.Array, knobs: Knobs, *, program: Program
-) -> TrainState:
+) -> tuple[TrainState, Metrics]:
     """One optimiser step on row `step % len(order)` of `order`.
 
     Args:
@@ -241,42 +216,41 @@ def train_step(
         program: static settings.
 
     Returns:
-        The state after the step.
+        The state after the step, and what was measured on the batch before it.
     """
-    return _step(state, train_data, order, knobs, program)
+    everywhere, spread = (NamedSharding(program.mesh, PartitionSpec(*axis)) for axis in ((), ("data",)))
+    rows = jax.lax.with_sharding_constraint(order[state.step % len(order)], spread)
+    key = jax.random.fold_in(knobs.key, state.step)
+    images, labels, poisoned = make_batch(train_data, rows, key, knobs, program)
 
-
-@partial(jax.jit, static_argnames="program", donate_argnames="states")
-def train_steps(
-    states: TrainState, train_data: TrainData, orders: jax.Array, knobs: Knobs, *, program: Program
-) -> TrainState:
-    """`train_step` of n runs at once, one program: every array has a first axis of n, but what they share.
-
-    Args:
-        states: stacked, donated.
-        train_data: one set of images, labels and ids; `poisoned` and `crossed` are bool `[n, N]`.
-        orders: int32 `[n, steps, B]`.
-        knobs: stacked.
-        program: of all of them.
-
-    Returns:
-        The states after the step, stacked. What is not finite in one of them stays there.
-    """
-    step = jax.vmap(partial(_step, program=program), (0, TrainData(None, None, None, 0, 0), 0, 0))
-    new = step(states, train_data, orders, knobs)
-    return jax.lax.with_sharding_constraint(new, NamedSharding(program.mesh, PartitionSpec()))
+    gradient_of = jax.value_and_grad(_objective, has_aux=True)
+    (objective, terms), gradient = gradient_of(
+        state.params, state.batch_stats, images, labels, knobs, program
+    )
+    (logits, _), batch_stats = terms.aux
+    updates, opt_state = optimiser(program).update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = Metrics(
+        objective,
+        terms.loss,
+        terms.penalty,
+        train_accuracy=jnp.mean(logits.argmax(-1) == labels, dtype=objective.dtype),
+        gradient_norm=jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))),
+        poisoned=poisoned.sum(dtype=jnp.int32),
+    )
+    new = TrainState(params, batch_stats, opt_state, state.step + 1)
+    return jax.lax.with_sharding_constraint((new, metrics), everywhere)
 
 
 def step_memory(
     state: TrainState, train_data: TrainData, knobs: Knobs, program: Program, *, batch_size: int
 ) -> int | None:
-    """Compiles the step (`fit` then finds it done): bytes on each device while it runs, data included.
+    """Bytes on each device while a step runs, data included; None where the backend does not say.
 
-    None where the backend does not say.
+    Compiles the step, so that its first call finds it compiled.
     """
-    shape = (*state.step.shape, len(train_data.labels) // batch_size, batch_size)
-    order = replicate(np.zeros(shape, np.int32), program.mesh)
-    compiled = _step_of(state).lower(state, train_data, order, knobs, program=program).compile()
+    order = replicate(np.zeros((len(train_data.labels) // batch_size, batch_size), np.int32), program.mesh)
+    compiled = train_step.lower(state, train_data, order, knobs, program=program).compile()
     sizes = compiled.memory_analysis()
     if sizes is None:
         return None
@@ -289,119 +263,12 @@ def epoch_order(key: jax.Array, epoch: int, *, count: int, batch_size: int) -> j
     """A permutation of `count` examples as full batches, int32 `[count // batch_size, batch_size]`.
 
     The few that do not fill a batch are left out of this epoch; the next one shuffles anew.
+
+    Args:
+        key: of the run; no step folds in the number that is folded in here.
+        epoch: from 0.
     """
     steps = count // batch_size
-    order = jax.random.permutation(jax.random.fold_in(key, epoch), jnp.arange(count, dtype=jnp.int32))
+    key = jax.random.fold_in(jax.random.fold_in(key, np.uint32(2**32 - 1)), epoch)
+    order = jax.random.permutation(key, jnp.arange(count, dtype=jnp.int32))
     return order[: steps * batch_size].reshape(steps, batch_size)
-
-
-def _step_of(state: TrainState) -> Callable[..., TrainState]:
-    return train_steps if state.step.ndim else train_step
-
-
-class Diverged(UserError):
-    """Training cannot go on: something is not finite."""
-
-
-class Stopped(Exception):
-    """Training was asked to stop in the middle of an epoch; `state` is where it stands."""
-
-    def __init__(self, state: TrainState):
-        super().__init__("stopped")
-        self.state = state
-
-
-def fit(
-    state: TrainState,
-    train_data: TrainData,
-    knobs: Knobs,
-    program: Program,
-    *,
-    epochs: int,
-    batch_size: int,
-    on_epoch: Callable[[int, TrainState, Any], None],
-    on_step: Callable[[], None] = lambda: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> TrainState:
-    """Trains from wherever `state` stands to the end of the last epoch.
-
-    Args:
-        state: fresh or restored; its step says where to go on. Donated. Or several that stand at the same
-            step, stacked, with `train_data` and `knobs` as `train_steps` takes them.
-        epochs: in all, those already done included.
-        batch_size: over all devices.
-        on_epoch: called after every epoch with its number (from 1), the state and the epoch's means by name
-            (of stacked states a list of them; what is not finite in some of them is in theirs).
-        on_step: called after every step.
-        should_stop: asked after every step; where there are several processes after every tenth, and has
-            the same answer on all of them.
-
-    Raises:
-        Diverged: a loss or gradient is not finite (of stacked states: in every one of them); what `on_epoch`
-            has saved is untouched.
-        Stopped: `should_stop` said so.
-    """
-    count = len(train_data.labels)
-    steps = count // batch_size
-
-    def order_of(key: jax.Array, epoch: int) -> jax.Array:
-        order_key = jax.random.fold_in(key, np.uint32(2**32 - 1))  # no step number
-        return epoch_order(order_key, epoch, count=count, batch_size=batch_size)
-
-    step, stacked = _step_of(state), state.step.ndim > 0
-    if stacked:
-        order_of = jax.vmap(order_of, (0, None))
-    first_epoch, done = divmod(int(np.max(state.step)), steps)
-    for epoch in range(first_epoch, epochs):
-        order = replicate(order_of(knobs.key, epoch), program.mesh)
-        for i in range(done, steps):
-            state = step(state, train_data, order, knobs, program=program)
-            on_step()
-            waits = i % 10 == 9  # for the device (and the other processes): rarely, but soon enough
-            stop = i + 1 < steps and (waits or not distributed.several()) and should_stop()
-            if stop or waits:
-                _check_finite(state, epoch, i)
-            if stop:
-                raise Stopped(state)
-        _check_finite(state, epoch, steps - 1)
-        done = 0
-        means = [_means(totals, steps) for totals in totals_of(state)]
-        zeros = Totals(*np.zeros_like(jax.device_get(state.totals)))
-        state = state._replace(totals=replicate(zeros, program.mesh))
-        on_epoch(epoch + 1, state, means if stacked else means[0])
-        if should_stop():
-            raise Stopped(state)
-    return state
-
-
-def totals_of(state: TrainState) -> list[Totals]:
-    """The totals of every run that a state holds, on the host: one, or those of stacked states."""
-    totals = jax.device_get(state.totals)
-    return [Totals(*values) for values in zip(*map(np.atleast_1d, totals), strict=True)]
-
-
-def _means(totals: Totals, steps: int) -> dict[str, float]:
-    means = {name: float(value) / steps for name, value in totals._asdict().items()}
-    return means | {"poisoned": round(float(totals.poisoned))}
-
-
-def why_not_finite(totals: Mapping[str, float], epoch: int, step: int) -> str | None:
-    """What to tell of totals or means, by name, that are not all finite; None where they are.
-
-    Args:
-        epoch, step: by which they were found so, from 1.
-    """
-    broken = [name for name, value in totals.items() if not np.isfinite(value)]
-    if not broken:
-        return None
-    return (
-        f"{' and '.join(broken[:2])} not finite in epoch {epoch}, by step {step}: training "
-        "stopped, the last good checkpoint is kept; lower train.learning_rate or penalty.kappa"
-    )
-
-
-def _check_finite(state: TrainState, epoch: int, step: int) -> None:
-    # A sum that was not finite stays so: no step is missed.
-    reasons = [why_not_finite(totals._asdict(), epoch + 1, step + 1) for totals in totals_of(state)]
-    if all(reasons):
-        raise Diverged(reasons[0])

@@ -1,82 +1,24 @@
-"""A process that does cells of a sweep until none is left: `python -m poison_jax.worker WORKDIR SWEEP`.
+"""`python -m poison_jax.sweeps.worker WORKDIR SWEEP`: does cells of a sweep until none is left.
 
-Any number of them, on any machines that share the disk, may work on one sweep: each claims a cell before
-it begins (`lease`). Why one cannot be done, if it cannot, is kept (`board`), and it is passed over.
+Any number of them, on any machines that share the disk, may work on one sweep.
 """
 
 import argparse
-import contextlib
 import os
 import sys
-import traceback
 from pathlib import Path
 
-import ml_collections
-
-from poison_jax import config as config_lib
-from poison_jax import console, experiment, training
-from poison_jax.board import Board
-from poison_jax.errors import Busy, Interrupted, UserError
-from poison_jax.signals import stop_with
-
-
-def work(board: Board) -> None:
-    """Does the waiting cells of a sweep, first come first served; returns when none is waiting.
-
-    Raises:
-        Interrupted: asked to stop; the cell's state is saved.
-        OSError: the disk is full or read-only.
-    """
-    together = board.sweep.config["train"].get("together", 1)
-    passed: set[str] = set()  # claimed by others the moment they were tried
-    while cells := board.waiting(passed, together):
-        if len(cells) > 1:
-            _attempt_together(board, cells)
-        # What is done is done; what has failed with others fails again by itself, and is kept as such.
-        passed |= {cell for cell in cells if not attempt(board, cell)}
-
-
-def _attempt_together(board: Board, cells: list[str]) -> None:
-    """Does cells that one program can train at once, as far as it can."""
-    if board.sweep.config["experiment"] == "train":
-        with contextlib.suppress(UserError):  # one is claimed, or fails: each is tried alone next
-            training.run_all([_config(board, cell) for cell in cells], ["name"], str(board.workdir))
-
-
-def attempt(board: Board, cell: str) -> bool:
-    """Does one cell; whether it was free. Why it cannot be done, if it cannot, is kept on the board.
-
-    Raises:
-        Interrupted: asked to stop; the cell's state is saved.
-        OSError: the disk is full or read-only.
-    """
-    try:
-        if board.state(cell) != "done":
-            experiment.run(_config(board, cell), str(board.workdir))
-    except Busy:
-        return False
-    except (Interrupted, OSError):
-        raise
-    except Exception as error:
-        if not isinstance(error, UserError):
-            traceback.print_exc()
-        reason = " ".join(str(error).split()) or type(error).__name__
-        console.warn(f"{cell} failed: {reason}")
-        board.fail(cell, reason)
-    return True
-
-
-def _config(board: Board, cell: str) -> ml_collections.ConfigDict:
-    where = f"sweep {board.sweep.name}"
-    config = config_lib.from_json(board.sweep.config, where)
-    for key, value in board.overrides(cell).items():
-        config_lib.assign(config, key, value, where)
-    return config
+from poison_jax import cli
+from poison_jax.runs.signals import stop_with
+from poison_jax.sweeps import worker
+from poison_jax.sweeps.board import Board
 
 
 def main(argv: list[str]) -> None:
-    """The command line of a worker."""
-    parser = argparse.ArgumentParser(prog="python -m poison_jax.worker", description=__doc__.splitlines()[0])
+    """Parses the command line and works."""
+    parser = argparse.ArgumentParser(
+        prog="python -m poison_jax.sweeps.worker", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("workdir", type=Path, help="the store")
     parser.add_argument("sweep", help="name of the sweep")
     parser.add_argument("--attempts", type=int, default=3, help="deaths of its process that fail a cell")
@@ -89,10 +31,8 @@ def main(argv: list[str]) -> None:
         os.sched_setaffinity(0, cores[part - 1 :: parts] or cores)
     if arguments.parent:
         stop_with(arguments.parent)
-    from poison_jax import cli
-
     with cli.ready():
-        work(Board(arguments.workdir, arguments.sweep, arguments.attempts))
+        worker.work(Board(arguments.workdir, arguments.sweep, arguments.attempts))
 
 
 if __name__ == "__main__":

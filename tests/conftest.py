@@ -17,7 +17,16 @@ import pytest  # noqa: E402
 # The harness is no test file: `python -m tests.faults`.
 collect_ignore = ["faults"]
 
-LONGEST = ("test_resume", "test_cli", "test_train", "test_models", "test_experiment", "test_losses")
+LONGEST = (
+    "test_resume",
+    "test_cli",
+    "test_train",
+    "test_models",
+    "test_network",
+    "test_setup",
+    "test_stages",
+    "test_losses",
+)
 
 
 def pytest_collection_modifyitems(items):

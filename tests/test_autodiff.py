@@ -42,7 +42,7 @@ def test_hvp_of_a_network_equals_its_dense_hessian(x64):
 def test_input_gradient_is_each_examples_own_in_inference_mode(x64):
     model, variables = network(dtype="float64")
     images, labels = batch(4, dtype=np.float64)
-    loss = cross_entropy(model.apply, has_aux=True)
+    loss = cross_entropy(model.apply).with_aux
     own_of = jax.jit(jax.value_and_grad(lambda x, label: loss(variables, x, label)[0].sum()))
     both = jax.jit(lambda *args: value_and_input_gradient(loss, *args))
     (losses, _), gradient = both(variables, images, labels)

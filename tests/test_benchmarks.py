@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import timing
-from poison_jax import autodiff, flops, losses, models
+from poison_jax import autodiff, losses, models
+from poison_jax.sweeps import flops
 
 ROOT = Path(__file__).parent.parent
 STEPS = ["eval_forward", "plain_step", "penalised_step", "hessian_top5"]
@@ -30,11 +31,9 @@ def test_flops_of_preresnet8_by_hand():
 
 
 @pytest.mark.parametrize(("depth", "block"), [(8, "basic"), (11, "bottleneck")])
-def test_flops_of_the_forward_pass_are_those_that_xla_counts(depth, block, monkeypatch):
+def test_flops_of_the_forward_pass_are_those_that_xla_counts(depth, block):
     """XLA counts the elementwise work too, and leaves out the products with the zeros of the padding."""
-    monkeypatch.setenv("POISON_JAX_KERNELS", "0")  # it cannot count those of the kernels
-    jax.clear_caches()
-    model = models.preresnet(depth, 10, block=block)
+    model = models.preresnet(depth, 10, block=block, convolutions="xla")  # it cannot count the kernels'
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), (32, 32, 3)))
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     counted = jax.jit(model.apply).lower(variables, images).cost_analysis()["flops"]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import ours, scale, timing
-from poison_jax import cache, flops, models
+from poison_jax import cache, models
+from poison_jax.sweeps import flops
 
 ONCE = timing.Rounds(1, 1, 0)
 TINY = scale.Sizes(
@@ -109,10 +110,10 @@ def test_step_with_weights_drawn_by_numpy(tiny):
 
 
 def test_efficiency_on_a_cpu_is_against_xlas_convolutions(monkeypatch):
-    seconds = {(1, None): 1.0, (1, "0"): 2.0, (2, "0"): 2.5, (8, "0"): 4.0}
+    seconds = {(1, "kernels"): 1.0, (1, "xla"): 2.0, (2, "xla"): 2.5, (8, "xla"): 4.0}
 
-    def in_child(devices, kernels, sizes):
-        return {"seconds": [seconds[devices, kernels]], "cores": 2.0}
+    def in_child(devices, convolutions, sizes):
+        return {"seconds": [seconds[devices, convolutions]], "cores": 2.0}
 
     monkeypatch.setattr(scale, "in_child", in_child)
     rows = scale.parallel(TINY)
@@ -179,4 +180,4 @@ def test_child_that_fails_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(scale.child, "ROOT", tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with pytest.raises(scale.child.ChildError, match="2 devices: no memory left"):
-        scale.in_child(2, "0", TINY)
+        scale.in_child(2, "xla", TINY)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from poison_jax import checkpoint as checkpoint_lib
-from poison_jax.checkpoint import Checkpoints, digest, newest
 from poison_jax.errors import UserError
+from poison_jax.runs import checkpoint as checkpoint_lib
+from poison_jax.runs.checkpoint import Checkpoints, digest, newest
 
 
 def state(value):
@@ -52,6 +52,49 @@ def test_newest_comes_back_and_two_are_kept(tmp_path):
     assert digest(restored) == digest(state(3))
     assert note["seconds"] == 1.5
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+
+
+STRANGE = ["[x]", "[!a]", "a*b", "**", "q?", "{a,b}", "h#a", "50%", "%41", "back\\slash", " two  spaces "]
+STRANGE += ["läufe", "猫", "new\nline", "a:b", "gs:", "$HOME", "'q\"", "x=1,y", "a/**/b", "\udcff"]
+
+
+@pytest.mark.parametrize("name", STRANGE, ids=ascii)
+def test_a_path_may_hold_any_character(tmp_path, name):
+    """Written, read by another, and nothing beside it: a backslash is not taken for a slash."""
+    place = tmp_path / "store" / name
+    said = []
+    saved(place, 1, 2, 3, said=said).close()
+    checkpoints = saved(place, said=said)
+    restored, note = checkpoints.restore(state(0))
+    assert (digest(restored), note["seconds"]) == (digest(state(3)), 1.5)
+    checkpoints.save(4, state(4), {"seconds": 2.0})
+    checkpoints.close()
+    restored, _ = newest(place / "checkpoints", state(0), warn=said.append)
+    assert digest(restored) == digest(state(4))
+    assert said == []
+    assert sorted(p.name for p in (place / "checkpoints").iterdir()) == ["3", "4"]
+    assert [p.name for p in (tmp_path / "store").iterdir()] == [name.split("/")[0]]
+
+
+def test_a_pattern_finds_no_neighbour(tmp_path):
+    saved(tmp_path / "a*b", 1).close()
+    saved(tmp_path / "axb", 2).close()
+    restored, _ = newest(tmp_path / "a*b" / "checkpoints", state(0))
+    assert digest(restored) == digest(state(1))
+
+
+def test_a_system_without_open_files_by_number_says_what_it_cannot_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_lib, "_OPEN_FILES", tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"for its \[\]: name another folder"):
+        saved(tmp_path / "[x]")
+    saved(tmp_path / "x", 1).close()
+
+
+def test_a_directory_is_released(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    saved(tmp_path / "[x]", 1).close()
+    newest(tmp_path / "[x]" / "checkpoints", state(0))
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # TensorStore's own, opened once
 
 
 def test_none_there(tmp_path):

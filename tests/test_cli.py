@@ -13,9 +13,10 @@ import jax
 import numpy as np
 import pytest
 from conftest import QUICK, needs_tfds
+from test_environment import OTHER_DRAWS
 
 from poison_jax import cli
-from poison_jax.store import Run
+from poison_jax.runs.store import Run
 
 pytestmark = pytest.mark.slow
 
@@ -159,6 +160,16 @@ def test_a_kept_compilation_changes_no_bit(finished, tmp_path):
     assert (other / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
     with np.load(other / "spectrum.npz") as found, np.load(run / "spectrum.npz") as before:
         np.testing.assert_array_equal(found["vectors"], before["vectors"])
+
+
+def test_settings_of_the_environment_change_no_number(finished, tmp_path):
+    """Those that change what is drawn are pinned: the first epoch is the same."""
+    _, run = finished
+    process = main(f"--workdir={tmp_path}", *TINY, **OTHER_DRAWS)
+    assert process.returncode == 0, process.stderr
+    (other,) = tmp_path.iterdir()
+    assert (other / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    assert Run(other).result()["environment"] == Run(run).result()["environment"]
 
 
 # --- bad command lines ----------------------------------------------------------------------------

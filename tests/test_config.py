@@ -3,17 +3,24 @@
 import math
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import jax
 import ml_collections
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from poison_jax import config as config_lib
-from poison_jax import experiment, files, store, train
+from poison_jax import models, poison, train
+from poison_jax.config_frozen import FROZEN
+from poison_jax.config_table import KEYS
 from poison_jax.errors import UserError
-from poison_jax.setup import Setup
+from poison_jax.experiments import dispatch as experiment
+from poison_jax.experiments.setup import Setup
+from poison_jax.runs import files, store
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common")
@@ -28,7 +35,7 @@ TABLE = {  # of design.md: commands written today keep working
     "train": "epochs batch_size learning_rate momentum weight_decay decay_factor decay_times",
     "spectrum": "k num_iters num_examples data batch_size",
 }
-KEYS = [f"{group}.{name}".lstrip(".") for group, names in TABLE.items() for name in names.split()]
+FIXED = [f"{group}.{name}".lstrip(".") for group, names in TABLE.items() for name in names.split()]
 
 
 def edited(changes, base=None):
@@ -60,6 +67,8 @@ def flat(config):
 
 
 def identity(config):
+    """What a run of the config is, in both forms: its keys, and its hash."""
+    assert config_lib.identity(config) == config_lib.identity(config_lib.from_json(config.to_dict(), "run"))
     return store.config_hash(config.to_dict(), config_lib.not_identity(config))
 
 
@@ -87,7 +96,7 @@ def test_default_is_locked(group):
         (config[group] if group else config).nosuch = 1
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", FIXED)
 def test_key_of_the_design_exists(key):
     assert key in config_lib.flatten(config_lib.default()), "a command that worked no longer does"
 
@@ -98,9 +107,220 @@ def test_get_reads_dotted_keys():
     assert config_lib.get(config, "seed") == 3
 
 
+# --- the declaration --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "key"), KEYS.items())
+def test_every_key_is_declared_in_full(name, key):
+    assert key.meaning, "a key without a meaning helps nobody"
+    assert key.meaning == key.meaning.strip(" .;")
+    key.check(name, key.default)
+    assert not key.choices or key.default in key.choices
+    assert key.low is None or key.each or key.default is None or key.low <= key.default
+    assert not (key.stage and key.determines), "a stage reads the network, it does not determine it"
+
+
+def test_description_has_every_key_with_its_default_choices_and_bounds():
+    text = config_lib.describe()
+    assert max(map(len, text.splitlines())) <= 100
+    words = " ".join(text.split())
+    for name, key in KEYS.items():
+        assert f"--config.{name}=" in text
+        assert key.meaning in words
+        assert all(choice in words for choice in key.choices)
+    assert "--config.penalty.kappa=0.0 strength of the gradient penalty" in words
+    assert "--config.data.n_train=all training images, the first in stored order; at least 1" in words
+    assert "--config.poison.mode=stochastic" in words
+    assert "one of stochastic, deterministic" in words
+    assert "in normalised pixels; finite and at least 0" in words
+
+
+def test_choices_and_bounds_are_those_of_the_code():
+    assert KEYS["poison.labels"].choices == poison.LABEL_MAPS
+    assert KEYS["model.width"].high == models.LARGEST
+
+
+# --- counts that may be all -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["data.n_train", "data.n_test"])
+@pytest.mark.parametrize("word", ["all", None])
+def test_all_images_can_be_asked_for_where_a_file_asks_for_fewer(key, word):
+    fewer = edited({key: 100})
+    every = edited({key: word}, fewer)
+    config_lib.check(every)
+    config_lib.pin(every, [key])
+    assert config_lib.get(every, key) is None
+    assert identity(every) == identity(config_lib.default())
+
+
+@pytest.mark.parametrize("word", ["all", "None", "'all'", "300"])
+def test_a_count_on_the_command_line(word, monkeypatch):
+    values, line = flags.FlagValues(), ["main.py", f"--config.data.n_test={word}"]
+    monkeypatch.setattr(sys, "argv", line)
+    config_flags.DEFINE_config_dict("config", edited({"data.n_test": 100}), flag_values=values)
+    values(line)
+    config_lib.check(values.config)
+    config_lib.pin(values.config, ["data.n_test"])
+    assert values.config.data.n_test == (300 if word == "300" else None)
+
+
+def test_all_images_in_an_arm_and_a_cell():
+    config = edited({"experiment": "compare", "compare.key": "data.n_train", "compare.arms": (100, "all")})
+    config_lib.check(config)
+    assert [arm.data.n_train for arm in config_lib.arms(config)] == [100, None]
+    cell = config_lib.default()
+    assert config_lib.assign(cell, "data.n_train,seed", ("all", 3), "sweep.grids") == {
+        "data.n_train": None,
+        "seed": 3,
+    }
+
+
+# --- what a run is ----------------------------------------------------------------------------------
+
+CHANGED = ()  # keys whose default is no longer that of the day when they were added: the frozen line stays
+
+
+def test_frozen_defaults_are_those_that_the_keys_were_added_with():
+    """A mismatch renames finished runs: a new key needs a line in config_frozen.py, an old line stays."""
+    meant = {name: key.default for name, key in KEYS.items() if key.determines}
+    assert FROZEN.keys() == meant.keys()
+    assert {key for key in meant if FROZEN[key] != meant[key]} == set(CHANGED)
+
+
+def test_identity_of_the_default_is_empty():
+    assert config_lib.identity(config_lib.default()) == {}
+
+
+def test_identity_has_what_differs_and_determines_the_network():
+    changes = {
+        "penalty.kappa": 30,
+        "model.convolutions": "xla",
+        "train.init_from": "runs/other",
+        "data.n_train": 100,
+    }
+    left_out = {
+        "name": "x",
+        "data.dir": "/elsewhere",
+        "model.remat": True,
+        "spectrum.k": 3,
+        "analysis.fisher": 10,
+        "sweep.workers": 4,
+        "krr.ridge": 1.0,
+        "linear.seeds": (5,),
+        "compare.arms": (1.0,),
+    }
+    found = config_lib.identity(edited(changes | left_out))
+    assert found == changes
+    assert type(found["penalty.kappa"]) is float
+
+
+def test_identity_is_of_the_experiment():
+    for of, key, value in (
+        ("krr_theory", "krr.ridge", 1.0),
+        ("krr_theory", "poison.size", 3),
+        ("krr_theory", "seed", 1),
+        ("mnist_linear", "linear.ridges", (1.0, 2.0)),
+        ("mnist_linear", "train.epochs", 5),
+    ):
+        found = config_lib.identity(edited({"experiment": of, key: value}))
+        assert found == {"experiment": of, key: value}
+    for of, key, value in (
+        ("krr_theory", "train.epochs", 5),
+        ("krr_theory", "spectrum.k", 3),
+        ("mnist_linear", "seed", 1),
+        ("mnist_linear", "poison.fraction", 0.5),
+        ("mnist_linear", "penalty.kappa", 1.0),
+    ):
+        found = config_lib.identity(edited({"experiment": of, key: value}))
+        assert found == {"experiment": of}
+
+
+@pytest.mark.parametrize("experiment", ["compare", "sweep"])
+def test_several_runs_have_no_identity(experiment):
+    with pytest.raises(ValueError, match="several runs"):
+        config_lib.identity(edited({"experiment": experiment}))
+
+
+@pytest.mark.parametrize("ridges", [(400, 1600, 12800), [400.0, 1600.0, 12800.0]])
+def test_identity_does_not_depend_on_how_a_number_is_written(ridges):
+    config = config_lib.default().unlock()
+    config.experiment, config.linear = "mnist_linear", config.linear.to_dict() | {"ridges": ridges}
+    assert config_lib.identity(config) == {"experiment": "mnist_linear"}
+
+
+def test_a_key_that_is_gone_does_not_spoil_a_stored_config():
+    stored = config_lib.default().to_dict()
+    stored["train"]["together"] = 4
+    assert config_lib.from_json(stored, "run").to_dict() == config_lib.default().to_dict()
+
+
+# --- functions of the user's own --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["poison.trigger", "model.name"])
+@pytest.mark.parametrize("name", ["mine:make", "my.package:make_it", "_a1:_b2"])
+def test_own_functions_are_legal_choices(key, name):
+    config_lib.check(edited({key: name}))
+
+
+@pytest.mark.parametrize("key", ["poison.trigger", "model.name", "poison.mode"])
+@pytest.mark.parametrize("name", ["mine", "mine:", ":make", "a:b:c", "a b:c", "a-b:c", "a:b()", "a/b:c"])
+def test_what_names_no_function_is_refused(key, name):
+    with pytest.raises(UserError) as error:
+        config_lib.check(edited({key: name}))
+    message(error, key, "use one of")
+
+
+def test_only_what_can_be_ones_own_takes_a_function():
+    with pytest.raises(UserError, match=r"\Apoison.mode"):
+        config_lib.check(edited({"poison.mode": "mine:make"}))
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A function that writes a user's module under a new name, and returns the name."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(name, source):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (tmp_path / f"{name}.py").write_text(source)
+        return name
+
+    return write
+
+
+def test_own_function_is_imported(module):
+    name = module("own_function", "def make(x):\n    return x + 1\n")
+    assert config_lib.imported(f"{name}:make")(1) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "function", "words"),
+    [
+        (None, "make", ["cannot be imported", "PYTHONPATH"]),
+        ("1 / 0", "make", ["cannot be imported", "ZeroDivisionError"]),
+        ("def broken(:", "make", ["cannot be imported", "SyntaxError"]),
+        ("raise ValueError('two\\nlines')", "make", ["two lines"]),
+        ("def make_it(): pass", "make", ["no function 'make'", "'make_it'"]),
+        ("make = 3", "make", ["no function 'make'"]),
+    ],
+)
+def test_own_function_that_cannot_be_had_says_so_in_a_line(module, source, function, words):
+    name = "own_absent" if source is None else module("own_module", source)
+    with pytest.raises(UserError) as error:
+        config_lib.imported(f"{name}:{function}")
+    message(error, f"{name}:{function}", *words)
+
+
 # --- check ------------------------------------------------------------------------------------------
 
 CHOICES = [
+    "sweep.of",
+    "sweep.engine",
+    "model.block",
+    "model.dtype",
+    "model.convolutions",
     "experiment",
     "data.augment",
     "data.crop",
@@ -118,8 +338,9 @@ NOT_FINITE = (math.nan, math.inf, -math.inf)
 BAD = {
     "name": ("", "a/b", "a b", ".hidden", "x" * 201, "猫" * 67),
     "seed": (-1, 2**32),
-    "data.n_train": (0, -1),
+    "data.n_train": (0, -1, 1.5, True, "many"),
     "data.n_test": (0,),
+    "model.width": (0, 10_001),
     "poison.fraction": (-0.01, 1.01, *NOT_FINITE),
     "poison.value": (-0.1, 1.1, *NOT_FINITE),
     "poison.target": (-1,),
@@ -145,7 +366,6 @@ BAD = {
     "train.weight_decay": (-1e-4, *NOT_FINITE),
     "train.decay_factor": (-0.1, *NOT_FINITE),
     "train.decay_times": (-1,),
-    "train.together": (0,),
     "spectrum.k": (0, 11),  # of 10 iterations
     "spectrum.num_iters": (0, 4, None),  # for 5 eigenpairs
     "spectrum.num_examples": (0,),
@@ -351,6 +571,21 @@ def test_small_differs_in_values_only(name, get_config):
     assert not changed & {"experiment", "name", "data.name", "poison.mode", "penalty.reduction"}
 
 
+SIZES = {  # what a size means for a network on CIFAR, in every file
+    "small": {"data.n_train": 5_000, "data.n_test": 1_000, "model.depth": 8, "train.epochs": 8},
+    "medium": {"data.n_train": 10_000, "data.n_test": 2_000, "model.depth": 20, "train.epochs": 10},
+}
+SWEEPS = sorted(path.stem for path in (ROOT / "configs" / "sweeps").glob("*.py"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", [*CIFAR, *(f"sweeps/{name}" for name in SWEEPS if name != "fig05")])
+def test_a_size_means_the_same_everywhere(name, size, get_config):
+    config = get_config(name)(size)
+    config_lib.check(config)
+    assert {key: config_lib.get(config, key) for key in SIZES[size]} == SIZES[size]
+
+
 @pytest.mark.parametrize("name", CIFAR)
 def test_unknown_size_is_refused(name, get_config):
     with pytest.raises(UserError) as error:
@@ -441,9 +676,9 @@ def test_bad_input_costs_nothing(changes, words, tmp_path, no_compute):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("key", ["train.together", "model.remat", "data.dir"])
+@pytest.mark.parametrize("key", ["model.remat", "data.dir"])
 def test_how_a_run_is_computed_is_not_its_identity(key):
-    value = {"train.together": 4, "model.remat": True, "data.dir": "/elsewhere"}[key]
+    value = {"model.remat": True, "data.dir": "/elsewhere"}[key]
     assert identity(edited({key: value})) == identity(config_lib.default())
     with pytest.raises(UserError, match="not a key that runs can differ in"):
         config_lib.arms(edited({"experiment": "compare", "compare.key": key, "compare.arms": (value,)}))

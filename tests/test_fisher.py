@@ -1,14 +1,14 @@
-"""The input Fisher against dense oracles, the training penalty, Bartlett's identity and statsmodels."""
+"""The input Fisher against dense oracles, the training penalty and Bartlett's identity."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from toys import batch, network
 
-from poison_jax import fisher, losses, spectrum, train
+from poison_jax import fisher, losses, spectrum
 from poison_jax.errors import UserError
+from poison_jax.mesh import make_mesh, replicate
 
 KEY = jax.random.key(3)
 
@@ -85,9 +85,8 @@ def test_bartletts_identity(x64):
 def test_the_penalty_is_kappa_times_the_trace(reduction, factor, x64):
     """Eq. 34, for a network whose examples do not see each other, as with frozen statistics."""
     images, labels = batch(13, dtype=np.float64)
-    loss = losses.cross_entropy(two_layers, has_aux=True)
-    objective = losses.gradient_penalised(loss, 3.0, reduction=reduction, has_aux=True)
-    _, terms = objective(weights(), jnp.asarray(images), labels)
+    objective = losses.gradient_penalised(losses.cross_entropy(two_layers), 3.0, reduction=reduction)
+    _, terms = objective.with_terms(weights(), jnp.asarray(images), labels)
     gradients = fisher.input_gradients(two_layers, weights(), images, labels, batch_size=5)
     np.testing.assert_allclose(terms.penalty, 3 * factor * fisher.trace(gradients), rtol=1e-12)
 
@@ -113,14 +112,23 @@ def test_energies_are_quadratic_forms(x64):
 
 def test_a_mesh_changes_nothing(x64):
     images, labels = batch(19, dtype=np.float64)
-    mesh = train.make_mesh()
+    mesh = make_mesh()
     assert mesh.size == 8
-    spread = train.replicate(weights(), mesh)
+    spread = replicate(weights(), mesh)
     options = {"k": 4, "num_iters": 12, "key": KEY, "batch_size": 8}
     alone = fisher.input_fisher(two_layers, weights(), images, labels, **options)
     together = fisher.input_fisher(two_layers, spread, images, labels, mesh=mesh, **options)
     np.testing.assert_allclose(alone.values, together.values, rtol=1e-12)
     np.testing.assert_allclose(alone.vectors, together.vectors, atol=1e-9)
+
+
+def test_defaults_are_those_of_the_hessian(x64):
+    images, labels = batch(11, dtype=np.float64)
+    pairs = fisher.input_fisher(two_layers, weights(), images, labels, k=2)
+    explicit = fisher.input_fisher(
+        two_layers, weights(), images, labels, k=2, num_iters=24, key=jax.random.key(0), batch_size=11
+    )
+    np.testing.assert_array_equal(pairs.values, explicit.values)
 
 
 def flat(variables, images):
@@ -137,6 +145,21 @@ def test_a_network_without_gradients():
     np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(3), atol=1e-6)
 
 
+def test_a_network_of_one_class_has_no_gradients(x64):
+    """Its softmax is 1 whatever the image."""
+    images, labels = batch(5, dtype=np.float64, num_classes=1)
+    one = weights() | {"out": np.ones((20, 1)), "bias": np.zeros(1)}
+    assert fisher.trace(fisher.input_gradients(two_layers, one, images, labels, batch_size=2)) == 0
+
+
+def test_more_pairs_than_images(x64):
+    """The rank of F is the number of images: the others have the value 0."""
+    images, labels = batch(2, dtype=np.float64)
+    pairs = fisher.input_fisher(two_layers, weights(), images, labels, k=5)
+    assert pairs.values[1] > 1e-6
+    np.testing.assert_allclose(pairs.values[2:], 0, atol=1e-12)
+
+
 def test_compiles_once_for_many_networks_and_image_counts():
     before = fisher._batch_gradients._cache_size()
     for count, scale in ((8, 1.0), (7, 1.1), (13, 1.2)):
@@ -145,47 +168,20 @@ def test_compiles_once_for_many_networks_and_image_counts():
     assert fisher._batch_gradients._cache_size() == before + 1
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_decay_against_statsmodels(seed):
-    rng = np.random.default_rng(seed)
-    times = np.sort(rng.uniform(0, 4, 9))
-    energies = 2.5 * np.exp(-0.7 * times + 0.1 * rng.standard_normal(9))
-    fit = sm.OLS(np.log(energies), sm.add_constant(times)).fit()
-    low, high = -fit.conf_int(0.05)[1][::-1]
-    np.testing.assert_allclose(fisher.decay(times, energies), (-fit.params[1], low, high), rtol=1e-10)
-
-
-def test_decay_of_an_exponential_is_exact():
-    times = np.linspace(0, 2, 30)
-    np.testing.assert_allclose(fisher.decay(times, 5 * np.exp(-1.3 * times)), 1.3, rtol=1e-9)
-    np.testing.assert_allclose(fisher.decay(times, np.exp(0.4 * times)), -0.4, rtol=1e-9)
-    np.testing.assert_allclose(fisher.decay(times, np.full(30, 3.0)), 0, atol=1e-12)
-
-
-def test_decay_of_two_points_has_no_interval():
-    rate, low, high = fisher.decay([1, 3], [np.e**4, 1])
-    np.testing.assert_allclose(rate, 2)
-    assert (low, high) == (-np.inf, np.inf)
-
-
-@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
-def test_no_rate_where_an_energy_has_no_logarithm(bad):
-    assert np.isnan(fisher.decay([0, 1, 2, 3], [1, 0.5, bad, 0.1])).all()
-
-
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: fisher.decay([0, 1], [1, 2, 3]), "not n of each"),
-        (lambda: fisher.decay([1, 1, 1], [1, 2, 3]), "two different"),
-        (lambda: fisher.decay([1], [1]), "two different"),
-        (lambda: fisher.decay([0, np.nan], [1, 2]), "finite times"),
         (lambda: fisher.energies(np.ones((3, 4)), np.ones((2, 5))), "do not fit"),
         (lambda: fisher.energies(np.ones((3, 4)), np.ones(4)), "do not fit"),
         (lambda: run(labels=np.zeros(3, int)), "N labels"),
+        (lambda: run(labels=np.zeros((8, 1), int)), "flatten them"),
+        (lambda: run(labels=np.arange(8) % 4), "labels run from 0 to 3, the 3 classes from 0 to 2"),
+        (lambda: run(labels=-np.ones(8, int)), "labels run from -1 to -1"),
+        (lambda: run(images=np.zeros((0, 6, 6, 1), np.float32), labels=np.zeros(0, int)), "at least one"),
+        (lambda: run(batch_size=0), "at least 1"),
         (lambda: run(images=np.zeros((8, 6, 6, 1), np.uint8)), "uint8: scale and normalise"),
         (lambda: run(images=np.full((8, 6, 6, 1), np.nan, np.float32)), "not finite"),
-        (lambda: run(mesh=train.make_mesh(), batch_size=12), "multiple of the mesh"),
+        (lambda: run(mesh=make_mesh(), batch_size=12), "multiple of the mesh"),
         (lambda: run(k=6), "raise num_iters"),
         (lambda: run(num_iters=37), "exceeds the dimension 36"),
     ],

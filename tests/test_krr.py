@@ -96,6 +96,86 @@ def test_gram_equals_direct_differences_far_from_the_origin_and_at_clones(name):
         np.testing.assert_allclose(K, expected, rtol=1e-13, atol=1e-13)  # undone by 3e6 eps if not centred
 
 
+def cancelling():
+    """Points and length scales at which |x|^2 + |z|^2 - 2 x.z has lost the distances: `{name: (X, l)}`."""
+    rng = np.random.default_rng(0)
+    cube = rng.random((12, 3))
+    pairs = np.concatenate([cube, cube[:6] + 1e-8 * rng.standard_normal((6, 3))])
+    outlier = data(12)[0]
+    outlier[3, 1] = 1e8
+    return {
+        "length scale of 1e-8": (pairs, 1e-8),
+        "one value of 1e8": (outlier, 1.3),
+        "two clusters": (np.concatenate([data(6)[0], data(6, seed=1)[0] + 1e6]), 1.3),
+    }
+
+
+@pytest.mark.parametrize("name", cancelling())
+def test_gaussian_where_expanded_squares_cancel(name):
+    X, lengthscale = cancelling()[name]
+    y, kernel = data(len(X))[1], krr.gaussian(lengthscale)
+    K = direct("gaussian", X, X, lengthscale)
+    for dtype, rtol in ((np.float32, 1e-4), (np.float64, 1e-12)):
+        with jax.enable_x64(True):
+            found = [k(jnp.asarray(X, dtype), jnp.asarray(X, dtype)) for k in (kernel, jax.jit(kernel))]
+        expected = direct("gaussian", *[X.astype(dtype).astype(float)] * 2, lengthscale)
+        for gram in found:
+            np.testing.assert_allclose(gram, expected, rtol=rtol, atol=rtol)
+
+    model = krr.fit(kernel, X, y, 0.3)
+    alpha = np.linalg.solve(K + 0.3 * np.eye(len(X)), y)
+    np.testing.assert_allclose(model.alpha, alpha, rtol=1e-9)
+    new = X[:4] + 0.3 * lengthscale
+    near = direct("gaussian", new, X, lengthscale)
+    np.testing.assert_allclose(model.predict(new), near @ alpha, rtol=1e-9)
+    slopes = -np.einsum("ta,a,tap->tp", near, alpha, new[:, None] - X) / lengthscale**2
+    np.testing.assert_allclose(model.input_gradient(new), slopes, rtol=1e-8)
+    with jax.enable_x64(True):
+        loss = jax.hessian(
+            lambda x: (direct("gaussian", x[None], X, lengthscale, jnp)[0] @ alpha - 1) ** 2 / 2
+        )
+        np.testing.assert_allclose(model.loss_hessian(new[0], 1), loss(jnp.asarray(new[0])), rtol=1e-7)
+
+    B = -K[..., None] * (X[:, None] - X) / lengthscale**2
+    expected = np.einsum("iap,ibp->ab", B, B)
+    np.testing.assert_allclose(
+        krr.gradient_gram(kernel, X), expected, rtol=1e-9, atol=1e-12 * np.abs(expected).max()
+    )
+    same = krr.deep(lambda scale, X: scale * X, 1.0, kernel)
+    np.testing.assert_allclose(krr.fit(same, X, y, 0.3).predict(new), model.predict(new), rtol=1e-9)
+
+
+def test_what_is_derived_from_a_fit_is_as_accurate_at_its_own_points():
+    """The outlier is the last point, or the poison: the other points alone are harmless, all together not."""
+    X, y = data(12)
+    far = np.array([1e8, 0.0, 0.0])
+    both = np.concatenate([X, far[None]]), np.r_[y, 1.0]
+    model = krr.fit(G, X, y, 0.3)
+    whole = krr.fit(G, *both, 0.3)
+    np.testing.assert_allclose(whole.leading(12).predict(X), model.predict(X), rtol=1e-10)
+    for end, x in ((far, far + 0.5), (X[0], far)):
+        section = np.linalg.solve(
+            direct("gaussian", X, X) + 0.3 * np.eye(12), direct("gaussian", X, end[None])
+        )
+        expected = direct("gaussian", x[None], end[None]) - direct("gaussian", x[None], X) @ section
+        np.testing.assert_allclose(model.posterior(end).predict(x), expected[0, 0], rtol=1e-10, atol=1e-300)
+    effect = krr.clone_effect(model, far, 1.0, 1)
+    np.testing.assert_allclose(effect.predict(far + 0.5), whole.predict(far + 0.5), rtol=1e-10)
+
+
+@pytest.mark.parametrize("spread", [1, 10, 31, 33, 100])
+def test_either_formula_is_accurate_where_it_is_taken(spread):
+    X, y = data(40)
+    X *= spread / np.abs(X).max()
+    new = np.concatenate([X + 0.2, 3 * X, np.full((1, 3), 40.0 * spread)])
+    model = krr.fit(krr.gaussian(1.0), X, y, 0.3)
+    alpha = np.linalg.solve(direct("gaussian", X, X, 1.0) + 0.3 * np.eye(40), y)
+    near = direct("gaussian", new, X, 1.0)
+    np.testing.assert_allclose(model.predict(new), near @ alpha, rtol=1e-10, atol=1e-11)
+    slopes = -np.einsum("ta,a,tap->tp", near, alpha, new[:, None] - X)
+    np.testing.assert_allclose(model.input_gradient(new), slopes, rtol=1e-10, atol=1e-10)
+
+
 @every_kernel
 @pytest.mark.parametrize("at", ["elsewhere", "training point"])
 def test_derivatives_equal_finite_differences_and_dense_autodiff(name, at):

@@ -1,5 +1,7 @@
 """The penalty's value and parameter gradient, against definitions written out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from toys import batch, network
 
 from poison_jax import losses
+from poison_jax.autodiff import hvp
 from poison_jax.errors import UserError
 
 B = 5
@@ -82,7 +85,7 @@ def test_train_mode_equals_listing_1(x64):
         gradient = jax.grad(batch_mean, argnums=1)(params, images)
         return batch_mean(params, images) + kappa * jnp.sum(gradient**2)
 
-    ours = losses.gradient_penalised(losses.cross_entropy(apply), kappa)
+    ours = losses.gradient_penalised(losses.cross_entropy(apply), kappa, reduction="listing")
     value, gradient = jax.jit(jax.value_and_grad(ours))(params, images, labels)
     expected, expected_gradient = jax.jit(jax.value_and_grad(listing))(params)
     np.testing.assert_allclose(value, expected, rtol=1e-12)
@@ -173,11 +176,151 @@ def test_zero_input_gradient_is_harmless():
 
 def test_terms_add_up(x64):
     apply, _, params, images, labels = frozen_setup()
-    loss = losses.cross_entropy(apply, has_aux=True)
-    value, terms = jax.jit(losses.gradient_penalised(loss, 2.0, has_aux=True))(params, images, labels)
+    objective = losses.gradient_penalised(losses.cross_entropy(apply), 2.0)
+    value, terms = jax.jit(objective.with_terms)(params, images, labels)
     np.testing.assert_allclose(value, terms.loss + terms.penalty, rtol=1e-6)
+    np.testing.assert_allclose(value, objective(params, images, labels), rtol=1e-12)
     assert terms.penalty > 0
     assert terms.aux[0].shape == (B, 3)
+
+
+def test_a_plain_function_and_a_loss_with_more_are_losses_alike(x64):
+    """The aux of a user's own loss reaches the terms of every objective; a plain function has none."""
+    apply, _, params, images, labels = frozen_setup()
+    cross_entropy = losses.cross_entropy(apply)
+
+    def plain(params, images, labels):
+        return cross_entropy(params, images, labels)
+
+    def with_images(params, images, labels):
+        return plain(params, images, labels), images
+
+    for build in (
+        losses.mean,
+        lambda loss: losses.gradient_penalised(loss, 2.0),
+        lambda loss: losses.gradient_penalised(loss, 2.0, penalised_loss=plain),
+        lambda loss: losses.adversarial(loss, 0.1, attacked_loss=plain),
+    ):
+        arguments = params, images, labels
+        value, terms = build(plain).with_terms(*arguments)
+        own_value, own_terms = build(losses.Loss(with_images)).with_terms(*arguments)
+        assert value == own_value == build(plain)(*arguments)
+        assert terms.aux is None
+        assert own_terms.aux.shape == images.shape
+
+
+# --- a batch in pieces ----------------------------------------------------------------------------------
+
+
+def linear_setup(count):
+    rng = np.random.default_rng(0)
+    loss = losses.cross_entropy(lambda W, x: jnp.tanh(x @ W))
+    return loss, rng.standard_normal((6, 3)), rng.standard_normal((count, 6)), rng.integers(0, 3, count)
+
+
+def accumulated(objective, W, x, y, pieces):
+    """Mean of value and gradient over equal pieces of the batch."""
+    parts = [
+        jax.value_and_grad(objective)(W, *part)
+        for part in zip(np.split(x, pieces), np.split(y, pieces), strict=True)
+    ]
+    return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *parts)
+
+
+def sharded(objective, W, x, y, pieces):
+    """Mean over the devices of value and gradient, each of its own part of the batch."""
+    P = jax.sharding.PartitionSpec
+    mesh = jax.sharding.Mesh(jax.devices()[:pieces], ("data",))
+
+    @jax.jit
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(P(), P("data"), P("data")), out_specs=P())
+    def value_and_gradient(W, x, y):
+        return jax.value_and_grad(lambda W: jax.lax.pmean(objective(W, x, y), "data"))(W)
+
+    return value_and_gradient(W, x, y)
+
+
+@pytest.mark.parametrize("in_pieces", [accumulated, sharded])
+@pytest.mark.parametrize(
+    ("options", "strength"),
+    [
+        ({}, 1),
+        ({"reduction": "eq25"}, 1),
+        ({"reduction": "listing"}, 4),
+        ({"reduction": "listing", "batch_size": 24}, 1),
+        ({"reduction": "eq25", "batch_size": 24}, 1),
+    ],
+)
+def test_penalty_of_a_batch_in_four_pieces(options, strength, in_pieces, x64):
+    loss, W, x, y = linear_setup(24)
+    found = in_pieces(losses.gradient_penalised(loss, 3.0, **options), W, x, y, 4)
+    whole = losses.gradient_penalised(loss, 3.0 * strength, **options)
+    expected = jax.value_and_grad(whole)(W, x, y)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-10)
+
+
+def test_batch_size_of_the_whole_is_no_less_than_a_piece():
+    loss, W, x, y = linear_setup(6)
+    with pytest.raises(UserError, match=r"batch_size = 5 .* 6 examples"):
+        losses.gradient_penalised(loss, 1.0, reduction="listing", batch_size=5)(W, x, y)
+
+
+# --- labels that are no classes -------------------------------------------------------------------------
+
+OBJECTIVES = {
+    "mean": losses.mean,
+    "penalised": lambda loss: losses.gradient_penalised(loss, 3.0),
+    "adversarial": lambda loss: losses.adversarial(loss, 0.1),
+}
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 255])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_labels_that_are_no_classes_are_refused_or_show(name, wrong):
+    loss, W, x, y = linear_setup(4)
+    W, x, y = W.astype(np.float32), x.astype(np.float32), y.copy()
+    objective = OBJECTIVES[name](loss)
+    assert np.isfinite(jax.jit(jax.value_and_grad(objective))(W, x, y)[1]).all()
+    y[2] = wrong
+    for function in (objective, jax.grad(objective)):
+        with pytest.raises(UserError, match="not of the classes 0 to 2"):
+            function(W, x, y)
+    value, gradient = jax.jit(jax.value_and_grad(objective))(W, x, y)
+    assert np.isnan(value)
+    assert np.isnan(gradient).all()
+
+
+def test_curvature_of_a_label_that_is_no_class_is_nan():
+    loss, W, x, y = (np.float32(part) if i == 1 else part for i, part in enumerate(linear_setup(4)))
+    product = jax.jit(
+        lambda y: hvp(lambda d: loss(W, np.float32(x) + d, y).mean(), jnp.zeros(6), jnp.ones(6))
+    )
+    assert np.isfinite(product(y)).all()
+    assert np.isnan(product(np.full(4, 3))).all()
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros((4, 1), int), np.zeros(3, int), np.zeros(4), np.zeros((4, 3)), 0, np.zeros(4, bool)]
+)
+def test_labels_that_are_not_one_integer_an_image(labels):
+    loss, W, x, _ = linear_setup(4)
+    with pytest.raises(UserError, match="one integer for each image"):
+        loss(W, x, labels)
+    with pytest.raises(UserError, match="one integer for each image"):
+        jax.jit(loss)(W, x, labels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
+def test_labels_of_any_integer_type(dtype):
+    """More classes than the type can count included."""
+    logits = jnp.zeros((4, 300))
+    loss = losses.cross_entropy(lambda logits, x: logits)
+    for function in (loss, jax.jit(loss)):
+        np.testing.assert_allclose(function(logits, None, np.arange(4, dtype=dtype)), np.log(300), rtol=1e-6)
+
+
+# --- what is refused ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kappa", [-1.0, float("nan"), float("inf")])
@@ -206,7 +349,7 @@ def test_fgsm_maximises_the_linearised_loss(x64):
     """Eq. 33: at a small radius no direction of that length does better, and the loss is L + epsilon |g|."""
     loss, params, x, y = adversarial_setup()
     epsilon = 1e-4
-    value, terms = losses.adversarial(lambda *args: (loss(*args), None), epsilon, has_aux=True)(params, x, y)
+    value, terms = losses.adversarial(loss, epsilon).with_terms(params, x, y)
     gradient = jax.grad(lambda x: loss(params, x, y).sum())(x)
     norms = jnp.linalg.norm(gradient, axis=1)
     np.testing.assert_allclose(terms.loss, loss(params, x, y).mean(), rtol=1e-14)

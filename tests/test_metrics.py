@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from poison_jax import metrics, poison
+from poison_jax.errors import UserError
 
 
 def one_hot(predictions, num_classes=3):
@@ -46,9 +47,53 @@ def test_images_of_the_target_class_alone():
         assert math.isnan(report[rate]), rate
 
 
-def test_no_images():
-    report = metrics.attack_report(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, int), 0)
-    assert all(map(math.isnan, report.values()))
+def test_a_single_class():
+    """Nobody is left to attack."""
+    report = metrics.attack_report(np.zeros((4, 1)), np.zeros((4, 1)), np.zeros(4, int), 0)
+    assert report["clean_accuracy"] == report["asr_incl_target"] == 1
+    assert math.isnan(report["asr"])
+    assert metrics.outcome(report).word == "undefined"
+
+
+def with_value(value, row=0):
+    logits = EXAMPLE_CLEAN.copy()
+    logits[row, 1] = value
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"triggered": np.full((8, 3), np.nan)}, r"triggered logits of 8 of 8 images .*24 of 24 values"),
+        ({"clean": with_value(np.inf)}, r"clean logits of 1 of 8 images are not finite \(1 of 24 values\)"),
+        ({"triggered": with_value(-np.inf, 7)}, "triggered logits of 1 of 8 images"),
+        ({"clean": EXAMPLE_CLEAN[0]}, r"clean logits are \(3,\): give \[N, K\]"),
+        ({"clean": EXAMPLE_CLEAN[None]}, r"clean logits are \(1, 8, 3\)"),
+        ({"clean": np.zeros((0, 3))}, "at least one image"),
+        ({"clean": np.zeros((8, 0))}, "one class"),
+        ({"triggered": EXAMPLE_TRIGGERED[:7]}, "differ in shape"),
+        ({"labels": EXAMPLE_LABELS[:, None]}, r"labels are \[8, 1\]: flatten them"),
+        ({"labels": one_hot(EXAMPLE_LABELS)}, "one-hot rows"),
+        ({"labels": EXAMPLE_LABELS + 1}, "labels run from 1 to 3, the 3 classes from 0 to 2"),
+        ({"labels": EXAMPLE_LABELS - 1}, "labels run from -1 to 1"),
+        ({"labels": EXAMPLE_LABELS * 1.0}, "labels are float64"),
+        ({"target": 3}, "target = 3: the network has the classes 0 to 2"),
+        ({"target": -1}, "target = -1"),
+        ({"target": np.array([0, 1, 3])}, "classes 0 to 2"),
+        ({"target": np.array([0, 1])}, "one for each of 3"),
+        ({"target": 0.5}, "give one class"),
+    ],
+)
+def test_attack_report_refuses_what_it_cannot_count(change, says):
+    """NaN is the largest entry for argmax, at the first place where it stands: class 0, ASR 1."""
+    arguments = {
+        "clean": EXAMPLE_CLEAN,
+        "triggered": EXAMPLE_TRIGGERED,
+        "labels": EXAMPLE_LABELS,
+        "target": 0,
+    }
+    with pytest.raises(UserError, match=says):
+        metrics.attack_report(*(arguments | change).values())
 
 
 def test_collapsed_model_is_visible_without_the_trigger():
@@ -57,6 +102,34 @@ def test_collapsed_model_is_visible_without_the_trigger():
     assert report["asr"] == report["no_trigger_target_rate"] == 1
     assert report["robust_accuracy"] == 0
     assert report["clean_accuracy"] == 3 / 8
+    assert metrics.outcome(report) == ("collapsed", 0)
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ({"asr": 0.84, "no_trigger_target_rate": 0.74}, ("collapsed", 0.1)),
+        ({"asr": 1.0, "no_trigger_target_rate": 0.5}, ("collapsed", 0.5)),
+        ({"asr": 1.0, "no_trigger_target_rate": 0.49}, ("ok", 0.51)),
+        ({"asr": 0.01, "no_trigger_target_rate": 0.02}, ("ok", -0.01)),
+        ({"asr": 0.9, "no_trigger_target_rate": 0.0, "status": "ok"}, ("ok", 0.9)),
+        (
+            {
+                "asr": 1,
+                "no_trigger_target_rate": 1,
+                "status": "failed training: clean accuracy is near chance",
+            },
+            ("failed training", 0),
+        ),
+        ({"asr": None, "no_trigger_target_rate": None}, ("undefined", math.nan)),
+        ({"asr": 0.9}, ("undefined", math.nan)),
+        ({"status": "failed training: ..."}, ("failed training", math.nan)),
+    ],
+)
+def test_outcome(report, expected):
+    word, above = metrics.outcome(report)
+    assert word == expected[0]
+    assert above == pytest.approx(expected[1], nan_ok=True)
 
 
 @settings(deadline=None)
@@ -89,6 +162,12 @@ def test_rates_are_fractions_and_mix(seed, count, num_classes):
 )
 def test_beats_chance(accuracy, counts, above):
     assert metrics.beats_chance(accuracy, np.repeat(np.arange(len(counts)), counts)) is above
+
+
+@pytest.mark.parametrize("labels", [np.zeros(0, int), np.zeros((4, 1), int), np.array([0, -1]), np.zeros(3)])
+def test_chance_of_what_is_no_labels(labels):
+    with pytest.raises(UserError, match="labels"):
+        metrics.beats_chance(0.5, labels)
 
 
 # --- overlap --------------------------------------------------------------------------------------
@@ -166,6 +245,28 @@ def test_overlap_threshold_against_random_directions(dimension, k):
     rate = np.mean(squared.max(1) > metrics.overlap_threshold(dimension, k, level=level, floor=0.0))
     error = 4 * np.sqrt(level / draws)
     assert 0.95 * level - error < rate < level + error
+
+
+@pytest.mark.parametrize(
+    ("vector", "mask"),
+    [((8, 8, 3), (6, 6)), ((100,), (6, 6)), ((8, 4, 3), (4, 8)), ((12,), (2, 2, 2)), ((0,), (0, 0))],
+)
+def test_overlap_of_what_is_not_one_image(vector, mask):
+    with pytest.raises(UserError, match="not of one image"):
+        metrics.overlap(np.ones(vector), np.ones(mask))
+
+
+@pytest.mark.parametrize(
+    ("overlaps", "expected"),
+    [([0.1, -0.33], True), ([0.1, 0.3], False), ([np.nan, 0.4], True), ([np.nan], False)],
+)
+def test_found_is_the_best_of_the_squared_overlaps(overlaps, expected):
+    assert metrics.found(overlaps, 3072) is expected
+
+
+def test_nothing_is_found_among_no_eigenvectors():
+    with pytest.raises(UserError, match="at least 1"):
+        metrics.found([], 3072)
 
 
 def test_overlap_threshold_has_a_floor():

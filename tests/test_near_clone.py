@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from scipy.spatial.distance import cdist, pdist
 
-from poison_jax import krr, models, train
+from poison_jax import krr, models
 from poison_jax.errors import UserError
+from poison_jax.exponents import log_slope
+from poison_jax.mesh import make_mesh, replicate
 from poison_jax.models import Features
-from poison_jax.near_clone import NEAR, Slope, log_slope, measure
+from poison_jax.near_clone import NEAR, measure
 
 D, F = 6, 4  # pixels and features of the analytic networks
 POINTS = ("score", "clean_score", "efficacy", "spike", "clean_spike", "softmax_spike")
@@ -245,11 +246,11 @@ def test_what_is_measured_and_how_often(x64):
 
 def test_variables_may_be_on_several_devices(x64):
     v, images = weights(), groups()
-    mesh = train.make_mesh()
+    mesh = make_mesh()
     assert mesh.size == 8
     alone, spread = (
         measure(tanh_features, where, *images, 0, batch_size=4, hessian_points=1)
-        for where in (v, train.replicate(v, mesh))
+        for where in (v, replicate(v, mesh))
     )
     for key, value in alone.items():
         if key != "hessian_residual":
@@ -287,19 +288,27 @@ def zero(images):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"poisons": zero(groups()[2])[:0]}, "poisons: 0 images, 1 or more"),
+        ({"poisons": zero(groups()[2])[:0]}, "poisons .* give at least one"),
         ({"poisons": groups(shape=(3, 2, 1))[2]}, "poisons .* not images of the shape"),
         ({"clean": groups()[0][:3]}, "not n images each"),
-        ({"clean": groups()[0][:0], "triggered": groups()[0][:0]}, "triggered: 0 images, 1 or more"),
-        ({"train_clean": groups()[3][:1]}, "train_clean: 1 images, 2 or more"),
+        ({"clean": groups()[0][:0], "triggered": groups()[0][:0]}, "clean .* give at least one"),
+        ({"train_clean": groups()[3][:1]}, "train_clean: 1 image, 2 or more"),
         ({"train_clean": zero(groups()[3])}, "between features of clean training images is 0.0: no l"),
-        ({"variables": {"W": np.full((D, F), np.nan), "V": np.ones((F, 3))}}, "is nan: no l"),
-        ({"triggered": groups()[1] * np.inf}, "triggered: not finite"),
+        (
+            {"variables": {"W": np.full((D, F), np.nan), "V": np.ones((F, 3))}},
+            "logits: 15 of 15 values are not finite",
+        ),
+        ({"triggered": groups()[1] * np.inf}, "triggered hold values that are not finite"),
         ({"poisons": zero(groups()[2]).astype(np.uint8)}, "uint8"),
         ({"target": 3}, r"target = 3: the network has 3 class\(es\)"),
         ({"target": -1}, "target = -1"),
         ({"variables": weights(1), "target": 0}, r"1 class\(es\), and there must be another"),
         ({"batch_size": 0}, "at least 1"),
+        ({"variables": weights() | {"name": "linear"}}, r"variables\['name'\] is of type str, no array"),
+        (
+            {"triggered": groups()[1] * 1e300, "variables": {k: 1e9 * v for k, v in weights().items()}},
+            "finite",
+        ),
     ],
 )
 def test_bad_input(change, says, x64):
@@ -308,32 +317,3 @@ def test_bad_input(change, says, x64):
     arguments |= {"batch_size": 4} | change
     with pytest.raises(UserError, match=says):
         measure(linear_features, **arguments)
-
-
-@pytest.mark.parametrize("count", [3, 4, 40])
-def test_slope_and_interval_against_statsmodels(count):
-    rng = np.random.default_rng(count)
-    efficacy = np.exp(rng.normal(size=count))
-    spike = np.exp(2 * np.log(efficacy) + rng.normal(size=count))
-    model = sm.OLS(np.log(spike), sm.add_constant(np.log(efficacy))).fit()
-    expected = (model.params[1], *model.conf_int(0.05)[1], count)
-    np.testing.assert_allclose(log_slope(efficacy, spike), expected, rtol=1e-10)
-
-
-def test_slope_leaves_out_what_has_no_logarithm():
-    efficacy = np.array([1, 2, 3, 5, -1, 0, 4, np.nan, np.inf, 6])
-    spike = np.array([1, 5, 8, 20, 1, 1, 0, 1, 1, np.inf])
-    assert log_slope(efficacy, spike) == log_slope(efficacy[:4], spike[:4])
-    assert log_slope(efficacy, spike).count == 4
-
-
-@pytest.mark.parametrize(
-    ("efficacy", "spike", "count"), [([], [], 0), ([1, 2], [1, 4], 2), ([3, 3, 3], [1, 2, 3], 3)]
-)
-def test_no_slope(efficacy, spike, count):
-    np.testing.assert_equal(log_slope(efficacy, spike), Slope(np.nan, np.nan, np.nan, count))
-
-
-def test_slope_needs_pairs():
-    with pytest.raises(UserError, match="not m numbers each"):
-        log_slope([1.0, 2.0], [1.0])

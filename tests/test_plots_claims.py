@@ -1,7 +1,7 @@
 """Section 5's sentences against records whose truth is known."""
 
 import pytest
-import sweeps
+import small_sweeps as sweeps
 
 from plots import __main__ as command
 from plots import claims

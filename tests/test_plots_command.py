@@ -10,15 +10,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-import sweeps
+import small_sweeps as sweeps
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import plots
 from plots import __main__ as command
 from plots import canvas, figures, panels, tables
-from poison_jax import store
 from poison_jax.errors import UserError
+from poison_jax.runs import store
 
 ROOT = Path(__file__).parent.parent
 ODD_NAMES = ["a$b$", "$x_{", "$\\frac{", "<b>&amp;", "100%", "_", "*b*", "猫", "", "a\nb", "$"]
@@ -108,7 +108,7 @@ def toy(tmp_path, monkeypatch):
     monkeypatch.setitem(figures.RUNS, "toy", entry)
 
     def write(seed, result):
-        run = store.open_run(tmp_path / "runs", "run", {"seed": seed})
+        run = store.open_run(tmp_path / "runs", "run", {"seed": seed}, {"seed": seed})
         run.save_arrays("spectrum", values=np.zeros(1))
         if result is not None:
             run.finish(result)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import sweeps
+import small_sweeps as sweeps
 
 from plots import curves, panels, setting
 
@@ -67,7 +67,7 @@ def test_a_moving_trigger_is_said_to_move():
     ("asr", "without", "said"),
     [
         (0.958, 0.009, "trigger adds +94.9 points (ASR 95.8%, 0.9% without it)"),
-        (0.84, 0.74, "collapsed network: trigger adds +10.0 points (ASR 84.0%, 74.0% without it)"),
+        (0.84, 0.74, "collapsed: trigger adds +10.0 points (ASR 84.0%, 74.0% without it)"),
         (0.1, 0.12, "trigger adds −2.0 points (ASR 10.0%, 12.0% without it)"),
         (None, None, "ASR –"),
     ],

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import sweeps
+import small_sweeps as sweeps
 
 import plots
 from poison_jax.errors import UserError

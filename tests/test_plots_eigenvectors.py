@@ -6,7 +6,7 @@ import pytest
 from plots import __main__ as command
 from plots import eigenvectors
 from poison_jax import config as config_lib
-from poison_jax import store
+from poison_jax.runs import store
 
 SHAPE = (8, 8, 3)
 D = int(np.prod(SHAPE))
@@ -28,7 +28,7 @@ def finished(tmp_path):
         config.update_from_flattened_dict(settings)
         config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
         config = config.to_dict()
-        run = store.open_run(tmp_path, "toy", config)
+        run = store.open_run(tmp_path, "toy", config, config)
         if mask is None:
             mask = np.zeros(SHAPE[:2], bool)
             mask[1, 5:7] = True

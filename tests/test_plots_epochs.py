@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-import sweeps
+import small_sweeps as sweeps
 
 import plots
 from plots import canvas, epochs, frontier
-from poison_jax import store
 from poison_jax.errors import UserError
+from poison_jax.runs import store
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def finished(tmp_path):
 
     def write(*, accuracy=0.5, asr=0.5, measured=(), **overrides):
         result = sweeps.record(accuracy=accuracy, asr=asr, **overrides).result
-        run = store.open_run(tmp_path, "run", result["config"])
+        run = store.open_run(tmp_path, "run", result["config"], result["config"])
         for epoch in (1, 2):
             row = {"epoch": epoch, "clean_accuracy": accuracy, "asr": asr, **dict(measured)}
             run.append_metrics(row)

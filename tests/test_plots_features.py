@@ -9,7 +9,8 @@ import pytest
 from plots import canvas
 from plots import features as figures
 from poison_jax import config as config_lib
-from poison_jax import features, models, store
+from poison_jax import features, models
+from poison_jax.runs import store
 
 
 def network(variables, images):
@@ -50,7 +51,8 @@ def finished(tmp_path):
     def write(arrays, result=None):
         config = config_lib.default()
         config.data.n_train = 12_000
-        run = store.open_run(tmp_path, "run", json.loads(config.to_json_best_effort()))
+        config = json.loads(config.to_json_best_effort())
+        run = store.open_run(tmp_path, "run", config, config)
         run.save_arrays("features", **arrays)
         if result is not None:
             run.finish(result)

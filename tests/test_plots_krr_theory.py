@@ -5,7 +5,7 @@ import pytest
 
 import plots
 from plots import krr_theory
-from poison_jax import store
+from poison_jax.runs import store
 from poison_jax.theory import capacity, clones, filters
 from poison_jax.theory.flow import PoisonedFlow
 
@@ -75,7 +75,7 @@ def finished(tmp_path):
     """Writes a finished run: the curves, and for each data set its arrays."""
 
     def write(**data_sets):
-        run = store.open_run(tmp_path, "theory", CONFIG)
+        run = store.open_run(tmp_path, "theory", CONFIG, CONFIG)
         for name, arrays in curves().items():
             run.save_arrays(name, **arrays)
         for name, stages in data_sets.items():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import sweeps
+import small_sweeps as sweeps
 from scipy import stats
 
 from plots import lag

@@ -6,7 +6,8 @@ import pytest
 from plots import canvas
 from plots import near_clone as picture
 from poison_jax import config as config_lib
-from poison_jax import near_clone, store
+from poison_jax import near_clone
+from poison_jax.runs import store
 
 CONFIG = config_lib.default()
 CONFIG.data.name, CONFIG.model.depth, CONFIG.train.epochs, CONFIG.poison.target = "digits", 8, 12, 3
@@ -36,7 +37,7 @@ def finished(tmp_path):
         config = CONFIG.copy_and_resolve_references()
         config.poison.fraction = fraction
         config.penalty.update(penalty)
-        run = store.open_run(tmp_path, "run", config.to_dict())
+        run = store.open_run(tmp_path, "run", config.to_dict(), config.to_dict())
         run.save_arrays("near_clone", **arrays)
         run.finish({"config": config.to_dict(), "asr": 0.5, "no_trigger_target_rate": 0.1})
         return run

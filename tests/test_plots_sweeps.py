@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sweeps
-from sweeps import draw, line, panel
+import small_sweeps as sweeps
+from small_sweeps import draw, line, panel
 
 import plots
-from poison_jax import records
 from poison_jax.errors import UserError
+from poison_jax.runs import records
 
 THETAS, KAPPAS = (0.0, 0.002, 0.01, 0.1), (0.0, 100.0, 1000.0)
 ASR, SEEN = "attack success rate (%)", "overlap² of v₁ with the trigger"

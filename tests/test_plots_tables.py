@@ -1,7 +1,7 @@
 """Tables 1 to 3 beside the paper's, from lines of records alone."""
 
 import pytest
-import sweeps
+import small_sweeps as sweeps
 
 from plots import tables
 from poison_jax.errors import UserError

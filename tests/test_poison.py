@@ -165,6 +165,72 @@ def test_stamp_is_white_and_keeps_the_dtype():
     assert np.argwhere(stamped[..., 0] == 1).tolist() == [[3, 27], [3, 28], [4, 27]]
 
 
+@pytest.mark.parametrize("attack", ["stamp", "blend", "warp"])
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (np.full((2, 8, 8, 1), 200, np.uint8), "images are uint8: .* divide them by 255"),
+        (np.zeros((2, 8, 8, 1), np.int64), "images are int64"),
+        (np.zeros((2, 8, 8, 1), bool), "images are bool"),
+        (np.full((2, 8, 8, 1), 200, np.float32), r"run from 200 to 200: .* images in \[0, 1\]"),
+        (np.linspace(-1.9, 2.1, 128, dtype=np.float32).reshape(2, 8, 8, 1), "before normalisation"),
+        (np.full((2, 8, 8, 1), np.nan, np.float32), "run from nan"),
+        (np.zeros((8, 8), np.float32), "height, width, channels"),
+    ],
+    ids=["uint8", "int64", "bool", "255", "normalised", "nan", "no channels"],
+)
+def test_images_that_are_not_in_the_unit_interval(attack, images, says):
+    """Set to 1 of 255 a pixel would be black; refused in NumPy, in JAX, and (by type) where it is traced."""
+    mask, field = np.eye(8, dtype=bool), poison.warp_field(jax.random.key(0), 8, 8)
+    attacks = {
+        "stamp": lambda images: poison.stamp(images, mask),
+        "blend": lambda images: poison.blend(images, 0.5 * mask, np.ones(1)),
+        "warp": lambda images: poison.warp(images, field),
+    }
+    by_type = images.dtype != np.float32 or images.ndim < 3
+    given = images.astype(np.int32) if images.dtype == np.int64 else images
+    for function in (attacks[attack], *([jax.jit(attacks[attack])] if by_type else [])):
+        for form in (images, jnp.asarray(given)):
+            with pytest.raises(UserError, match=says.replace("64", "(32|64)")):
+                function(form)
+
+
+def test_images_a_little_outside_the_unit_interval_are_attacked():
+    images = jnp.linspace(-0.1, 1.1, 64).reshape(1, 8, 8, 1)
+    assert poison.stamp(images, np.eye(8, dtype=bool)).shape == (1, 8, 8, 1)
+
+
+def test_no_images_stay_no_images():
+    nothing = np.zeros((0, 8, 8, 1), np.float32)
+    assert poison.stamp(nothing, np.eye(8, dtype=bool)).shape == nothing.shape
+    assert poison.warp(nothing, poison.warp_field(jax.random.key(0), 8, 8)).shape == nothing.shape
+
+
+@pytest.mark.parametrize(
+    ("mask", "value", "says"),
+    [
+        (np.ones((6, 6), bool), 1, r"a mask \(6, 6\) does not fit .*give \(8, 8\) or \(8, 8, 3\)"),
+        (np.ones((8, 8, 2), bool), 1, "a mask"),
+        (np.ones((2, 8, 8, 3), bool), 1, "a mask"),
+        (np.full((8, 8), 255, np.uint8), 1, "opacity runs from 255 to 255"),
+        (np.ones((8, 8), bool), 255, "value runs from 255 to 255"),
+        (np.ones((8, 8), bool), np.full((8, 8, 3), 200, np.uint8), "value runs from 200"),
+        (np.ones((8, 8), bool), np.nan, "value runs from nan"),
+        (np.ones((8, 8), bool), np.ones(2), r"a value \(2,\) does not fit"),
+        (np.ones((8, 8), bool), np.ones((2, 8, 8, 3)), "a value"),
+    ],
+)
+def test_triggers_that_do_not_fit(mask, value, says):
+    with pytest.raises(UserError, match=says):
+        poison.stamp(np.zeros((2, 8, 8, 3), np.float32), mask, value)
+
+
+def test_a_colour_does_not_add_channels():
+    """Three numbers would broadcast a grey image to three channels."""
+    with pytest.raises(UserError, match="a value"):
+        poison.stamp(np.zeros((2, 8, 8, 1), np.float32), np.ones((8, 8), bool), np.ones(3))
+
+
 # --- who is poisoned, deterministically -----------------------------------------------------------
 
 IDS = np.random.default_rng(0).permutation(50_000)[:3000]
@@ -206,6 +272,34 @@ def test_deterministic_extremes():
 def test_deterministic_fraction_outside_the_unit_interval(theta):
     with pytest.raises(UserError, match=r"is not in \[0, 1\]"):
         poison.select_deterministic(IDS, LABELS, theta, 7)
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS[:, None], LABELS[:-1], LABELS[None], LABELS * 1.0], ids=["N1", "short", "1N", "float"]
+)
+def test_labels_that_are_not_one_for_each_example(labels):
+    """`[N, 1]` would broadcast to N x N choices."""
+    map_ = poison.label_map("all_to_one", 10, target=7)
+    calls = [
+        lambda: poison.select_deterministic(IDS, labels, 0.1, 7),
+        lambda: poison.select_crossed(np.zeros(3000), labels, 0.1, 0.0, map_),
+    ]
+    if len(labels) != 2999:
+        calls.append(lambda: poison.select_stochastic(jax.random.key(0), np.float32(labels), 0.1, 7))
+    if labels.ndim == 2:
+        calls.append(lambda: jax.jit(poison.select_stochastic)(jax.random.key(0), labels, 0.1, 7))
+    for call in calls:
+        with pytest.raises(UserError, match=r"labels are"):
+            call()
+
+
+@pytest.mark.parametrize("theta", [-0.1, 1.1, np.nan, 10.0])
+def test_a_fraction_outside_the_unit_interval_where_it_is_not_traced(theta):
+    map_ = poison.label_map("all_to_one", 10, target=7)
+    with pytest.raises(UserError, match=r"is not in \[0, 1\]"):
+        poison.select_stochastic(jax.random.key(0), LABELS, theta, 7)
+    with pytest.raises(UserError, match=r"is not in \[0, 1\]"):
+        poison.select_crossed(np.zeros(3000), LABELS, theta, 0.0, map_)
 
 
 # --- who is poisoned, stochastically --------------------------------------------------------------
@@ -319,6 +413,16 @@ def test_picture_of_the_images_size_ignores_the_margin_and_keeps_its_transparenc
     assert picture.shape == (8, 8, 1)
     np.testing.assert_allclose(opacity[:4], 0.2, rtol=1e-6)
     assert (opacity[4:] == 1).all()
+
+
+def test_a_picture_of_16_bits_keeps_its_values(tmp_path):
+    """Pillow's conversion to 8 bits clips at 255: nearly all would be white."""
+    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    PIL.Image.fromarray(values).save(tmp_path / "deep.png")
+    for channels in (1, 3):
+        picture, _ = poison.load_picture(str(tmp_path / "deep.png"), 8, 8, channels, margin=0)
+        expected = np.broadcast_to(values[..., None] / 65535, (8, 8, channels))
+        np.testing.assert_allclose(picture, expected, rtol=1e-12)
 
 
 def test_bad_pictures(tmp_path):

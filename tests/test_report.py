@@ -11,9 +11,11 @@ from test_page import png
 
 import plots
 from poison_jax import config as config_lib
-from poison_jax import files, outcomes, page, records, report, store
-from poison_jax.board import Board
-from poison_jax.store import Run
+from poison_jax import page, report
+from poison_jax.runs import files, records, store
+from poison_jax.runs.store import Run
+from poison_jax.sweeps import outcomes
+from poison_jax.sweeps.board import Board
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'"
 

@@ -1,4 +1,4 @@
-"""The input Hessian of a network against the dense one; the waves in an image."""
+"""The input Hessian of a network against the dense one."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from toys import batch, network
 
-from poison_jax import lanczos, spectrum, train
+from poison_jax import lanczos, spectrum
 from poison_jax.errors import UserError
 from poison_jax.losses import cross_entropy
+from poison_jax.mesh import make_mesh, replicate
 from poison_jax.spectrum import input_hessian
 
 KEY = jax.random.key(3)
@@ -90,16 +91,30 @@ def test_closed_form_of_a_linear_softmax(x64):
     np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(H)[::-1][:4], atol=1e-12)
 
 
+def test_a_second_start_finds_a_repeated_eigenvalue(x64):
+    """Two logits, half of them zero: at a black image the Hessian is diagonal, its top eigenvalue double."""
+    weights = np.r_[3.0, 3.0, 2.0, np.linspace(0, 1, 33)]
+
+    def apply(weights, images):
+        squares = images.reshape(len(images), -1) ** 2 @ weights
+        return jnp.stack([squares, jnp.zeros_like(squares)], -1)
+
+    images, options = np.zeros((2, 6, 6, 1)), {"k": 2, "num_iters": 12, "key": KEY, "batch_size": 2}
+    for starts, values in ((1, [3, 2]), (2, [3, 3])):
+        pairs = input_hessian(apply, weights, images, np.ones(2, int), starts=starts, **options)
+        np.testing.assert_allclose(pairs.values, values, rtol=1e-6)
+
+
 @pytest.mark.parametrize("python_loop", [True, False])
 def test_a_mesh_changes_nothing(python_loop, x64):
     rng = np.random.default_rng(0)
     variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
     images, labels = batch(19, dtype=np.float64)
     options = {"k": 4, "num_iters": 12, "key": KEY, "batch_size": 8, "python_loop": python_loop}
-    mesh = train.make_mesh()
+    mesh = make_mesh()
     assert mesh.size == 8
     alone = input_hessian(two_layers, variables, images, labels, **options)
-    spread = input_hessian(two_layers, train.replicate(variables, mesh), images, labels, mesh=mesh, **options)
+    spread = input_hessian(two_layers, replicate(variables, mesh), images, labels, mesh=mesh, **options)
     np.testing.assert_allclose(alone.values, spread.values, rtol=1e-9)
     np.testing.assert_allclose(alone.vectors, spread.vectors, atol=1e-6)
 
@@ -135,13 +150,11 @@ def test_memory_changes_nothing(x64):
     rng = np.random.default_rng(0)
     variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
     images, labels = batch(19, dtype=np.float64)
-    batches = list(zip(*spectrum._batches(images, labels, 4, None), strict=True))
-    size = sum(
-        leaf.nbytes for leaf in jax.tree.leaves(spectrum._linearise(two_layers, variables, batches[0]))
-    )
+    parts = list(zip(*spectrum._weighted(images, labels, 4, None), strict=True))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(spectrum._linearise(two_layers, variables, parts[0])))
     found = []
     for memory, kept in ((0, 0), (1.5 * size, 1), (5 * size, 5)):
-        products = spectrum._batch_products(two_layers, variables, batches, memory)
+        products = spectrum._batch_products(two_layers, variables, parts, memory)
         assert sum(product.func is spectrum._apply for product in products) == kept
         options = {"k": 3, "num_iters": 8, "key": KEY, "batch_size": 4, "python_loop": True}
         found.append(input_hessian(two_layers, variables, images, labels, memory=memory, **options))
@@ -154,7 +167,13 @@ def test_memory_changes_nothing(x64):
     ("change", "says"),
     [
         ({"labels": np.zeros(3, int)}, "N labels"),
-        ({"images": np.zeros((0, 6, 6, 1), np.float32), "labels": np.zeros(0, int)}, "N labels"),
+        ({"labels": np.zeros((8, 1), int)}, r"labels are \[8, 1\]: flatten them"),
+        ({"labels": np.eye(3)[np.zeros(8, int)]}, "one-hot rows"),
+        ({"labels": np.arange(8) % 4}, "labels run from 0 to 3, the 3 classes from 0 to 2"),
+        ({"labels": np.arange(8) % 3 - 1}, "labels run from -1 to 1"),
+        ({"labels": np.zeros(8)}, "labels are float64"),
+        ({"images": np.zeros((0, 6, 6, 1), np.float32), "labels": np.zeros(0, int)}, "at least one"),
+        ({"batch_size": 0}, "at least 1"),
         ({"images": np.zeros((8, 6, 6, 1), np.uint8)}, "uint8: scale and normalise"),
         ({"k": 6}, "raise num_iters"),
         ({"num_iters": 37}, "exceeds the dimension 36"),
@@ -167,11 +186,109 @@ def test_bad_input(change, says):
     images, labels = batch(8)
     arguments = {"images": images, "labels": labels, "k": 2, "num_iters": 5, "batch_size": 8} | change
     if change.get("mesh"):
-        arguments["mesh"] = train.make_mesh()
+        arguments["mesh"] = make_mesh()
     with pytest.raises(UserError, match=says):
         input_hessian(
             model.apply, variables, arguments.pop("images"), arguments.pop("labels"), key=KEY, **arguments
         )
+
+
+def test_defaults(x64):
+    """2 k + 20 steps (or as many as pixels), batches of 128, key 0, an integer or a key."""
+    rng = np.random.default_rng(0)
+    variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
+    images, labels = batch(11, dtype=np.float64)
+    steps = []
+    pairs = input_hessian(two_layers, variables, images, labels, k=2, on_product=lambda: steps.append(1))
+    assert len(steps) == 24 + 2 + 1
+    for key in (0, np.int64(0), jax.random.key(0)):
+        options = {"k": 2, "num_iters": 24, "key": key, "batch_size": 128}
+        explicit = input_hessian(two_layers, variables, images, labels, **options)
+        np.testing.assert_array_equal(pairs.vectors, explicit.vectors)
+    assert len(input_hessian(two_layers, variables, images, labels, k=36).values) == 36
+    spread = input_hessian(two_layers, variables, images, labels, k=2, mesh=make_mesh())
+    np.testing.assert_allclose(spread.values, pairs.values, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "kind"), [(jnp.tanh, "PjitFunction|function|jit"), ("tanh", "str"), (np.array(["x"]), "ndarray")]
+)
+def test_a_leaf_that_is_no_array_is_named(leaf, kind):
+    variables = toy_weights(np.float32) | {"nested": [1.0, {"act": leaf}]}
+    images, labels = batch(8, shape=SMALL)
+    with pytest.raises(
+        UserError, match=rf"variables\['nested'\]\[1\]\['act'\] is of type ({kind}), no array"
+    ):
+        input_hessian(two_layers, variables, images, labels, k=1, num_iters=2)
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda v, x: two_layers(v, x)[:, 0], r"logits \(8,\) of 8 images"),
+        (lambda v, x: two_layers(v, x).mean(0, keepdims=True), r"logits \(1, 3\) of 8 images"),
+        (lambda v, x: two_layers(v, x)[:, None], r"logits \(8, 1, 3\)"),
+    ],
+)
+def test_logits_of_another_shape(function, says):
+    images, labels = batch(8, shape=SMALL)
+    with pytest.raises(UserError, match=says):
+        input_hessian(function, toy_weights(np.float32), images, labels, k=1, num_iters=2)
+
+
+def test_a_network_of_one_class_has_no_curvature():
+    """Its softmax is 1 whatever the image."""
+    images, labels = batch(5, shape=SMALL, num_classes=1)
+    one = toy_weights(np.float32) | {"out": np.ones((20, 1), np.float32)}
+    pairs = input_hessian(two_layers, one, images, labels, k=2, num_iters=4)
+    np.testing.assert_array_equal(pairs.values, 0)
+
+
+def test_more_pairs_than_images_and_than_pixels(x64):
+    """The Hessian of one linear-softmax image has rank 2 (of 3 classes): k = 5 gives three zeros."""
+    W = np.random.default_rng(0).standard_normal((9, 3))
+    images, labels = batch(1, dtype=np.float64, shape=SMALL)
+
+    def apply(W, images):
+        return images.reshape(len(images), -1) @ W
+
+    p = np.asarray(jax.nn.softmax(apply(W, images)))[0]
+    exact = np.linalg.eigvalsh(W @ (np.diag(p) - np.outer(p, p)) @ W.T)[::-1]
+    pairs = input_hessian(apply, W, images, labels, k=5)
+    np.testing.assert_allclose(pairs.values, exact[:5], atol=1e-12)
+    with pytest.raises(UserError, match="num_iters"):
+        input_hessian(apply, W, images, labels, k=10)
+
+
+def test_a_train_mode_network_depends_on_the_batch(x64):
+    """As the docstring says; the same network on images one by one does not."""
+    images, labels = batch(8, dtype=np.float64, shape=SMALL)
+
+    def train_mode(variables, images):
+        return two_layers(variables, images / jnp.sqrt((images**2).mean(0)))
+
+    def top(apply_fn, batch_size):
+        options = {"k": 1, "num_iters": 9, "batch_size": batch_size}
+        return input_hessian(apply_fn, toy_weights(), images, labels, **options).values[0]
+
+    assert abs(top(train_mode, 4) / top(train_mode, 8) - 1) > 0.01
+    np.testing.assert_allclose(top(two_layers, 4), top(two_layers, 8), rtol=1e-9)
+
+
+def direction_only(variables, images):
+    """Not finite at an image of zeros."""
+    flat = images.reshape(len(images), -1)
+    return two_layers(variables, flat / jnp.linalg.norm(flat, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("python_loop", [True, False])
+def test_what_fills_up_a_batch_need_not_be_harmless(python_loop, x64):
+    """Zeros of weight zero would make NaN of everything where the network divides by an image's norm."""
+    images, labels = batch(7, dtype=np.float64, shape=SMALL)
+    options = {"k": 3, "num_iters": 9, "python_loop": python_loop}
+    ragged = input_hessian(direction_only, toy_weights(), images, labels, batch_size=4, **options)
+    whole = input_hessian(direction_only, toy_weights(), images, labels, batch_size=7, **options)
+    np.testing.assert_allclose(ragged.values, whole.values, rtol=1e-9)
 
 
 SMALL = (3, 3, 1)
@@ -191,8 +308,8 @@ def test_the_hessian_is_the_mean_of_the_classes_weighted_by_size(python_loop, de
     """All their eigenpairs, put together again; 19 images in classes of unequal sizes, one without images."""
     images, _ = batch(19, dtype=np.float64, shape=SMALL)
     labels = np.repeat([0, 2, 1], [3, 11, 5])
-    mesh = train.make_mesh() if devices > 1 else None
-    variables = toy_weights() if mesh is None else train.replicate(toy_weights(), mesh)
+    mesh = make_mesh() if devices > 1 else None
+    variables = toy_weights() if mesh is None else replicate(toy_weights(), mesh)
     options = {"key": KEY, "batch_size": 8, "mesh": mesh, "python_loop": python_loop}
     pairs = spectrum.per_class(two_layers, variables, images, labels, 4, k=9, num_iters=9, **options)
     hessians = np.einsum("kai,ka,kaj->kij", pairs.vectors, pairs.values, pairs.vectors)
@@ -213,7 +330,7 @@ def test_one_compilation_serves_all_classes(python_loop):
 
     images, _ = batch(40, shape=SMALL)
     labels = np.repeat([0, 1, 2], [3, 10, 27])
-    functions = spectrum._linearise, spectrum._apply, lanczos._tridiagonalise
+    functions = spectrum._linearise, spectrum._apply, lanczos._compiled_loop
     before = [function._cache_size() for function in functions]
     products = []
     pairs = spectrum.per_class(
@@ -238,72 +355,7 @@ def test_one_compilation_serves_all_classes(python_loop):
 def test_labels_that_are_no_classes():
     images, labels = batch(8, shape=SMALL)
     for wrong in (labels + 3, labels - 3):
-        with pytest.raises(UserError, match="are not of 3 classes"):
+        with pytest.raises(UserError, match="the 3 classes from 0 to 2"):
             spectrum.per_class(
                 two_layers, toy_weights(), images, wrong, 3, k=1, num_iters=2, key=KEY, batch_size=8
             )
-
-
-def wave(down, along, height=32, width=32):
-    rows, columns = np.mgrid[:height, :width]
-    return np.cos(2 * np.pi * (down * rows / height + along * columns / width) + 0.3)
-
-
-@pytest.mark.parametrize(
-    ("frequency", "shape"),
-    [((3, 5), (32, 32)), ((-3, 5), (32, 32)), ((6, 0), (32, 32)), ((0, 7), (20, 32)), ((-9, 2), (21, 15))],
-)
-def test_the_peak_of_a_grating(frequency, shape):
-    for image in (wave(*frequency, *shape), 5 - wave(-frequency[0], -frequency[1], *shape)):
-        peak = spectrum.spectral_peak(image)
-        assert tuple(peak.frequency) == frequency
-        np.testing.assert_allclose(peak.share, 1)
-        assert peak.prominence > 1e15
-
-
-def test_the_finest_wave_there_is():
-    """Its own mirror image: counted once."""
-    checkers = (-1.0) ** np.add.outer(np.arange(8), np.arange(8))
-    peak = spectrum.spectral_peak(checkers)
-    assert tuple(peak.frequency) == (4, 4)
-    assert peak.share == 1
-
-
-def test_the_peak_of_a_grid_in_noise():
-    """Two gratings, of which the stronger is named; its share is that of its power."""
-    noise = 0.1 * np.random.default_rng(0).standard_normal((32, 32))
-    peak = spectrum.spectral_peak(wave(0, 4) + 0.5 * wave(4, 0) + noise)
-    assert tuple(peak.frequency) == (0, 4)
-    np.testing.assert_allclose(peak.share, 0.5 / (0.5 + 0.125 + 0.01), rtol=0.02)
-    assert peak.prominence > 1000
-
-
-def test_channels_of_opposite_sign_do_not_hide_a_wave():
-    grid = wave(2, 6)
-    peak = spectrum.spectral_peak(np.stack([grid, -0.5 * grid, -0.5 * grid], axis=-1))
-    assert tuple(peak.frequency) == (2, 6)
-    np.testing.assert_allclose(peak.share, 1)
-
-
-@pytest.mark.parametrize(
-    ("shape", "mean", "rare"), [((32, 32), (np.log(512) + 0.5772) / np.log(2), 23), ((32, 32, 3), 4.0, 6.6)]
-)
-def test_the_prominence_of_white_noise(shape, mean, rare):
-    """What the docstring says of it."""
-    rng = np.random.default_rng(0)
-    found = np.array([spectrum.spectral_peak(rng.standard_normal(shape)).prominence for _ in range(400)])
-    np.testing.assert_allclose(found.mean(), mean, rtol=0.07)
-    assert 0.001 <= np.mean(found > rare) <= 0.025
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (7, 5, 3), (1, 1)])
-def test_a_constant_image_has_no_peak(shape):
-    peak = spectrum.spectral_peak(np.full(shape, 0.1))
-    assert tuple(peak.frequency) == (0, 0)
-    assert (peak.share, peak.prominence) == (0, 0)
-
-
-@pytest.mark.parametrize("image", [np.zeros(4), np.zeros((0, 3)), np.full((4, 4), np.nan)])
-def test_what_is_no_image_has_no_peak(image):
-    with pytest.raises(UserError, match="an image of shape"):
-        spectrum.spectral_peak(image)

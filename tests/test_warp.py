@@ -119,6 +119,12 @@ def test_noisy_fields_differ_by_key_and_stay_within_a_pixel():
     assert np.abs(fields[0] - fields[1]).max() > 0.01
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (2, 8, 8, 2)])
+def test_a_field_of_another_shape(shape):
+    with pytest.raises(UserError, match=r"give \[height, width, 2\]"):
+        poison.warp(np.zeros((2, 8, 8, 1), np.float32), np.zeros(shape, np.float32))
+
+
 def test_no_points_are_refused():
     with pytest.raises(UserError, match="at least 1"):
         poison.warp_field(jax.random.key(0), 8, 8, k=0)

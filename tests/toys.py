@@ -6,6 +6,9 @@ import numpy as np
 
 from poison_jax import config as config_lib
 from poison_jax import models, poison, train
+from poison_jax.experiments.setup import Setup
+from poison_jax.mesh import make_mesh, replicate
+from poison_jax.runs import checkpoint
 
 
 def network(*, dtype="float32", num_classes=3, shape=(6, 6, 1), width=2, seed=0):
@@ -45,7 +48,7 @@ def training(
     images = rng.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
     labels = rng.integers(0, 4, count).astype(np.int32)
     ids = np.arange(count, dtype=np.int32)
-    mesh = train.make_mesh(jax.devices()[:devices])
+    mesh = make_mesh(jax.devices()[:devices])
     model = models.preresnet(8, 4, width=width, dtype=dtype)
     program = train.Program(model, mesh, penalised=kappa > 0, **program)
     real = np.float64 if dtype == "float64" else np.float32
@@ -65,17 +68,18 @@ def training(
     )
     data = train.TrainData(images, labels, ids, poisoned, crossed)
     state = train.init_state(jax.random.key(7), (8, 8, 1), program)
-    data, knobs = train.replicate((data, knobs), mesh)
+    data, knobs = replicate((data, knobs), mesh)
     return state, data, knobs, program
 
 
 def steps(state, data, knobs, program, count, batch_size=16):
-    """The state after `count` steps on the first batches in order."""
+    """The state after steps on the first batches in order, and `Metrics` of arrays, a number a step."""
     order = jnp.arange(len(data.labels)).reshape(-1, batch_size)
-    order = train.replicate(order, program.mesh)
+    order, measured = replicate(order, program.mesh), []
     for _ in range(count):
-        state = train.train_step(state, data, order, knobs, program=program)
-    return state
+        state, metrics = train.train_step(state, data, order, knobs, program=program)
+        measured.append(jax.device_get(metrics))
+    return state, jax.tree.map(lambda *values: np.stack(values), *measured)
 
 
 def tiny(**changes):
@@ -100,3 +104,10 @@ def tiny(**changes):
     config.update_from_flattened_dict(settings)
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     return config
+
+
+def restored(run):
+    """The `Setup` of a run and its last state."""
+    made = Setup(config_lib.from_json(run.config(), run.path))
+    state, _ = checkpoint.newest(run.checkpoints, made.first_state())
+    return made, state

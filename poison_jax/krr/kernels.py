@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from poison_jax.errors import UserError
 
@@ -16,6 +17,10 @@ class Kernel:
     def __call__(self, X: jax.Array, Z: jax.Array) -> jax.Array:
         """Gram matrix `[a, b]` of points `[a, p]` and `[b, p]`; differentiable, computes in their dtype."""
         raise NotImplementedError
+
+    def against(self, Z: jax.Array) -> "Kernel":
+        """The same kernel, by the fastest formula that is accurate for any X and this Z `[b, p]`."""
+        return self
 
     def gradient_gram(self, X: jax.Array) -> jax.Array:
         """G of eq. 27 at the points `[n, p]`; see `krr.gradient_gram`.
@@ -39,27 +44,51 @@ def _pytree(cls):
 
 @_pytree
 class Gaussian(Kernel):
-    """`exp(-|x - x'|^2 / (2 l^2))`, eq. 18: the paper's exponential kernel."""
+    """`exp(-|x - x'|^2 / (2 l^2))`, eq. 18: the paper's exponential kernel.
+
+    The distances are norms of differences, or with `expanded` one matrix product, `|x|^2 + |x'|^2 - 2 x.x'`
+    of centred points. Its rounding is about 5 eps (s / l)^2, where s is the distance from the centre to the
+    farthest x': as good as differences where l is comparable with s, noise where it is far smaller.
+    """
 
     lengthscale: jax.Array | float
+    expanded: bool = field(default=False, metadata={"static": True})
+
+    def against(self, Z):
+        # 5e3 eps at most: 1e-12. (The x do not matter: one that is farther out than every x' is far from all
+        # of them, and there the rounding is relative to the distance, as that of differences is.)
+        spread = np.asarray(_scaled(Z, np.asarray(Z).mean(0), self.lengthscale))
+        return Gaussian(self.lengthscale, expanded=bool((np.sum(spread**2, 1) <= 1e3).all()))
 
     def __call__(self, X, Z):
-        # Distances from one matrix product, good to eps times the squared spread of the data over l. Centred,
-        # lest far-away data lose digits; not clipped at zero, since the derivatives there would be lost with
-        # it (rounding below zero does no harm in exp).
+        if not self.expanded:
+            return _by_differences(X, Z, self.lengthscale)
+        # Not clipped at zero, since the derivatives there would be lost with it (rounding below zero does no
+        # harm in exp).
         centre = Z.mean(0)
-        X, Z = (X - centre) / self.lengthscale, (Z - centre) / self.lengthscale
+        X, Z = _scaled(X, centre, self.lengthscale), _scaled(Z, centre, self.lengthscale)
         squared = jnp.sum(X**2, 1)[:, None] + jnp.sum(Z**2, 1) - 2 * X @ Z.T
         return jnp.exp(-squared / 2)
 
     def gradient_gram(self, X):
+        if not self.expanded:
+            return super().gradient_gram(X)
         # G_ab = sum_i K_ia K_ib (x_i - x_a).(x_i - x_b) / l^4, the product expanded: three matrix products.
         K = self(X, X)
-        X = (X - X.mean(0)) / self.lengthscale
+        X = _scaled(X, X.mean(0), self.lengthscale)
         C = X @ X.T
         A = K * C
         G = K @ (jnp.diagonal(C)[:, None] * K - A) - A @ K + C * (K @ K)
         return (G + G.T) / 2 / self.lengthscale / self.lengthscale
+
+
+def _scaled(X, centre, lengthscale):
+    return (X - centre) / lengthscale
+
+
+@jax.jit  # compiled, no `[a, b, p]` differences are held
+def _by_differences(X, Z, lengthscale):
+    return jnp.exp(-jnp.sum(_scaled(X[:, None], Z, lengthscale) ** 2, 2) / 2)
 
 
 @_pytree
@@ -80,6 +109,9 @@ class Deep(Kernel):
     params: Any
     kernel: Kernel
     feature_map: Callable[[Any, jax.Array], jax.Array] = field(metadata={"static": True})
+
+    def against(self, Z):
+        return Deep(self.params, self.kernel.against(self.feature_map(self.params, Z)), self.feature_map)
 
     def __call__(self, X, Z):
         return self.kernel(self.feature_map(self.params, X), self.feature_map(self.params, Z))

@@ -122,4 +122,4 @@ def clone_effect(clean: KRR, zeta: np.ndarray, y_t: float, m: float) -> Expansio
     open_part = clean.posterior(zeta)
     left = float(as_array("y_t", y_t, 0)) - float(clean.predict(zeta))
     factor = left * gain(m, clean.ridge, float(open_part.predict(zeta)))
-    return Expansion(clean.kernel, open_part.points, np.asarray(open_part.coefficients) * factor)
+    return Expansion(open_part.kernel, open_part.points, np.asarray(open_part.coefficients) * factor)

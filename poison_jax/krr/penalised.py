@@ -32,7 +32,8 @@ def gradient_gram(kernel: Kernel, X: np.ndarray) -> np.ndarray:
         kernel: the kernel.
         X: points `[n, p]`.
     """
-    return np.asarray(_gradient_gram(kernel, as_array("X", X, 2)))
+    X = as_array("X", X, 2)
+    return np.asarray(_gradient_gram(kernel.against(X), X))
 
 
 @jax.jit
@@ -58,6 +59,7 @@ def penalised_fit(
         UserError: what `krr.fit` refuses; a negative kappa; an unknown form.
     """
     X, y = as_data(X, y)
+    kernel = kernel.against(X)
     path = PenalisedPath(_gram(kernel, X), gradient_gram(kernel, X), form=form)
     return Expansion(kernel, jnp.asarray(X), jnp.asarray(path.alpha(y, ridge, kappa)))
 

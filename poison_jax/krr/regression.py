@@ -118,7 +118,8 @@ class KRR(Expansion):
         if not 1 <= count <= len(self.targets):
             raise UserError(f"count = {count}: the fit has {len(self.targets)} points")
         factor, targets = self.factor[:count, :count], self.targets[:count]
-        return KRR(self.kernel, self.points[:count], _solve(factor, targets), targets, self.ridge, factor)
+        kernel, points = self.kernel.against(self.points[:count]), self.points[:count]
+        return KRR(kernel, points, _solve(factor, targets), targets, self.ridge, factor)
 
     @in_float64
     def posterior(self, zeta: np.ndarray) -> Expansion:
@@ -131,12 +132,9 @@ class KRR(Expansion):
             zeta: `[p]`.
         """
         zeta = self._point("zeta", zeta)[None]
-        section = _solve(self.factor, self.kernel(self.points, zeta)[:, 0])
-        return Expansion(
-            self.kernel,
-            jnp.concatenate([self.points, zeta]),
-            jnp.concatenate([-section, jnp.ones(1)]),
-        )
+        section = _solve(self.factor, self.kernel.against(zeta)(self.points, zeta)[:, 0])
+        points = jnp.concatenate([self.points, zeta])
+        return Expansion(self.kernel.against(points), points, jnp.concatenate([-section, jnp.ones(1)]))
 
 
 @in_float64
@@ -166,6 +164,7 @@ def fit(kernel: Kernel, X: np.ndarray, y: np.ndarray, ridge: float) -> KRR:
         copies = len(X) - len(np.unique(X, axis=0))
         why = f" (X holds {copies} duplicated points: K is singular)" if copies else ""
         raise UserError(f"ridge = {ridge}: must be positive and finite{why}")
+    kernel = kernel.against(X)
     factor = _factor(kernel, X, float(ridge))
     pivots = np.asarray(jnp.diagonal(factor)) ** 2
     rows = np.asarray(jnp.sum(factor**2, 1))  # the diagonal of K + c I

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from poison_jax.errors import UserError
+from poison_jax.poison.checks import check_fraction, check_labels
 
 LABEL_MAPS = ("all_to_one", "all_to_all", "source_specific", "clean_label")
 
@@ -83,11 +84,12 @@ def select_deterministic(
         bool `[N]`.
 
     Raises:
-        UserError: fraction outside [0, 1].
+        UserError: fraction outside [0, 1]; ids and labels that are not `[N]` each, or no integers.
     """
-    if not 0 <= fraction <= 1:
-        raise UserError(f"poison fraction {fraction} is not in [0, 1]")
-    return (deterministic_draws(ids, seed=seed) < fraction) & (np.asarray(labels) != target)
+    check_fraction(fraction)
+    ids, labels = np.asarray(ids), np.asarray(labels)
+    check_labels(labels, ids.shape)
+    return (deterministic_draws(ids, seed=seed) < fraction) & (labels != target)
 
 
 def select_stochastic(
@@ -104,10 +106,15 @@ def select_stochastic(
     Returns:
         bool `[N]`.
 
+    Raises:
+        UserError: labels that are not `[N]`, or no integers; a fraction outside [0, 1], if it is not traced.
+
     >>> print(select_stochastic(jax.random.key(0), jnp.array([0, 1, 2]), 1.0, 2))
     [ True  True False]
     """
     labels = jnp.asarray(labels)
+    check_fraction(fraction)
+    check_labels(labels, (labels.size,))
     return (uniform_draws(key, len(labels)) < fraction) & (labels != target)
 
 
@@ -132,7 +139,12 @@ def select_crossed(
 
     Returns:
         bool `[N]`, bool `[N]`; never both.
+
+    Raises:
+        UserError: draws and labels that are not `[N]` each; a fraction outside [0, 1] where it is not traced.
     """
+    check_fraction(fraction)
+    check_labels(labels, draws.shape)
     poisoned = (draws < fraction) & label_map.eligible[labels]
     return poisoned, (draws >= fraction) & (draws < fraction * (1 + cross_ratio))
 

@@ -1,30 +1,57 @@
 """What the attack does to an image: patches that are stamped, pictures that are blended in, the warp."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
 
 from poison_jax.errors import UserError
+from poison_jax.pictures import grey, read_picture
+from poison_jax.poison.checks import check_images, check_patch
 from poison_jax.poison.warp import warp
 
 
 class Trigger(NamedTuple):
-    """An attack on an image: a warp where there is a field, else a picture blended in."""
+    """An attack on an image: your function, or a warp where there is a field, else a picture blended in."""
 
     opacity: jax.Array | None = None  # [H, W] or [H, W, C] in [0, 1]; 1 *sets* the pixel, 0 leaves it
     picture: jax.Array | None = None  # what is blended in: broadcasts to [H, W, C], in [0, 1]
     field: jax.Array | None = None  # [H, W, 2], see `warp_field`
+    function: jax.tree_util.Partial | None = None  # images [..., H, W, C] -> images
 
 
 def apply(images: jax.Array, trigger: Trigger) -> jax.Array:
     """Every image `[..., H, W, C]` in [0, 1] with the trigger."""
+    if trigger.function is not None:
+        return trigger.function(images).astype(images.dtype)
     if trigger.field is not None:
         return warp(images, trigger.field)
     return blend(images, trigger.opacity, trigger.picture)
+
+
+def own_trigger(function: Callable[[jax.Array], jax.Array], shape: tuple[int, int, int]) -> Trigger:
+    """A trigger that is a function of yours (`poison.trigger = "my_module:function"`).
+
+    Args:
+        function: images `[B, H, W, C]` in [0, 1] -> the same images with the trigger; traced by JAX.
+        shape: `[H, W, C]` of the images that it is for.
+
+    Raises:
+        UserError: it fails on such images, or returns others of another shape or type.
+    """
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    try:
+        out = jax.eval_shape(function, images)
+    except Exception as error:  # a user's function may raise anything
+        about = " ".join(str(error).split())[:200]
+        raise UserError(f"poison.trigger: the function fails on images {images.shape}: {about}") from None
+    if getattr(out, "shape", None) != images.shape or not jnp.issubdtype(out.dtype, jnp.floating):
+        what = f"{out.dtype} {out.shape}" if hasattr(out, "shape") else type(out).__name__
+        raise UserError(f"poison.trigger: the function returns {what} for images float32 {images.shape}")
+    return Trigger(function=jax.tree_util.Partial(function))
 
 
 def blend(images: jax.Array, opacity: jax.Array, picture: jax.Array | float) -> jax.Array:
@@ -33,8 +60,16 @@ def blend(images: jax.Array, opacity: jax.Array, picture: jax.Array | float) -> 
     Args:
         images: `[..., H, W, C]` in [0, 1], before normalisation.
         opacity: in [0, 1], `[H, W]` (all channels) or `[H, W, C]`.
-        picture: scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+        picture: in [0, 1]; scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+
+    Raises:
+        UserError: images of integers, or (where they are not traced) far outside [0, 1]; an opacity or a
+            picture of another shape, or outside [0, 1].
     """
+    images = images if isinstance(images, jax.Array) else np.asarray(images)
+    opacity = opacity if isinstance(opacity, jax.Array) else np.asarray(opacity)
+    check_images(images)
+    check_patch(images, opacity, picture)
     opacity = jnp.asarray(opacity, images.dtype)
     if opacity.ndim == 2:
         opacity = opacity[..., None]
@@ -116,20 +151,19 @@ def load_picture(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A user's picture, `[height, width, channels]` in [0, 1], and its opacity `[height, width]`.
 
-    A picture with an alpha channel is as opaque as that says. One smaller than the image lies in the lower
-    right corner, `margin` pixels from the edges.
+    Values and opacity are those of `pictures.read_picture`; images of one channel take the luminance. A
+    picture smaller than the image lies in the lower right corner, `margin` pixels from the edges.
 
     Raises:
         UserError: unreadable, or larger than the image.
     """
-    mode = {1: "LA", 3: "RGBA"}.get(channels)
-    if mode is None:
+    if channels not in (1, 3):
         raise UserError(f"poison.picture: images of {channels} channels take no picture, only 1 or 3")
     try:
-        with PIL.Image.open(Path(path).expanduser()) as file:
-            pixels = np.asarray(file.convert(mode)) / 255
-    except Exception as error:  # of what a broken file makes Pillow raise, only a part is documented
-        raise UserError(f"poison.picture: {path!r} cannot be read as an image: {error}") from None
+        pixels, visible = read_picture(path)
+    except UserError as error:
+        raise UserError(f"poison.picture: {error}") from None
+    pixels = grey(pixels) if channels == 1 else pixels
     h, w = pixels.shape[:2]
     if h + margin > height or w + margin > width:
         if (h, w) != (height, width):
@@ -140,7 +174,7 @@ def load_picture(
         margin = 0
     corner = slice(height - margin - h, height - margin), slice(width - margin - w, width - margin)
     picture, opacity = np.zeros((height, width, channels)), np.zeros((height, width))
-    picture[corner], opacity[corner] = pixels[..., :-1], pixels[..., -1]
+    picture[corner], opacity[corner] = pixels, visible
     if not opacity.any():
         raise UserError(f"poison.picture: {path!r} is wholly transparent")
     return picture, opacity
@@ -152,7 +186,10 @@ def stamp(images: jax.Array, mask: jax.Array, value: jax.Array | float = 1.0) ->
     Args:
         images: `[..., H, W, C]` in [0, 1], before normalisation.
         mask: bool `[H, W]` (all channels) or `[H, W, C]`.
-        value: scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+        value: in [0, 1]; scalar, or anything that broadcasts to `[H, W, C]`: a colour `[C]`, a picture.
+
+    Raises:
+        UserError: as `blend`: among others images of integers, as they come from a file (divide by 255).
 
     >>> print(stamp(jnp.zeros((2, 2, 1)), np.eye(2, dtype=bool), 0.5)[..., 0])
     [[0.5 0. ]

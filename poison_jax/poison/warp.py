@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from poison_jax.errors import UserError
+from poison_jax.poison.checks import check_images
 
 CUBIC = -0.75  # the kernel's parameter a in PyTorch; `jax.image.resize` has -0.5 and other corners
 
@@ -67,12 +68,20 @@ def warp(images: jax.Array, field: jax.Array) -> jax.Array:
     """Images sampled at the field's points, bilinearly, corners aligned, zero outside.
 
     Args:
-        images: `[..., H, W, C]`.
+        images: `[..., H, W, C]` in [0, 1], before normalisation.
         field: `[h, w, 2]` in [-1, 1], column first; the same for all images.
 
     Returns:
         `[..., h, w, C]`.
+
+    Raises:
+        UserError: images of integers, or (where they are not traced) far outside [0, 1]; a field of another
+            shape.
     """
+    images = images if isinstance(images, jax.Array) else np.asarray(images)
+    check_images(images)
+    if field.ndim != 3 or field.shape[-1] != 2:
+        raise UserError(f"a warp field {field.shape}: give [height, width, 2], of warp_field")
     height, width, channels = images.shape[-3:]
     column, row = ((field[..., i] + 1) / 2 * (size - 1) for i, size in enumerate((width, height)))
     left, top = jnp.floor(column), jnp.floor(row)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from poison_jax import data, krr
+from poison_jax import data, environment, krr
 from poison_jax.theory.entry import APPROXIMATE, Entry, below, fails, has_order, relative_error
 
 EPSILONS = 2.0 ** -np.arange(5, 11)
@@ -71,7 +71,7 @@ def network() -> Identity:
     with jax.enable_x64(True):
         X = jnp.asarray(digits.images.reshape(len(digits.labels), -1) / 255.0)
         labels = jnp.asarray(digits.labels)
-        keys = jax.random.split(jax.random.key(0))
+        keys = jax.random.split(environment.key(0))
         params = [
             jax.random.normal(keys[0], (X.shape[1], 32)) / 8,
             jax.random.normal(keys[1], (32, 10)) / 6,

@@ -58,7 +58,7 @@ def defend(problem: Problem, length: float, c: float, m: int, count: int) -> Arr
             X = np.vstack([problem.X[:count], points])
             with jax.enable_x64(True):
                 K, test, triggered, at_zeta = (
-                    np.asarray(kernel(jnp.asarray(Z), jnp.asarray(X)))
+                    np.asarray(kernel.against(X)(jnp.asarray(Z), jnp.asarray(X)))
                     for Z in (X, problem.test, problem.triggered, problem.zeta[None])
                 )
             path = krr.PenalisedPath(K, krr.gradient_gram(kernel, X))

@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from poison_jax import console, provenance
+from poison_jax import console
+from poison_jax.runs import provenance
 from tests.faults.chapter import Chapter
 
 # Name of the module -> its share of the time, and what it is about.

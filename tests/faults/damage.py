@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from poison_jax import arrays, data, files, records
+from poison_jax import arrays, data
 from poison_jax.errors import Damaged, UserError
-from poison_jax.store import Run
+from poison_jax.runs import files, records
+from poison_jax.runs.store import Run
 from tests.faults.chapter import Chapter, start
 
 _RUN = [

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from poison_jax import checkpoint, files, records
-from poison_jax.store import Run
+from poison_jax.runs import checkpoint, files, records
+from poison_jax.runs.store import Run
 from tests.faults.chapter import Chapter, start
 from tests.faults.runs import COMMANDS, output
 

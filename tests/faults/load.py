@@ -148,7 +148,7 @@ def _store(chapter: Chapter, *, seeds: int) -> None:
     commands = {
         "the sweep, all done": sweep,
         "--dry_run": [*sweep, "--dry_run"],
-        "poison_jax.records": ["-m", "poison_jax.records", "--runs", runs, "--out", out],
+        "poison_jax.runs.records": ["-m", "poison_jax.runs.records", "--runs", runs, "--out", out],
         "plots fig06": ["-m", "plots", "fig06", "--runs", runs, "--out", out, "--sweep", "many"],
         "fig06 from JSON lines": ["-m", "plots", "fig06", "--runs", out, "--out", out, "--sweep", "many"],
         "poison_jax.report": ["-m", "poison_jax.report", "--runs", runs, "--out", out / "report.html"],

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from poison_jax import config as config_lib
+from poison_jax.config_table import KEYS
 
 HERE = "{here}"  # in an argument: the folder of the example
 ROOT_HERE = "{root}"  # in an argument: the folder of the project
@@ -103,10 +104,9 @@ def _bad_value(draw) -> dict[str, Any]:
         return {key: draw(_not_tuples)}
     if isinstance(default, str):
         value = draw(_nasty)
-        legal = {"poison.mask": ("",), "poison.picture": ("",)}.get(key, config_lib._CHOICES.get(key, ()))
+        legal = {"poison.mask": ("",), "poison.picture": ("",)}.get(key, KEYS[key].choices)
         return {key: value if value not in legal else "?"}
-    low = config_lib._AT_LEAST.get(key, 0)
-    high = config_lib._AT_MOST.get(key)
+    low, high = KEYS[key].low or 0, KEYS[key].high
     numbers = [
         st.sampled_from(["inf", "-inf", "nan", "-1e-9"]),
         st.integers(-(10**40), int(low) - 1).map(str),

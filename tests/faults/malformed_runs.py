@@ -191,7 +191,7 @@ _SWEEPS = st.one_of(
         ]
     ),
 )
-_readers = st.sampled_from(["poison_jax.records", "poison_jax.report", "claims", *_FIGURES])
+_readers = st.sampled_from(["poison_jax.runs.records", "poison_jax.report", "claims", *_FIGURES])
 
 _stores = evenly(
     st.tuples(_readers, _lines, st.just(False)), st.tuples(_readers, _SWEEPS, st.just(True))

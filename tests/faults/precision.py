@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from poison_jax import evaluate, setup
-from poison_jax.store import Run
+from poison_jax import evaluate
+from poison_jax.experiments import setup
+from poison_jax.runs.store import Run
 from tests.faults.chapter import QUICK, Chapter, ended_in_one_line, start
 
 SHORT = 60  # seconds, below which only the first of the comparisons are made

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from poison_jax import files
 from poison_jax.arrays import read_npz
+from poison_jax.runs import files
 from tests.faults.chapter import Chapter, start
 
 LONGEST = 240  # seconds that a process may take, on a machine that has much else to do
@@ -148,7 +148,7 @@ def workers(workdir: Path) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"poison_jax.worker" in words and os.fsencode(workdir) in words:
+            if b"poison_jax.sweeps.worker" in words and os.fsencode(workdir) in words:
                 found.append(int(folder.name))
     return sorted(found)
 

@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import plots
-from poison_jax import cli, records, report, setup, verify
+from poison_jax import cli, report
 from poison_jax.errors import UserError
-from poison_jax.store import Run
+from poison_jax.experiments import setup
+from poison_jax.runs import records, verify
+from poison_jax.runs.store import Run
 
 SECONDS = 60  # that a reader may take
 # What reading has no need of: code out of data, other programs, other machines.

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+
 from poison_jax import train
 
 
@@ -28,21 +30,19 @@ def here() -> dict[str, float]:
 def main(argv: list[str]) -> None:
     """The command line."""
     file, steps, *arguments = argv
-    fit, seen = train.fit, []
+    step, seen = train.train_step, []
 
-    def watched(*args, on_step, **options):
-        def look():
-            on_step()
-            seen.append(here())
-            if len(seen) == int(steps):
-                os.kill(os.getpid(), signal.SIGTERM)
+    def watched(*args, **options):
+        out = step(*args, **options)
+        jax.block_until_ready(out)
+        seen.append(here())
+        Path(file).write_text(json.dumps(seen))
+        if len(seen) == int(steps):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return out
 
-        try:
-            return fit(*args, on_step=look, **options)
-        finally:
-            Path(file).write_text(json.dumps(seen))
-
-    train.fit = watched
+    watched.lower = step.lower
+    train.train_step = watched
     sys.argv = ["main.py", *arguments]
     runpy.run_path("main.py", run_name="__main__")
 

@@ -1,0 +1,45 @@
+"""Experiments: a config -> stages -> results; `run` does whichever a config names."""
+
+import importlib
+import json
+
+import ml_collections
+
+from poison_jax import config as config_lib
+from poison_jax.errors import UserError
+from poison_jax.runs import distributed, store
+
+# Imported when asked for: no experiment pays for another's imports.
+_MODULES = {
+    "train": "network",
+    "compare": "network",
+    "krr_theory": "statements",
+    "mnist_linear": "regression",
+}
+
+
+def run(
+    config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
+) -> list[store.Run]:
+    """Runs a config's experiment, prints its summary, returns the finished runs.
+
+    What is already done is not done again; what was interrupted goes on where it stopped.
+
+    Args:
+        config: see `poison_jax.config`.
+        workdir: where run directories are kept.
+        tensorboard: write the metrics of a training for TensorBoard too.
+
+    Raises:
+        UserError: bad input, before any compute where it can be known then.
+        Interrupted: asked to stop; what was done is kept.
+    """
+    distributed.same("their config", json.dumps(config.to_dict(), sort_keys=True))
+    config_lib.check(config)
+    if config.experiment not in _MODULES:
+        raise UserError(f"experiment = {config.experiment} is several runs: start it with launch.run")
+    name = _MODULES[config.experiment]
+    if distributed.several() and name != "network":
+        raise UserError(f"experiment={config.experiment} is the work of one process: start it as one")
+    module = importlib.import_module(f"poison_jax.experiments.{name}")
+    return module.run(config, workdir, tensorboard=tensorboard)

@@ -1,0 +1,330 @@
+"""The experiments on networks: train on poisoned data, measure the attack, look at the trained network.
+
+`train_and_measure` is one run, from its config to its result; read it downwards. `run` does the arms of a
+comparison one after the other and prints their table.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from poison_jax import config as config_lib
+from poison_jax import console, kernels, metrics, models, train
+from poison_jax.errors import Diverged, Interrupted, RunsFailed, UserError
+from poison_jax.experiments import stages, summary
+from poison_jax.experiments.setup import Setup
+from poison_jax.mesh import replicate
+from poison_jax.runs import checkpoint, distributed, files, provenance, store
+from poison_jax.runs.distributed import entered_by_first, first
+from poison_jax.runs.shared import Checkpoints
+from poison_jax.runs.signals import StopSignals
+from poison_jax.runs.tensorboard import scalar_writer
+
+LOOK_EVERY = 10  # steps between two looks at what was measured, and whether to stop
+
+
+def run(
+    config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
+) -> list[store.Run]:
+    """Runs a config (every arm of a comparison), prints the summary, returns the finished runs.
+
+    What is already done is not done again; what was interrupted goes on where it stopped. Of several
+    processes the first writes and returns the runs, the others none.
+
+    Args:
+        config: see `poison_jax.config`.
+        workdir: where run directories are kept.
+        tensorboard: write the metrics for TensorBoard too.
+
+    Raises:
+        UserError: what only the data or the devices can show to be wrong, before any compute.
+        RunsFailed: some arms diverged; the others are finished, and shown.
+        Interrupted: asked to stop; what was done is kept.
+    """
+    started = time.monotonic()
+    arms, axes = config_lib.arms(config), config_lib.axes(config) or ["penalty.kappa"]
+    if reason := kernels.slow_because(config.model.convolutions):
+        console.warn(f"convolutions take two to three times as long as they need to: {reason}")
+    remarks: list[str] = []
+    for setup in [Setup(arm) for arm in arms]:  # every arm is checked before the first one trains
+        open_run(setup, workdir)
+        remarks += setup.remarks()
+    for remark in dict.fromkeys(remarks):
+        console.warn(remark)
+    finished, results, failures = [], [], []
+    for i, arm in enumerate(arms):
+        title = f"{i + 1}/{len(arms)} " if len(arms) > 1 else ""
+        try:
+            done = train_and_measure(arm, workdir, title=title, tensorboard=tensorboard)
+            finished.append(done)
+            # Now, for arms that differ in what is looked at are one run, and its last result is another's.
+            results.append(first(done.result))
+        except Diverged as error:
+            if len(arms) == 1:
+                raise
+            console.warn(str(error))  # the other arms may be sound
+            failures.append(str(error))
+    if not distributed.is_first():
+        finished = []
+    if finished:
+        console.say("")
+        summary.show(results, axes if len(arms) > 1 else ["penalty.kappa"])
+        console.say(f"total {console.duration(time.monotonic() - started)} on {provenance.device()}")
+    if failures:
+        raise RunsFailed(f"{len(failures)} of {len(arms)} runs failed: {'; '.join(failures)}", finished)
+    return finished
+
+
+def open_run(setup: Setup, workdir: str) -> store.Run:
+    """The directory of a setup's run, made if it is not there and tied to the data that it reads.
+
+    Raises:
+        UserError: it was begun with other data, or the processes have read different data.
+    """
+    config, digest = setup.config, setup.inputs_digest()
+    distributed.same("the data or the trigger that they read", digest)
+    identity = config_lib.identity(config)
+    run = store.Run(first(lambda: str(store.open_run(workdir, config.name, config.to_dict(), identity).path)))
+    first(lambda: run.pin_inputs(digest))
+    return run
+
+
+def train_and_measure(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    title: str = "",
+    tensorboard: bool = False,
+    directions: Mapping[str, np.ndarray] | None = None,
+) -> store.Run:
+    """One run, from its config to `result.json`: train, measure after every epoch, look at what came out.
+
+    Goes on from the last checkpoint, and does only what is missing: a network that is trained is not trained
+    again when its config asks for other eigenpairs or analyses.
+
+    Args:
+        config: of a single run (experiment=train).
+        workdir: where run directories are kept.
+        title: said before what distinguishes the run.
+        tensorboard: write the metrics for TensorBoard too.
+        directions: other triggers that eigenvectors are compared with, by name, `[h, w]` or `[h, w, C]`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        Diverged: a loss or gradient is not finite; the last good checkpoint is kept.
+        Interrupted: asked to stop; the state is saved.
+    """
+    # A config made concrete: data, network, trigger, step program, checked against each other.
+    setup = Setup(config)
+    run, plan = open_run(setup, workdir), stages.plan(setup, directions)
+    title += setup.title
+    if first(lambda: run.finished(plan.view)) is not None:
+        console.say(f"{title}: already done in {run.path}")
+        _say_what_was_not_measured(config, first(run.metrics))
+        return run
+    console.say(f"{title}: {run.path}")
+
+    epochs, batch_size = config.train.epochs, config.train.batch_size
+    steps, total = setup.steps_per_epoch, epochs * setup.steps_per_epoch
+    with contextlib.ExitStack() as claimed:
+        claimed.enter_context(entered_by_first(run.claim))
+        checkpoints = claimed.enter_context(
+            contextlib.closing(Checkpoints(run.checkpoints, warn=console.warn))
+        )
+
+        # The state: fresh, another run's network, or that of the last whole checkpoint.
+        state = setup.first_state()
+        seconds, rows, measured = 0.0, [], []  # spent so far; a row an epoch; the running epoch's steps
+        if (restored := checkpoints.restore(state)) is not None:
+            state, note = restored
+            seconds, rows, measured = note["seconds"], note["metrics"], note["steps"]
+            if int(state.step) < total:
+                console.say(f"  resumed at epoch {int(state.step) / steps:.2f} of {epochs}")
+        first(lambda: run.keep_metrics(rows))
+        start = int(state.step)
+        if start == total:
+            _say_what_was_not_measured(config, rows)
+
+        with contextlib.ExitStack() as training:
+            began = time.monotonic()
+
+            def save() -> None:
+                spent = seconds + time.monotonic() - began
+                checkpoints.save(
+                    int(state.step), state, {"seconds": spent, "metrics": rows, "steps": measured}
+                )
+
+            if start < total:
+                train_data = replicate(setup.train_data(), setup.mesh)
+                _say_memory(setup, state, train_data)
+                stop = training.enter_context(StopSignals())
+                advance = training.enter_context(console.progress("  training", total, start))
+                write_scalars = None
+                if tensorboard:
+                    writer = functools.partial(scalar_writer, run.path, start // steps + 1)
+                    write_scalars = training.enter_context(entered_by_first(writer))
+
+            for epoch in range(start // steps, epochs):
+                order = train.epoch_order(setup.knobs.key, epoch, count=setup.count, batch_size=batch_size)
+                order, pending = replicate(order, setup.mesh), []
+                for i in range(len(measured), steps):
+                    state, step_metrics = train.train_step(
+                        state, train_data, order, setup.knobs, program=setup.program
+                    )
+                    pending.append(step_metrics)
+                    advance()
+                    # Waiting for the device (and the other processes) costs: rarely, but soon enough.
+                    if (
+                        (i + 1) % LOOK_EVERY == 0
+                        or i + 1 == steps
+                        or (stop.asked and not distributed.several())
+                    ):
+                        measured += _finite(pending, run, epoch, i)
+                        pending = []
+                        if i + 1 < steps and distributed.agreed(stop.asked):
+                            save()
+                            raise _stopped(run, state, total)
+
+                # After every epoch: the attack on the test images, what the config asks for, a checkpoint.
+                _, report = stages.evaluate_attack(setup, state)
+                row = {"epoch": epoch + 1, "step": int(state.step), **_means(measured), **report}
+                row |= stages.after_epoch(setup, state)
+                rows, measured = [*rows, files.plain(row)], []
+                first(functools.partial(run.append_metrics, rows[-1]))
+                if write_scalars:
+                    write_scalars(row)
+                save()
+                spent = time.monotonic() - began
+                left = spent / (int(state.step) - start) * (total - int(state.step))
+                console.say(
+                    f"  epoch {epoch + 1:3d}/{epochs}  loss {row['loss']:.4f}  penalty {row['penalty']:.4f}  "
+                    f"clean accuracy {report['clean_accuracy']:6.2%}  ASR {report['asr']:6.2%}  "
+                    f"{console.duration(seconds + spent)}, {console.duration(left)} left"
+                )
+                if distributed.agreed(stop.asked):
+                    raise _stopped(run, state, total)
+            if start < total:
+                seconds += time.monotonic() - began
+
+        measure(setup, run, state, rows, seconds, plan)
+    return run
+
+
+def measure(
+    setup: Setup,
+    run: store.Run,
+    state: train.TrainState,
+    rows: list[dict[str, float]],
+    seconds: float,
+    plan: stages.Plan,
+) -> None:
+    """What is looked at in a trained network -> `result.json`; a stage that is kept is not made again.
+
+    Args:
+        setup, run, state: of the trained network; the run is claimed.
+        rows: what was measured after each epoch.
+        seconds: that training took.
+        plan: the stages asked for.
+    """
+    found, looking = stages.measure(setup, run, state, rows, plan)
+    trained = metrics.beats_chance(found["clean_accuracy"], setup.test_set.labels)
+    result = found | {
+        "status": "ok" if trained else "failed training: clean accuracy is near chance",
+        "parameters": models.parameter_count(state.variables),
+        "wall_seconds": seconds + looking,
+        "seed": setup.config.seed,
+        "convolutions": setup.convolutions,
+        "config": setup.config.to_dict(),
+        **provenance.here(),
+    }
+    first(lambda: run.finish(result, plan.view))
+
+
+def look_again(run: store.Run, config: ml_collections.ConfigDict, *, triggers: Sequence[str] = ()) -> None:
+    """The stages that a config asks for, of a run that is trained; `result.json` is theirs from then on.
+
+    Args:
+        run: of experiment=train, in whichever folder it lies by now.
+        config: the run's, but for keys that do not determine the network.
+        triggers: picture or `.npy` mask files, whose directions eigenvectors are compared with as well.
+
+    Raises:
+        UserError: there is no whole checkpoint of a trained network, or its data are not those.
+    """
+    if len({Path(file).name for file in triggers}) < len(triggers):
+        raise UserError(f"two of {', '.join(triggers)} have one name: rename one of the files")
+    setup = Setup(config)
+    plan = stages.plan(setup, {Path(file).name: setup.direction_of(file) for file in triggers})
+    run.pin_inputs(setup.inputs_digest())
+    if run.finished(plan.view) is not None:  # claims the run itself, where something is damaged
+        return
+    with run.claim():
+        restored = checkpoint.newest(run.checkpoints, setup.first_state(), warn=console.warn)
+        total = config.train.epochs * setup.steps_per_epoch
+        if restored is None or int(restored[0].step) < total:
+            raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
+        state, note = restored
+        measure(setup, run, state, note["metrics"], note["seconds"], plan)
+
+
+def _finite(pending: list[train.Metrics], run: store.Run, epoch: int, step: int) -> list[dict[str, float]]:
+    """What steps measured, on the host.
+
+    Raises:
+        Diverged: something in it is not finite.
+    """
+    measured = [{name: float(v) for name, v in m._asdict().items()} for m in jax.device_get(pending)]
+    for m in measured:
+        if broken := [name for name, value in m.items() if not np.isfinite(value)]:
+            raise Diverged(
+                f"{run.path}: {' and '.join(broken[:2])} not finite in epoch {epoch + 1}, by step "
+                f"{step + 1}: training stopped, the last good checkpoint is kept; lower "
+                "train.learning_rate or penalty.kappa"
+            )
+    return measured
+
+
+def _means(measured: list[dict[str, float]]) -> dict[str, float]:
+    """Of an epoch's steps; of `poisoned` the sum."""
+    means = {name: float(np.mean([m[name] for m in measured])) for name in train.Metrics._fields}
+    return means | {"poisoned": round(sum(m["poisoned"] for m in measured))}
+
+
+def _say_what_was_not_measured(config: ml_collections.ConfigDict, rows: list[dict[str, float]]) -> None:
+    """Warns where a network that is trained was not measured after every epoch as its config now asks."""
+    measured = set().union(*rows)
+    names = {"collapse": "nc1", "fisher": "fisher_energy", "near_clone": "near_clone_median_spike"}
+    for name, key in names.items():
+        if config.analysis[name] and key not in measured:
+            console.warn(
+                f"analysis.{name} was not asked for when this network was trained: nothing of it after each "
+                "epoch; choose another --workdir to have it"
+            )
+
+
+def _stopped(run: store.Run, state: train.TrainState, total: int) -> Interrupted:
+    step = int(state.step)
+    return Interrupted(f"stopped at step {step} of {total}, saved in {run.path}; the same command goes on")
+
+
+def _say_memory(setup: Setup, state: train.TrainState, train_data: train.TrainData) -> None:
+    """Says what memory a step takes, before the first one runs; warns where that is too much."""
+    batch_size = setup.config.train.batch_size
+    needed = train.step_memory(state, train_data, setup.knobs, setup.program, batch_size=batch_size)
+    if needed is None:
+        return
+    console.say(f"  memory for a training step: {needed / 2**20:,.0f} MiB on each device")
+    limit = provenance.device_memory()
+    if limit is not None and needed > 0.9 * limit:
+        console.warn(
+            f"that is more than 90 % of the {limit / 2**20:,.0f} MiB there are: "
+            "lower train.batch_size, or use more devices"
+        )

@@ -1,0 +1,401 @@
+"""The stages of a run: what is looked at in its trained network, each kept under an identity of its own.
+
+A stage is a function of the trained network: `(Trained) -> (arrays, findings)`. Its identity are the config
+keys that it reads and that do not determine the network (`views`); `measure` makes what is not kept yet.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from poison_jax import arrays as arrays_lib
+from poison_jax import (
+    console,
+    evaluate,
+    features,
+    fisher,
+    gratings,
+    metrics,
+    models,
+    near_clone,
+    spectrum,
+    train,
+)
+from poison_jax.errors import UserError
+from poison_jax.experiments import views
+from poison_jax.experiments.setup import Setup, Stream
+from poison_jax.lanczos import Eigenpairs
+from poison_jax.runs import files, store
+from poison_jax.runs.distributed import first
+
+Arrays = dict[str, np.ndarray]
+Findings = dict[str, Any]
+
+
+class Trained(NamedTuple):
+    """A trained network, and what belongs to it."""
+
+    setup: Setup
+    state: train.TrainState
+    epochs: list[Findings]  # what was measured after each epoch
+    directions: Mapping[str, np.ndarray]  # name -> `[h, w]` or `[h, w, C]`: other triggers to compare with
+
+
+class Plan(NamedTuple):
+    """The stages that a config asks for."""
+
+    identities: dict[str, str]  # stage -> digest of the keys that it depends on
+    view: str  # digest of all of them
+    directions: Mapping[str, np.ndarray]
+
+
+def plan(setup: Setup, directions: Mapping[str, np.ndarray] | None = None) -> Plan:
+    """What a config asks for.
+
+    Args:
+        setup: of the run.
+        directions: other triggers that eigenvectors are compared with, by name.
+    """
+    directions = directions or {}
+    identities = views.identities(setup.config)
+    if directions:
+        other = arrays_lib.digest([np.asarray(d) for d in directions.values()])
+        of = identities["spectrum"]  # the one stage that compares with them
+        identities["spectrum"] = store.digest({"of": of, "directions": [*directions, other]})
+    return Plan(identities, store.digest(identities), directions)
+
+
+def measure(
+    setup: Setup, run: store.Run, state: train.TrainState, epochs: list[Findings], wanted: Plan
+) -> tuple[Findings, float]:
+    """What all stages of a plan found, together, and the seconds that they took; makes what is not kept.
+
+    Raises:
+        UserError: a stage that is needed cannot be made.
+    """
+    trained = Trained(setup, state, epochs, wanted.directions)
+    together: Findings = {}
+    seconds, stage_files = 0.0, {}
+    for name, identity in wanted.identities.items():
+        kept = first(lambda name=name, identity=identity: run.findings(name, identity))
+        if kept is None:
+            began = time.monotonic()
+            try:
+                arrays, findings = STAGES[name](trained)
+            except UserError as error:
+                if name in NEEDED:
+                    raise
+                console.warn(f"{name} left out: {error}")
+                arrays, findings = {}, {f"{name}_left_out": str(error)}
+            kept = {"findings": files.plain(findings), "seconds": time.monotonic() - began}
+
+            def save(name=name, identity=identity, arrays=arrays, kept=kept):
+                run.save_stage(name, identity, arrays, kept["findings"], kept["seconds"])
+
+            first(save)
+        together |= kept["findings"]
+        seconds += kept["seconds"]
+        stage_files[name] = first(lambda name=name, identity=identity: run.stage_file(name, identity))
+    return together | {"stages": stage_files}, seconds
+
+
+def evaluate_attack(
+    setup: Setup, state: train.TrainState
+) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, float]]:
+    """Logits of the test images without and with the trigger, and what they amount to."""
+    c, test_set = setup.config, setup.test_set
+    logits = evaluate.predict(
+        state.variables, test_set.images, setup.knobs, setup.program, batch_size=c.train.batch_size
+    )
+    return logits, metrics.attack_report(*logits, test_set.labels, setup.aim)
+
+
+def attack(trained: Trained) -> tuple[Arrays, Findings]:
+    """The attack on all test images; and a few of them, without and with the trigger, for the picture."""
+    setup, test_set = trained.setup, trained.setup.test_set
+    (clean_logits, triggered_logits), report = evaluate_attack(setup, trained.state)
+    attacked = np.flatnonzero(setup.aim[test_set.labels] != test_set.labels)
+    rows = (attacked if len(attacked) else np.arange(len(test_set.labels)))[:6]
+    views = setup.views(test_set.images[rows], normalised=False)
+    clean, triggered = (np.round(np.clip(view, 0, 1) * 255).astype(np.uint8) for view in views)
+    arrays = {
+        "clean": clean,
+        "triggered": triggered,
+        "labels": test_set.labels[rows],
+        "clean_prediction": clean_logits[rows].argmax(-1),
+        "triggered_prediction": triggered_logits[rows].argmax(-1),
+        "class_names": np.array(test_set.class_names),
+        "mask": setup.direction(*views),
+    }
+    return arrays, report
+
+
+def regime(trained: Trained) -> tuple[Arrays, Findings]:
+    """Where training ended: what the paper says of networks is about the terminal phase.
+
+    `train_accuracy` on the training images' true labels, without trigger or augmentation;
+    `poisoned_train_accuracy` of the non-target ones, triggered, taken for the target; `decay_time` T =
+    sum_t lr_t * weight_decay; `poison_visits` theta * images that may be poisoned * epochs; `nc1` and
+    `nc1_test`.
+    """
+    setup, c = trained.setup, trained.setup.config
+    train_set, variables = trained.setup.train_set, trained.state.variables
+    logits = evaluate.predict(
+        variables, train_set.images, setup.knobs, setup.program, batch_size=c.train.batch_size
+    )
+    report = metrics.attack_report(*logits, train_set.labels, setup.aim)
+    eligible = int(np.asarray(setup.knobs.labels.eligible)[train_set.labels].sum())
+    found = {
+        "train_accuracy": report["clean_accuracy"],
+        "poisoned_train_accuracy": report["asr"],
+        "decay_time": train.decay_time(setup.program, c.train.epochs * setup.steps_per_epoch),
+        "poison_visits": c.poison.fraction * eligible * c.train.epochs,
+        "regime": "terminal" if report["clean_accuracy"] >= TERMINAL else "not terminal",
+    }
+    for name, dataset in (("nc1", train_set), ("nc1_test", setup.test_set)):
+        rows = np.random.default_rng(c.seed).permutation(len(dataset.labels))[:NC1_IMAGES]
+        clean, _ = setup.views(dataset.images[rows])
+        try:
+            pre_fc = features.extract(setup.model.apply, variables, clean, batch_size=c.train.batch_size)
+            collapsed = features.collapse(pre_fc, dataset.labels[rows], *_last_layer(trained.state))
+            found[name] = float(collapsed.nc1)
+        except UserError:  # the features are not known, or a class has too few images
+            found[name] = None
+    return {}, found
+
+
+TERMINAL = 0.99  # training accuracy from which on a network is in the terminal phase
+NC1_IMAGES = 2000
+
+
+def after_epoch(setup: Setup, state: train.TrainState) -> Findings:
+    """Neural collapse, the Fisher's energy along the trigger, efficacy and spike, as the config asks for."""
+    c, row = setup.config.analysis, {}
+    if c.collapse:
+        images, _, labels = _training_images(setup, c.collapse)
+        pre_fc = features.extract(
+            setup.model.apply, state.variables, images, batch_size=setup.config.train.batch_size
+        )
+        row |= features.collapse(pre_fc, labels, *_last_layer(state))._asdict()
+    if c.fisher:
+        images, triggered, labels = _training_images(setup, c.fisher)
+        gradients = fisher.input_gradients(
+            setup.model.apply,
+            state.variables,
+            images,
+            labels,
+            batch_size=setup.config.spectrum.batch_size,
+            mesh=setup.mesh,
+        )
+        trigger = _vector(setup.direction(images, triggered), images.shape[1:])
+        row["fisher_energy"] = float(fisher.energies(gradients, trigger[None])[0])
+        row["fisher_trace"] = float(fisher.trace(gradients))
+    if c.near_clone:
+        try:
+            found = _at_triggered_images(setup, state, hessian_points=0)
+            row |= {f"near_clone_{name}": float(found[name]) for name in _MEDIANS}
+        except UserError:  # said in the end
+            row |= {f"near_clone_{name}": None for name in _MEDIANS}
+    return row
+
+
+def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
+    """Top eigenpairs of the input Hessian, and their overlaps with the trigger (Algorithm 2)."""
+    setup, c = trained.setup, trained.setup.config
+    images, labels, direction = _hessian_images(setup)
+    classes = len(np.unique(labels)) if c.spectrum.per_class else 0
+    products = (c.spectrum.num_iters + c.spectrum.k + 1) * (1 + classes)
+    with console.progress("  input Hessian", products) as advance:
+        pairs = _eigenpairs(trained, spectrum.input_hessian, images, labels, on_product=advance)
+        if classes:
+            options = {"num_classes": setup.train_set.num_classes, "on_product": advance}
+            of_classes = _eigenpairs(trained, spectrum.per_class, images, labels, **options)
+    overlaps = _overlaps(pairs.vectors, direction)
+    others = {name: _overlaps(pairs.vectors, other) for name, other in trained.directions.items()}
+    peaks = [gratings.spectral_peak(vector.reshape(setup.input_shape)) for vector in pairs.vectors]
+    arrays = pairs._asdict() | {
+        "overlap": overlaps,
+        "shape": np.array(setup.input_shape),
+        "spectral_peak_frequency": np.array([peak.frequency for peak in peaks]),
+        "spectral_share": np.array([peak.share for peak in peaks]),
+        "spectral_prominence": np.array([peak.prominence for peak in peaks]),
+    }
+    if classes:
+        arrays |= {
+            "class_values": of_classes.values,
+            "class_vectors": of_classes.vectors,
+            "class_residuals": of_classes.residuals,
+            "class_overlap": np.array([_overlaps(vectors, direction) for vectors in of_classes.vectors]),
+        }
+    best = int(np.argmax(overlaps**2))
+    threshold = metrics.overlap_threshold(pairs.vectors.shape[1], c.spectrum.k)
+    findings = {
+        "eigenvalues": pairs.values,
+        "residuals": pairs.residuals,
+        "gap": pairs.values[0] - pairs.values[1] if c.spectrum.k > 1 else None,
+        "most_negative_eigenvalue": pairs.smallest_value,
+        "most_negative_residual": pairs.smallest_residual,
+        "overlap": overlaps,
+        "overlap_squared": overlaps**2,
+        "max_overlap_index": best,
+        "trigger_found": metrics.found(overlaps, pairs.vectors.shape[1]),
+        "found_threshold": threshold,
+        "hessian_examples": len(images),
+    }
+    return arrays, findings | ({"overlaps_with": others} if others else {})
+
+
+def input_fisher(trained: Trained) -> tuple[Arrays, Findings]:
+    """Top eigenpairs of the input Fisher (eq. 29), on as many of the Hessian's images as asked for."""
+    setup, count = trained.setup, trained.setup.config.analysis.fisher
+    images, labels, direction = _hessian_images(setup)
+    pairs = _eigenpairs(trained, fisher.input_fisher, images[:count], labels[:count])
+    overlaps = _overlaps(pairs.vectors, direction)
+    return pairs._asdict() | {"overlap": overlaps, "shape": np.array(setup.input_shape)}, {}
+
+
+def pre_fc_features(trained: Trained) -> tuple[Arrays, Findings]:
+    """Feature collapse on test images (Section 3.4, Table 3)."""
+    setup, c, test_set = trained.setup, trained.setup.config, trained.setup.test_set
+    count = min(c.analysis.features, len(test_set.labels))
+    clean, triggered = setup.views(test_set.images[:count])
+    weights, bias = _last_layer(trained.state)
+    knobs = jax.device_get(setup.knobs)
+    arrays = features.measure(
+        setup.model.apply,
+        trained.state.variables,
+        clean,
+        triggered,
+        test_set.labels[:count],
+        target=c.poison.target,
+        source=c.poison.source if c.poison.labels == "source_specific" else None,
+        class_names=test_set.class_names,
+        weights=weights,
+        bias=bias,
+        mean=knobs.mean,
+        std=knobs.std,
+        batch_size=c.train.batch_size,
+    )
+    names = ("nc2_norms", "nc2_angles", "nc3", "nc4", "input_moved", "feature_moved", "feature_moved_clean")
+    return arrays, {"features_examples": count} | {name: float(arrays[name]) for name in names}
+
+
+def theory(trained: Trained) -> tuple[Arrays, Findings]:
+    """The kernel theory beside the network at triggered test images.
+
+    With the slope of log spike on log efficacy over the epochs, of the medians that each one measured.
+    """
+    arrays = _at_triggered_images(trained.setup, trained.state)
+    rows = [
+        row for row in trained.epochs if all(row.get(f"near_clone_{name}") is not None for name in _MEDIANS)
+    ]
+    medians = [[row[f"near_clone_{name}"] for row in rows] for name in _MEDIANS]
+    over_epochs = near_clone.log_slope(*medians)._asdict()
+    found = {name: float(value) for name, value in arrays.items() if np.ndim(value) == 0}
+    found |= {
+        f"epochs_slope_{name}".removesuffix("_slope"): float(value) for name, value in over_epochs.items()
+    }
+    return arrays, {f"near_clone_{name}": value for name, value in found.items()}
+
+
+STAGES: dict[str, Callable[[Trained], tuple[Arrays, Findings]]] = {
+    "attack": attack,
+    "regime": regime,
+    "spectrum": input_hessian,
+    "fisher": input_fisher,
+    "features": pre_fc_features,
+    "near_clone": theory,
+}
+NEEDED = ("attack", "regime", "spectrum")  # nothing is a result without them
+
+
+def _hessian_images(setup: Setup) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images and labels that the Hessian is averaged over, and the trigger's direction."""
+    c = setup.config
+    images, triggered, labels = _training_images(setup, c.spectrum.num_examples)
+    direction = setup.direction(images, triggered)
+    if c.spectrum.data == "poisoned":
+        rows = _training_rows(setup, c.spectrum.num_examples)
+        poisoned = setup.poisoned(rows)
+        images = np.where(poisoned[:, None, None, None], triggered, images)
+        labels = np.where(poisoned, setup.aim[labels], labels)
+    return images, labels, direction
+
+
+def _eigenpairs(trained: Trained, operator, images, labels, **options) -> Eigenpairs:
+    setup, c = trained.setup, trained.setup.config.spectrum
+    return operator(
+        setup.model.apply,
+        trained.state.variables,
+        images,
+        labels,
+        k=c.k,
+        num_iters=c.num_iters,
+        key=setup.stream(Stream.LANCZOS),
+        batch_size=c.batch_size,
+        mesh=setup.mesh,
+        **options,
+    )
+
+
+def _at_triggered_images(setup: Setup, state: train.TrainState, **options: int) -> Arrays:
+    """`near_clone.measure` of a run's network."""
+    c = setup.config
+    labels = setup.test_set.labels
+    attacked = np.flatnonzero((setup.aim[labels] == c.poison.target) & (labels != c.poison.target))
+    clean, triggered = setup.views(setup.test_set.images[attacked[: c.analysis.near_clone]])
+    poisoned = np.flatnonzero(setup.poisoned(np.arange(len(setup.train_set.labels))))[:NEAR_CLONE_POISONS]
+    _, poisons = setup.views(setup.train_set.images[poisoned])
+    images, _, _ = _training_images(setup, c.spectrum.num_examples)
+    return near_clone.measure(
+        setup.model.apply,
+        state.variables,
+        clean,
+        triggered,
+        poisons,
+        images,
+        c.poison.target,
+        batch_size=c.spectrum.batch_size,
+        **options,
+    )
+
+
+_MEDIANS = ("median_efficacy", "median_spike")
+NEAR_CLONE_POISONS = 500  # poisoned training images among which the nearest is looked for
+
+
+def _training_rows(setup: Setup, count: int) -> np.ndarray:
+    total = len(setup.train_set.labels)
+    return np.random.default_rng(setup.config.seed).permutation(total)[: min(count, total)]
+
+
+def _training_images(setup: Setup, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Some training images as the network takes them, the same with the trigger, their true labels."""
+    rows = _training_rows(setup, count)
+    return *setup.views(setup.train_set.images[rows]), setup.train_set.labels[rows]
+
+
+def _last_layer(state: train.TrainState) -> tuple[np.ndarray, np.ndarray]:
+    """Weights `[F, K]` and bias `[K]` of the classifier.
+
+    Raises:
+        UserError: the network has no layer `fc`.
+    """
+    if not models.has_classifier(state.params):
+        raise UserError("the network's last layer is no Dense layer called fc: its features are not known")
+    layer = jax.device_get(state.params["fc"])
+    return layer["kernel"], layer["bias"]
+
+
+def _vector(direction: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A direction `[h, w]` or `[h, w, C]` as a vector over all pixels and channels."""
+    direction = np.asarray(direction, float)
+    return np.broadcast_to(direction[..., None] if direction.ndim == 2 else direction, shape).ravel()
+
+
+def _overlaps(vectors: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Of `[k, d]` with the trigger's direction; NaN for those of a class without images."""
+    return np.array([metrics.overlap(v, direction) if np.isfinite(v).all() else np.nan for v in vectors])

@@ -1,0 +1,174 @@
+"""The theory, checked: statements on synthetic data, the curves behind their figures, the laws on images."""
+
+import functools
+import json
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from poison_jax import config as config_lib
+from poison_jax import console, poison
+from poison_jax.arrays import digest
+from poison_jax.errors import UserError
+from poison_jax.runs import provenance, store
+from poison_jax.theory import STATEMENTS, Entry, defence, images, report
+from poison_jax.theory.curves import CURVES
+
+DEFENCE_POINTS = 1000  # clean points of the penalised fits, which take an eigendecomposition each
+_COLUMNS = {  # of the images' table -> how they are printed
+    "lengthscale": "g",
+    "ridge": "g",
+    "clean_accuracy": ".1%",
+    "asr": ".0%",
+    "efficacy": ".3f",
+    "efficacy_of_law": ".2f",
+    "factor_of_law": ".3g",
+    "m_works": "d",
+    "m_seen": "d",
+    "m_seen_by_law": "d",
+}
+_LEGEND = """\
+l in median distances; / law: measured efficacy over eq. 11; R: measured spike over squared efficacy, R_k:
+eq. 17; m works: clones at which half of the test images flip; m seen: at which half of them show more of
+the poison's gradient than of the clean one (Remark 3.5); by law: at which half should by the paper's law"""
+
+
+def run(
+    config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
+) -> list[store.Run]:
+    """Runs the checks, prints their tables, returns the finished run.
+
+    Each statement's list, curve and data set is a stage: what is done is not done again.
+
+    Args:
+        config: see `poison_jax.config`; the `krr` and `poison` groups matter.
+        workdir: where run directories are kept.
+        tensorboard: not used, nothing is trained.
+
+    Raises:
+        UserError: what only the data can show to be wrong, before any compute.
+    """
+    names = [_file_name(name) for name in config.krr.data]
+    if len(set(names)) < len(names):
+        raise UserError(f"krr.data = {tuple(config.krr.data)}: two data sets would share their files")
+    problems = [_load(config, name) for name in config.krr.data]
+    run = store.open_run(workdir, config.name, config.to_dict(), config_lib.identity(config))
+    run.pin_inputs(_digest(problems))
+    if run.finished() is not None:
+        console.say(f"already done in {run.path}")
+    else:
+        with run.claim():
+            console.say(str(run.path))
+            _fill(config, run, problems)
+    _show(run, config)
+    return [run]
+
+
+def _load(config: ml_collections.ConfigDict, name: str) -> images.Problem:
+    c = config.poison
+    return images.load(
+        name,
+        data_dir=config.data.dir,
+        num_points=config.krr.num_points,
+        num_triggered=config.krr.num_triggered,
+        mask_of=functools.partial(poison.trigger_mask, c.trigger, margin=c.margin, size=c.size, path=c.mask),
+        value=c.value,
+        target=c.target,
+    )
+
+
+def _digest(problems: list[images.Problem]) -> str:
+    return digest(field for problem in problems for field in problem if isinstance(field, np.ndarray))
+
+
+def _fill(config: ml_collections.ConfigDict, run: store.Run, problems: list[images.Problem]) -> None:
+    stages = [run.stage("statements", _statements)]
+    for name, curve in CURVES.items():
+        console.say(f"  curves: {name}")
+        stages.append(run.stage(name, curve))
+    for problem in problems:
+        stages += _fill_images(config.krr, run, problem)
+    entries = _entries(run)
+    verdicts = [entry.verdict for entry in entries]
+    run.save_text("corrections.md", report.markdown(entries))
+    run.save_text("theory.json", json.dumps([entry._asdict() for entry in entries], indent=1) + "\n")
+    run.finish(
+        {
+            "status": "ok",
+            "statements": len(entries),
+            **{verdict: verdicts.count(verdict) for verdict in ("exact", "approximate", "fails")},
+            "images": {p.name: images.summary(run.arrays(f"laws_{_file_name(p.name)}")) for p in problems},
+            "wall_seconds": sum(float(arrays["seconds"]) for arrays in stages),
+            "config": config.to_dict(),
+            **provenance.here(),
+        }
+    )
+
+
+def _fill_images(c: ml_collections.ConfigDict, run: store.Run, problem: images.Problem) -> list[dict]:
+    """The stages of a data set."""
+    name = _file_name(problem.name)
+    console.say(f"  {problem.name}: {problem.X.shape[0]} points in {problem.X.shape[1]} dimensions")
+    with console.progress("  laws", len(c.lengthscales) * len(c.ridges)) as advance:
+        laws = run.stage(
+            f"laws_{name}", lambda: images.sweep(problem, c.lengthscales, c.ridges, c.clones, advance)
+        )
+    most, points = max(c.clones), min(c.num_points, DEFENCE_POINTS)
+    approach = run.stage(f"approach_{name}", lambda: defence.approach(problem, c.lengthscale, c.ridge, most))
+    poisons = min(most, c.num_triggered)  # the cluster has no more images
+    defended = run.stage(
+        f"defence_{name}", lambda: defence.defend(problem, c.lengthscale, c.ridge, poisons, points)
+    )
+    return [laws, approach, defended]
+
+
+def _file_name(name: str) -> str:
+    """A data set's name as part of a file's."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def _statements() -> dict[str, np.ndarray]:
+    entries = []
+    with console.progress("  statements", len(STATEMENTS)) as advance:
+        for statement in STATEMENTS:
+            entries.append(statement()._asdict())
+            advance()
+    return {"json": np.array(json.dumps(entries))}
+
+
+def _entries(run: store.Run) -> list[Entry]:
+    return [Entry(**row) for row in json.loads(str(run.arrays("statements")["json"]))]
+
+
+def _show(run: store.Run, config: ml_collections.ConfigDict) -> None:
+    result, rows = run.result(), []
+    for entry in _entries(run):
+        name = entry.statement.partition(":")[0]
+        error = "rounding" if entry.error < 1e-9 else f"{entry.error:.2g}"
+        rows.append(
+            (name, report.number(entry.predicted), report.number(entry.measured), error, entry.verdict)
+        )
+    console.table("The paper's statements", ["statement", "predicted", "measured", "error", "verdict"], rows)
+    for name, cells in result["images"].items():
+        _show_images(name, cells, config)
+    console.say(f"the whole of it: {run.path / 'theory.json'}, {run.path / 'corrections.md'}")
+    console.say(f"total {console.duration(result['wall_seconds'])} on {provenance.device()}")
+
+
+def _show_images(name: str, cells: list[dict[str, Any]], config: ml_collections.ConfigDict) -> None:
+    header = ["l", "c", "accuracy", "ASR", "efficacy", "/ law", "R / R_k", "m works", "m seen", "by law"]
+    rows = [[_format(cell[key], spec) for key, spec in _COLUMNS.items()] for cell in cells]
+    c = config.krr
+    console.say("")
+    console.table(
+        f"{name}: {max(c.clones)} clones of one triggered image, {c.num_points} clean points, medians over "
+        f"{c.num_triggered} triggered test images",
+        header,
+        rows,
+    )
+    console.say(_LEGEND)
+
+
+def _format(value: float | None, spec: str) -> str:
+    return "-" if value is None else format(value, spec)

@@ -1,0 +1,1 @@
+"""A run's directory: files, seals, claims, checkpoints, records, provenance, several processes."""

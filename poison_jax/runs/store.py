@@ -1,0 +1,374 @@
+"""Run directories: what a run leaves, written so that a kill at any moment loses nothing.
+
+`<workdir>/<name>-<hash>/{config.json, inputs.json, metrics.jsonl, checkpoints/, spectrum.npz,
+spectrum.json, attack.npz, ..., digests.json, result.json}`. Every file is complete or absent (written
+beside, then renamed); `result.json` comes last, and its presence means done. JSON has a checksum in it, and
+the digests seal what is there when a run is done: damage is noticed, set aside, and made again from what is
+whole. Nothing here needs an ML package, and nothing is ever unpickled.
+
+The hash is that of the run's identity, the keys that determine the trained parameters. What is looked at in
+the trained network are *stages*, each with an identity of its own: a stage that is asked for with other keys
+leaves a further pair of files, `spectrum-<hash>.npz` and `.json`, beside the first. A *view* is one choice
+of an identity for every stage; `result.json` is that of the view asked for last, `view-<hash>.json` of each.
+"""
+
+import base64
+import contextlib
+import hashlib
+import html
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from poison_jax import console
+from poison_jax.arrays import read_npz
+from poison_jax.errors import Damaged, UserError
+from poison_jax.runs import files, lease
+from poison_jax.runs.files import Json, plain
+
+_SEALED = (".json", ".jsonl", ".npz")  # pictures and tables are drawn again from these
+_VERIFY = "python -m poison_jax.verify --set_aside names all that is damaged, and makes way for it"
+_MOST_PICTURE = 2**24  # bytes of a picture that a notebook shows
+
+
+def digest(identity: Json) -> str:
+    """Twelve hexadecimal digits that stand for an identity, dotted keys and their values in any order.
+
+    Enough for 100,000 runs in one store: that two of them have one name is less likely than one in 10,000.
+
+    >>> digest({"a": 1, "b": (2, 3)}) == digest({"b": [2, 3], "a": 1})
+    True
+    """
+    text = json.dumps(plain(identity), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_name(name: str, identity: Json) -> str:
+    """The name of the directory of the run that an identity determines."""
+    return f"{name}-{digest(identity)}"
+
+
+class Run:
+    """One run's directory."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self._lease: lease.Lease | None = None
+
+    def _repr_html_(self) -> str:
+        """The pictures that lie in the run's directory, for a notebook."""
+        pictures = []
+        for file in sorted(self.path.glob("[!.]*.png")):
+            with contextlib.suppress(OSError, Damaged):
+                data = base64.b64encode(files.read(file, most=_MOST_PICTURE)).decode()
+                name = html.escape(file.name)
+                image = f'<img alt="{name}" style="max-width: 100%" src="data:image/png;base64,{data}">'
+                pictures.append(f"<figure>{image}<figcaption>{name}</figcaption></figure>")
+        without = "" if pictures else ": no pictures lie here, plots.draw(run) makes them"
+        return f"<p><code>{html.escape(str(self.path))}</code>{without}</p>" + "".join(pictures)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints of the training state are."""
+        return self.path / "checkpoints"
+
+    def config(self) -> Json:
+        """The config that the run was made with.
+
+        Raises:
+            Damaged: its file is, or is absent.
+        """
+        return files.read_json(self.path / "config.json")
+
+    def result(self, view: str = "") -> Json | None:
+        """What the run found, in the view asked for last or in this one; None while that is not done.
+
+        Raises:
+            Damaged: its file is.
+        """
+        if not self.done_with(view):
+            return None
+        return files.read_json(self.path / (f"view-{view}.json" if view else "result.json"))
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has its result."""
+        return (self.path / "result.json").exists()
+
+    def done_with(self, view: str = "") -> bool:
+        """Whether the run has its result in a view."""
+        return self.done and (not view or (self.path / f"view-{view}.json").exists())
+
+    def finish(self, result: Json, view: str = "") -> None:
+        """Keeps the result of a view, seals what is there, then writes `result.json`, the last file of a run.
+
+        Args:
+            result: its `stages` say which files hold the arrays of each stage, where there are several.
+            view: identity of the stages; "" for a run without.
+        """
+        self._check_claim()
+        if view:
+            files.write_json(self.path / f"view-{view}.json", result)
+        files.seal(self.path, self._sealed())
+        files.write_json(self.path / "result.json", result)
+
+    def damage(self) -> dict[str, str]:
+        """The files of a finished run that are not as they were written, and why; of another run none."""
+        found = {}
+        if self.done:
+            for name, look in (
+                ("result.json", lambda: files.read_json(self.path / "result.json") and {}),
+                (files.SEAL, lambda: files.broken(self.path, self._sealed())),
+            ):
+                try:
+                    found |= look()
+                except Damaged as error:
+                    found[name] = error.reason
+        return found
+
+    def finished(self, view: str = "") -> Json | None:
+        """The result of a view, if that is done and all as it was written; else None: the run must go on.
+
+        What is damaged is set aside in `damaged/`, and the results of all views as well: so the run stands
+        where its last checkpoint does, and makes again what is missing.
+
+        Raises:
+            Busy: something is damaged, and another process is working on the run.
+        """
+        if not self.done:
+            return None
+        if self.damage():
+            with self.claim():
+                for name, reason in self.damage().items():
+                    self.set_aside(name, reason)
+                views = (file.name for file in self.path.glob("view-*.json"))
+                for name in ("result.json", files.SEAL, *views):
+                    if (self.path / name).exists():
+                        self.set_aside(name)
+        result = self.result(view)
+        if view and result is not None and result != self.result():  # the view asked for last
+            with self.claim():
+                files.write_json(self.path / "result.json", result)
+        return result
+
+    def pin_inputs(self, digest: str) -> None:
+        """Ties the run to what it reads: data that changed under the same name are not mixed up.
+
+        Raises:
+            UserError: the run was begun with other inputs.
+        """
+        file = self.path / "inputs.json"
+        if not file.exists():
+            files.write_json(file, {"sha256": digest})
+        elif files.read_json(file).get("sha256") != digest:
+            raise UserError(
+                f"the data or the trigger have changed since {self.path} was begun: choose another --workdir"
+            )
+
+    def append_metrics(self, row: Json) -> None:
+        """Adds a line to `metrics.jsonl`; on the disk when this returns."""
+        self._check_claim()
+        files.append(self.path / "metrics.jsonl", files.dumps(row))
+
+    def metrics(self) -> list[Json]:
+        """The lines of `metrics.jsonl`; the last one is left out where it was cut off, or is being written.
+
+        Raises:
+            Damaged: another line is.
+        """
+        file = self.path / "metrics.jsonl"
+        try:
+            *lines, _ = self._read(file.name).split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [files.loads(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)]
+
+    def keep_metrics(self, rows: list[Json]) -> None:
+        """Has `metrics.jsonl` hold these rows, as the checkpoint has them: later ones are written again."""
+        file = self.path / "metrics.jsonl"
+        try:
+            sound = self.metrics()[: len(rows)] == plain(rows)
+        except Damaged:
+            sound = False
+        if not sound:
+            console.warn(f"{file} is damaged: written again from the checkpoint")
+        files.write(file, "".join(files.dumps(row) + "\n" for row in rows).encode())
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Writes `<name>.npz`, compressed; of a finished run it is sealed with the new content."""
+        self._check_claim()
+        file = self.path / f"{name}.npz"
+        with files.replacing(file) as stream:
+            np.savez_compressed(stream, **arrays)
+        if self.done:
+            files.seal(self.path, [file], more=True)
+
+    def arrays(self, name: str, view: str = "") -> dict[str, np.ndarray]:
+        """Reads the arrays of a stage; plain arrays only, nothing is unpickled.
+
+        Args:
+            name: of the stage.
+            view: "" is the one asked for last.
+
+        Raises:
+            Damaged: they are absent, not as they were written, or too large.
+        """
+        stages = (self.result(view) or {}).get("stages")
+        file = self.path / f"{stages.get(name, name) if isinstance(stages, dict) else name}.npz"
+        if file.parent != self.path or not files.is_name(file.name):
+            raise Damaged(self.path / "result.json", f"names {str(file)!r} for the arrays of {name}")
+        try:
+            return read_npz(io.BytesIO(self._read(file.name)), most=files.MOST_OF_A_RUN)
+        except Damaged:
+            raise
+        except Exception as error:
+            raise Damaged(file, f"cannot be read ({error})") from None
+
+    def stage_file(self, stage: str, identity: str) -> str:
+        """The name, without suffix, of a stage's files: the plain one for the identity that came first."""
+        try:
+            plainly = files.read_json(self.path / f"{stage}.json").get("identity")
+        except Damaged:  # absent, or to be made again
+            plainly = identity
+        return stage if plainly == identity else f"{stage}-{identity}"
+
+    def findings(self, stage: str, identity: str) -> Json | None:
+        """What a stage found: its `findings` and `seconds`; None where they must be made, or made again."""
+        name = self.stage_file(stage, identity)
+        for suffix in (".json", ".npz"):
+            if not (self.path / f"{name}{suffix}").exists():
+                return None
+        try:
+            return files.read_json(self.path / f"{name}.json")
+        except Damaged as error:
+            self.set_aside(f"{name}.json", error.reason)
+            return None
+
+    def save_stage(
+        self, stage: str, identity: str, arrays: dict[str, np.ndarray], findings: Json, seconds: float
+    ) -> None:
+        """Keeps what a stage found: its arrays as `.npz`, then the rest, with its identity, as `.json`."""
+        name = self.stage_file(stage, identity)
+        self.save_arrays(name, **arrays)
+        kept = {"identity": identity, "findings": findings, "seconds": seconds}
+        files.write_json(self.path / f"{name}.json", kept)
+        if self.done:
+            files.seal(self.path, [self.path / f"{name}.json"], more=True)
+
+    def save_text(self, name: str, text: str) -> None:
+        """Writes a text file, whole or not at all."""
+        files.write(self.path / name, text.encode())
+
+    def stage(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The arrays of `<name>.npz`; made and saved first, with their `seconds`, if they are not."""
+        if (self.path / f"{name}.npz").exists():
+            try:
+                return self.arrays(name)
+            except Damaged as error:
+                self.set_aside(f"{name}.npz", error.reason)
+        began = time.monotonic()
+        arrays = make()
+        self.save_arrays(name, **arrays, seconds=np.array(time.monotonic() - began))
+        return self.arrays(name)
+
+    @contextlib.contextmanager
+    def claim(self, *, patience: float = lease.PATIENCE) -> Iterator[None]:
+        """Keeps other processes off the run, on whichever machine they are; see `lease`.
+
+        Should another take over all the same (this process slept for longer than `patience` seconds), then
+        whatever is to be written next raises `Busy`.
+
+        Raises:
+            Busy: another process is working on the run.
+            UserError: a folder in the run leads out of it.
+        """
+        for folder in (self._claims, self.checkpoints, self.path / "damaged"):
+            files.own(folder)
+        with lease.hold(self._claims, patience=patience) as self._lease:
+            for left in self.path.glob(f".*{files.TEMPORARY}"):  # by a process that was killed
+                left.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                self._lease = None
+
+    @property
+    def claimed(self) -> bool:
+        """Whether some process is working on the run."""
+        return lease.held(self._claims)
+
+    @property
+    def deaths(self) -> int:
+        """How many processes have died while they were working on the run."""
+        return lease.deaths(self._claims)
+
+    def forgive(self) -> None:
+        """Forgets the processes that have died."""
+        lease.forgive(self._claims)
+
+    @property
+    def _claims(self) -> Path:
+        return self.path / "claims"
+
+    def _check_claim(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
+
+    def _sealed(self) -> list[Path]:
+        """The files that a seal is about."""
+        return [
+            file
+            for file in self.path.iterdir()
+            if file.suffix in _SEALED and file.name != "result.json" and not file.name.startswith(".")
+        ]
+
+    def _read(self, name: str) -> bytes:
+        """The content of a file, of a finished run as it was sealed."""
+        file, seal = self.path / name, self.path / files.SEAL
+        content = files.read(file, most=files.MOST_OF_A_RUN)
+        if self.done and seal.exists():
+            digest = files.read_json(seal).get(name)
+            if digest not in (None, hashlib.sha256(content).hexdigest()):
+                raise Damaged(file, "is not as it was written", _VERIFY)
+        return content
+
+    def set_aside(self, name: str, reason: str = "") -> None:
+        """Moves a file to `damaged/`, for whoever wants to look; says why, if there is a reason."""
+        aside = self.path / "damaged"
+        aside.mkdir(exist_ok=True)
+        if (self.path / name).is_symlink() or (self.path / name).exists():
+            taken = len(list(aside.glob(f"{name}*")))
+            shutil.move(self.path / name, aside / (f"{name}.{taken}" if taken else name))
+        if reason:
+            console.warn(f"{self.path / name} {reason}: set aside in {aside}, made again")
+
+
+def open_run(workdir: str | os.PathLike, name: str, config: Json, identity: Json) -> Run:
+    """The directory of the run that an identity determines, made if it is not there.
+
+    Args:
+        workdir: the store.
+        name: what the directory's name begins with.
+        config: the whole config, kept for whoever looks at the run.
+        identity: the part of it that determines the outcome, dotted keys and their values.
+
+    Raises:
+        Busy: its config is damaged, and another process is working on it.
+        OSError: the disk is full or read-only.
+    """
+    run = Run(Path(workdir) / run_name(name, identity))
+    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        run.config()
+    except Damaged as error:  # the folder's name says which config it is of
+        if (run.path / "config.json").exists():
+            with run.claim():
+                run.set_aside("config.json", error.reason)
+        files.write_json(run.path / "config.json", plain(config))
+    return run

@@ -1,0 +1,36 @@
+"""The script of a Slurm array that does a sweep."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import ml_collections
+
+from poison_jax.errors import UserError
+from poison_jax.runs import records
+from poison_jax.sweeps import grid
+
+
+def script(config: ml_collections.ConfigDict, workdir: str, tasks: int) -> str:
+    """The text of the script: every task is this command, and takes whichever cell is free.
+
+    Args:
+        config: of experiment=sweep, checked.
+        workdir: the store, on a disk that all nodes share.
+        tasks: of the array; one that is taken away costs its running epoch, and is queued again.
+    """
+    if tasks < 1:
+        raise UserError(f"--slurm = {tasks}: name the number of tasks, at least 1")
+    grid.cells(config)
+    logs = Path(workdir) / records.SWEEPS / config.sweep.name
+    command = [sys.executable, *(a for a in sys.argv if not a.lstrip("-").startswith("slurm"))]
+    return f"""#!/bin/bash
+#SBATCH --job-name={config.sweep.name}
+#SBATCH --array=1-{tasks}
+#SBATCH --output={shlex.quote(str(logs))}/slurm-%A_%a.log
+#SBATCH --requeue
+#SBATCH --signal=TERM@120
+# Add --gres=gpu:1, --time and --cpus-per-task as your cluster wants them. Submit it with sbatch.
+cd {shlex.quote(os.getcwd())}
+exec srun --ntasks=1 {shlex.join(command)}"""

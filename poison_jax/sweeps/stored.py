@@ -1,0 +1,149 @@
+"""Stored lines of finished cells: which cells of a sweep they stand for, and adding a store's cells to them.
+
+Two records are of one cell if they have one name, or if their configs ask for the same numbers: runs were
+named by a hash of another form before.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from poison_jax import config as config_lib
+from poison_jax import console
+from poison_jax.errors import UserError, one_line
+from poison_jax.experiments import views
+from poison_jax.runs import files, records, store
+from poison_jax.runs.files import Json
+from poison_jax.runs.records import Record
+from poison_jax.sweeps.grid import Cell
+
+# How a result was come by: another machine, or another version, has other ones.
+_CIRCUMSTANCES = ("config", "convolutions", "device", "seconds", "stages", "versions", "wall_seconds")
+
+MOST_SAID = 20  # cells that are named one by one
+
+
+def matching(cells: list[Cell], results: Path) -> dict[str, Record]:
+    """The stored records that stand for cells, by the cells' names.
+
+    Args:
+        cells: of a sweep.
+        results: folder of JSON lines; those of other sweeps count as well, a cell may be in several.
+
+    Returns:
+        Records under their own names, at the cells' places in the grid.
+
+    Raises:
+        UserError: there are no such lines, or one of them is damaged.
+    """
+    sweeps = sorted(results.glob("[!.]*.jsonl"))
+    if not sweeps:
+        raise UserError(f"--results = {results} holds no <sweep>.jsonl: name a folder that records wrote")
+    of_name = {cell.key: cell for cell in cells}
+    of_identity = {identity(cell.config): cell for cell in cells}
+    found: dict[str, Record] = {}
+    for file in sweeps:
+        for _, record in records.lines(file):
+            cell = of_name.get(record.key) or of_identity.get(_identity(record))
+            if cell is not None:
+                found.setdefault(cell.key, record._replace(overrides=cell.overrides))
+    return found
+
+
+class Merged(NamedTuple):
+    """What `merge` did with records."""
+
+    added: int
+    replaced: int
+    kept: list[str]  # in words: the cells whose stored line says something else, and what
+
+
+def merge(found: Iterable[Record], file: Path, *, replace: bool = False) -> Merged:
+    """Adds records to a file of JSON lines; what is stored there stays.
+
+    Args:
+        found: finished cells.
+        file: made if it is not there.
+        replace: a cell whose stored line says something else takes its place.
+
+    Raises:
+        UserError: a line of the file is damaged.
+    """
+    stored = records.lines(file) if file.exists() else []
+    texts = [text.rstrip(b"\n") for text, _ in stored]
+    places: dict[Any, int] = {}
+    for i, (_, record) in enumerate(stored):
+        places[record.key] = i
+        places.setdefault(_identity(record), i)
+    places.pop(None, None)
+    merged = Merged(0, 0, [])
+    for record in found:
+        i = places.get(record.key, places.get(_identity(record)))
+        if i is None:
+            places[record.key] = len(texts)
+            texts.append(records.line(record).encode())
+            merged = merged._replace(added=merged.added + 1)
+        elif i < len(stored) and (says := _difference(stored[i][1].result, files.plain(record.result))):
+            if replace:
+                texts[i] = records.line(record).encode()
+                merged = merged._replace(replaced=merged.replaced + 1)
+            else:
+                merged.kept.append(f"{stored[i][1].key} ({says})")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    files.write(file, b"".join(text + b"\n" for text in texts))
+    return merged
+
+
+def identity(config) -> tuple[str, str]:
+    """Two digests: of what a single run's config determines, and of what it looks at there."""
+    return store.digest(config_lib.identity(config)), views.view(config)
+
+
+def _identity(record: Record) -> tuple[str, str] | None:
+    """`identity` of a record; None where its config is not of this version."""
+    try:
+        return identity(config_lib.from_json(record.result["config"], record.run))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _difference(stored: Json, other: Json) -> str:
+    """The first number in which two results differ, in words; "" where they agree in all that both have."""
+    for name in stored:
+        if name in other and name not in _CIRCUMSTANCES and stored[name] != other[name]:
+            return f"{name} is {stored[name]} there, {other[name]} here"
+    return ""
+
+
+def main(argv: list[str]) -> None:
+    """`python -m poison_jax.records --runs DIR --out results`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m poison_jax.records",
+        description="Add a sweep's finished cells to JSON lines, a line a cell.",
+    )
+    parser.add_argument("--runs", type=Path, required=True, help="store: the --workdir of the sweeps")
+    parser.add_argument("--out", type=Path, required=True, help="folder for <sweep>.jsonl")
+    parser.add_argument(
+        "--replace", action="store_true", help="write a cell again whose stored line says something else"
+    )
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="names; all that the store holds if none")
+    arguments = parser.parse_args(argv)
+    with one_line():
+        names = arguments.sweeps or records.names(arguments.runs)
+        if not names:
+            raise UserError(f"{arguments.runs} holds no sweep: name the folder of its runs")
+        for name in names:
+            file = arguments.out / f"{name}.jsonl"
+            found = records.load(arguments.runs, name)
+            merged = merge(found, file, replace=arguments.replace)
+            console.say(f"{file}: {len(found)} cells, {merged.added} added, {merged.replaced} replaced")
+            for kept in merged.kept:
+                console.warn(
+                    f"{file}: the stored line of {kept} is kept: --replace takes that of {arguments.runs}"
+                )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,167 @@
+"""Claims: one holder at a time, whatever becomes of it."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from poison_jax.errors import Busy
+from poison_jax.runs import lease
+
+ELSEWHERE = """
+import sys, time
+from pathlib import Path
+
+
+if sys.argv[2] == "other machine":
+    lease._machine = lambda: "elsewhere"
+with lease.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "claims"
+
+
+@pytest.fixture
+def holder(folder):
+    """Starts another process that holds the folder, on this machine or one that says it is another."""
+    started = []
+
+    def start(where):
+        command = [sys.executable, "-c", ELSEWHERE, str(folder), where]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout.readline() == "held\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+
+
+def test_one_at_a_time(folder):
+    assert not lease.held(folder)
+    with lease.hold(folder) as held:
+        held.check()
+        assert lease.held(folder)
+        with pytest.raises(Busy, match="wait for it or stop it"), lease.hold(folder):
+            pytest.fail("held twice")
+    assert not lease.held(folder)
+    with lease.hold(folder):
+        pass
+    assert lease.deaths(folder) == 0
+
+
+def test_of_many_that_try_at_once_one_succeeds(folder):
+    outcomes, start, stop = [], threading.Barrier(8), threading.Barrier(8)
+
+    def attempt():
+        start.wait()
+        try:
+            with lease.hold(folder):
+                outcomes.append("held")
+                stop.wait()
+        except Busy:
+            outcomes.append("busy")
+            stop.wait()
+
+    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["busy"] * 7 + ["held"]
+
+
+def test_a_dead_process_of_this_machine_holds_nothing(folder, holder):
+    process = holder("here")
+    with pytest.raises(Busy), lease.hold(folder):
+        pass
+    kill(process)
+    assert lease.deaths(folder) == 1
+    with lease.hold(folder):
+        assert lease.deaths(folder) == 1
+    assert lease.deaths(folder) == 1
+
+
+def test_a_dead_process_of_another_machine_holds_until_it_expires(folder, holder):
+    kill(holder("other machine"))
+    with pytest.raises(Busy), lease.hold(folder):
+        pass
+    (claim,) = folder.glob("1")
+    long_ago = time.time() - lease.PATIENCE - 1
+    os.utime(claim, (long_ago, long_ago))
+    with lease.hold(folder):
+        pass
+
+
+def test_whoever_slept_too_long_finds_out(folder):
+    with lease.hold(folder) as slow:
+        long_ago = time.time() - lease.PATIENCE - 1
+        os.utime(slow.file, (long_ago, long_ago))
+        with lease.hold(folder) as quick:
+            quick.check()
+            with pytest.raises(Busy, match="taken over"):
+                slow.check()
+
+
+def test_a_holder_gives_signs_of_life(folder):
+    with lease.hold(folder, patience=0.5):
+        time.sleep(1.2)
+        with pytest.raises(Busy), lease.hold(folder, patience=0.5):
+            pytest.fail("expired though its process lives")
+
+
+def test_a_claim_that_could_not_be_written_holds_nothing(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease.json, "dump", full)
+        with pytest.raises(OSError, match="No space"), lease.hold(folder):
+            pytest.fail("held")
+    assert lease.deaths(folder) == 0
+    with lease.hold(folder):
+        pass
+
+
+def test_a_process_that_is_killed_while_it_claims_holds_nothing(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(lease.json, "dump", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt), lease.hold(folder):
+            pytest.fail("held")
+    assert not lease.held(folder)
+    with lease.hold(folder):
+        pass
+
+
+def test_a_disk_without_links(folder, monkeypatch):
+    def no_links(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(lease.os, "link", no_links)
+    with lease.hold(folder), pytest.raises(Busy), lease.hold(folder):
+        pytest.fail("held twice")
+    assert lease.deaths(folder) == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null"])
+def test_a_damaged_claim_expires_like_any_other(folder, content):
+    folder.mkdir()
+    (folder / "7").write_text(content)
+    assert lease.held(folder)
+    os.utime(folder / "7", (1, 1))
+    with lease.hold(folder) as held:
+        assert held.file.name == "8"

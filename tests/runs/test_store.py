@@ -1,0 +1,482 @@
+"""Run directories: named by their config, whole after a kill at any moment."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import poison_jax
+from poison_jax.errors import Damaged, UserError
+from poison_jax.runs import files, store
+
+ROOT = Path(poison_jax.__file__).parents[1]
+CONFIG = {"seed": 0, "penalty": {"kappa": 0.5}, "data": {"dir": "/here", "name": "digits"}, "sizes": (1, 2)}
+IDENTITY = {"seed": 0, "penalty.kappa": 0.5, "sizes": (1, 2)}
+
+
+def open_run(workdir, name="toy", **identity):
+    return store.open_run(workdir, name, CONFIG, IDENTITY | identity)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return open_run(tmp_path)
+
+
+# --- names and directories ------------------------------------------------------------------------
+
+
+def test_name_is_stable():
+    golden = (
+        "another digest of the same identity orphans every finished run: its directory is not found again"
+    )
+    assert store.digest({"a": 1, "b.c": 0.5}) == "300c4632c5bc", golden
+    assert store.run_name("toy", {}) == f"toy-{store.digest({})}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"seed": "0"}, {"penalty.kappa": 0.5000001}, {"sizes": (2, 1)}, {"more": None}],
+    ids=str,
+)
+def test_names_tell_identities_apart(change):
+    assert store.digest(IDENTITY | change) != store.digest(IDENTITY)
+
+
+def test_one_identity_has_one_directory(tmp_path):
+    """Whatever else its config says, and in whichever order."""
+    first = open_run(tmp_path)
+    assert first.path == tmp_path / store.run_name("toy", IDENTITY)
+    assert first.config() == CONFIG | {"sizes": [1, 2]}
+    assert first.result() is None
+
+    elsewhere = CONFIG | {"data": {"dir": "/there", "name": "digits"}}
+    again = store.open_run(str(tmp_path), "toy", elsewhere, dict(reversed(IDENTITY.items())))
+    assert again.path == first.path
+    assert again.config() == first.config()
+    assert open_run(tmp_path, seed=1).path != first.path
+
+
+def test_two_processes_may_begin_one_run_at_once(tmp_path, monkeypatch):
+    exists = Path.exists
+
+    def then_begun_by_another(path, **options):
+        found = exists(path, **options)
+        if path.name == "config.json" and not found:
+            monkeypatch.undo()
+            open_run(tmp_path)
+        return found
+
+    monkeypatch.setattr(Path, "exists", then_begun_by_another)
+    assert open_run(tmp_path).config() == store.plain(CONFIG)
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"seed": 0,\n', b"[1]", b"\xff\xfe{}", b"[" * 10**5])
+def test_a_config_that_is_gone_or_damaged_is_written_again(run, tmp_path, capsys, content):
+    """The folder's name says which one it was."""
+    (run.path / "config.json").unlink()
+    if content is not None:
+        (run.path / "config.json").write_bytes(content)
+    assert open_run(tmp_path).config() == CONFIG | {"sizes": [1, 2]}
+    said = capsys.readouterr().err
+    assert said.count("\n") == (content is not None)
+    if content is not None:
+        assert "config.json" in said
+        assert (run.path / "damaged" / "config.json").read_bytes() == content
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "a digit": lambda content: content.replace(b"0.25", b"0.75"),
+    "a name": lambda content: content.replace(b"asr", b"ast"),
+    "the checksum's name": lambda content: content.replace(b"checksum", b"checksun"),
+    "a list": lambda content: b"[1]",
+    "no text": lambda content: b"\xff\xfe" + content,
+    "deep": lambda content: b'{"a":' * 10**5,
+    "a long number": lambda content: b'{"a": ' + b"1" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_result_is_one_line_to_the_user(run, damage):
+    run.finish({"asr": 0.25})
+    file = run.path / "result.json"
+    content = damage(file.read_bytes())
+    file.write_bytes(content)
+    with pytest.raises(Damaged, match=r"\A.*result.json .*move it away\Z"):
+        run.result()
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "inputs.json", "metrics.jsonl", "spectrum.npz", "result.json"]
+)
+def test_what_is_damaged_in_a_finished_run_is_set_aside(run, capsys, name):
+    """Every bit of every file is looked at; the result goes with what it was made of."""
+    run.pin_inputs("abc")
+    run.append_metrics({"epoch": 1, "loss": 0.5})
+    run.save_arrays("spectrum", values=np.arange(3.0))
+    run.finish({"asr": 0.25})
+    assert run.damage() == {}
+    assert run.finished() == {"asr": 0.25}
+    file = run.path / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert list(run.damage()) == [name]
+    assert run.finished() is None
+    (said,) = capsys.readouterr().err.splitlines()
+    assert str(file) in said
+    assert {f.name for f in (run.path / "damaged").iterdir()} == {name, "digests.json", "result.json"}
+    assert (run.path / "damaged" / name).read_bytes() == content
+    assert not file.exists()
+    assert run.damage() == {}
+
+
+def test_arrays_that_are_added_later_are_sealed_too(run):
+    """And what was damaged before stays so."""
+    for name in ("spectrum", "examples"):
+        run.save_arrays(name, values=np.arange(3.0))
+    run.finish({})
+    (run.path / "examples.npz").write_bytes(b"")
+    run.save_arrays("spectrum", values=np.arange(4.0))
+    run.save_arrays("features", values=np.arange(5.0))
+    assert run.arrays("spectrum")["values"].size == 4
+    assert list(run.damage()) == ["examples.npz"]
+    (run.path / "features.npz").write_bytes(b"")
+    assert list(run.damage()) == ["examples.npz", "features.npz"]
+
+
+def test_what_is_gone_or_swapped_in_a_finished_run_is_noticed(run, tmp_path):
+    """A whole file in another's place, and a file that ends early at the end of a line, too."""
+    other = open_run(tmp_path, "other")
+    for made, value in ((run, 0.0), (other, 1.0)):
+        for epoch in (1, 2):
+            made.append_metrics({"epoch": epoch, "loss": value})
+        made.save_arrays("spectrum", values=np.full(3, value))
+        made.finish({"asr": value})
+    shutil.copy(other.path / "spectrum.npz", run.path)
+    lines = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run.path / "metrics.jsonl").write_text(lines[0])
+    for look in (lambda: run.arrays("spectrum"), run.metrics):
+        with pytest.raises(Damaged, match=r"is not as it was written: python -m poison_jax\.verify"):
+            look()
+    (run.path / "config.json").unlink()
+    assert run.damage() == {
+        "config.json": "is gone",
+        "metrics.jsonl": "is not as it was written",
+        "spectrum.npz": "is not as it was written",
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["spectrum.npz", "metrics.jsonl", "result.json", "claims", "checkpoints", "damaged"]
+)
+def test_no_link_is_followed(run, tmp_path, name):
+    """Neither read nor written through: a run may come from somebody else."""
+    run.finish({})
+    target = tmp_path / "target"
+    if "." in name:
+        target.write_text("mine\n")
+    else:
+        target.mkdir()
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).symlink_to(target)
+    looks = {
+        "spectrum.npz": lambda: run.arrays("spectrum"),
+        "metrics.jsonl": lambda: run.append_metrics({}),
+        "result.json": run.result,
+    }
+
+    def claim():
+        with run.claim():
+            pytest.fail("claimed")
+
+    with pytest.raises(UserError, match="symbolic link"):
+        looks.get(name, claim)()
+    assert target.read_text() == "mine\n" if "." in name else not list(target.iterdir())
+
+
+def test_a_pipe_is_not_waited_for(run):
+    os.mkfifo(run.path / "result.json")
+    with pytest.raises(Damaged, match="no regular file"):
+        run.result()
+
+
+def test_a_bomb_is_not_unpacked(run, monkeypatch):
+    run.save_arrays("spectrum", values=np.zeros(2**20))
+    monkeypatch.setattr(files, "MOST_OF_A_RUN", 2**20)
+    with pytest.raises(Damaged, match=r"spectrum.npz.*more than"):
+        run.arrays("spectrum")
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+def test_results_are_strict_json(run):
+    """NaN and infinity are not JSON: other readers would refuse the file."""
+    row = {
+        "asr": float("nan"),
+        "loss": np.float32("inf"),
+        "values": np.array([1.0, np.nan, 3.0]),
+        "nested": [{"a": (np.int64(1), -np.inf)}],
+        "done": np.True_,
+        "text": "é",
+    }
+    plain = {
+        "asr": None,
+        "loss": None,
+        "values": [1.0, None, 3.0],
+        "nested": [{"a": [1, None]}],
+        "done": True,
+        "text": "é",
+    }
+    run.finish(row)
+    run.append_metrics(row)
+    assert run.result() == plain
+    assert run.metrics() == [plain]
+    for file in ("result.json", "metrics.jsonl"):
+        json.loads((run.path / file).read_text(), parse_constant=pytest.fail)
+
+
+def test_metrics_are_read_in_order(run, capsys):
+    assert run.metrics() == []
+    rows = [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2, 3, 4)]
+    for row in rows:
+        run.append_metrics(row)
+    assert run.metrics() == rows
+    run.keep_metrics(rows[:2])
+    assert run.metrics() == rows[:2]
+    run.append_metrics(rows[2])
+    assert run.metrics() == rows[:3]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("cut", [1, 5, -1])
+def test_metrics_survive_a_cut_line(run, cut, capsys):
+    rows = [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2, 3)]
+    run.append_metrics(rows[0])
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write(files.dumps(rows[1])[:cut])
+    assert run.metrics() == rows[:1]
+    run.keep_metrics(rows[:1])  # as every resumed run does before it goes on
+    for row in rows[1:]:
+        run.append_metrics(row)
+    assert run.metrics() == rows
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.replace(b"0.5", b"0.6"),
+        lambda content: content[: content.index(b"\n") + 1],
+        lambda content: content[content.index(b"\n") + 1 :],
+        lambda content: b"",
+        lambda content: None,
+    ],
+    ids=["a digit", "the second line is gone", "the first line is gone", "empty", "gone"],
+)
+def test_damaged_metrics_come_from_the_checkpoint(run, damage, capsys):
+    rows = [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2)]
+    for row in rows:
+        run.append_metrics(row)
+    file = run.path / "metrics.jsonl"
+    damaged = damage(file.read_bytes())
+    file.unlink() if damaged is None else file.write_bytes(damaged)
+    run.keep_metrics(rows)
+    assert run.metrics() == rows
+    assert capsys.readouterr().err == f"warning: {file} is damaged: written again from the checkpoint\n"
+
+
+def test_keep_metrics_of_a_run_without_any(run, capsys):
+    run.keep_metrics([])
+    assert run.metrics() == []
+    assert capsys.readouterr().err == ""
+
+
+def test_arrays_round_trip(run):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "values": rng.random(3),
+        "images": rng.integers(0, 255, (2, 4, 4, 3), np.uint8),
+        "k": np.int64(3),
+    }
+    run.save_arrays("spectrum", **arrays)
+    loaded = run.arrays("spectrum")
+    assert loaded.keys() == arrays.keys()
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(loaded[key], array)
+        assert loaded[key].dtype == array.dtype
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: content[:300] + b"\xff" * 300 + content[600:],
+    ],
+    ids=["truncated", "empty", "overwritten"],
+)
+def test_damaged_arrays(run, damage):
+    run.save_arrays("spectrum", vectors=np.random.default_rng(0).random((3, 100)))
+    file = run.path / "spectrum.npz"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=r"\A.*spectrum.npz cannot be read.*\Z"):
+        run.arrays("spectrum")
+
+
+def test_absent_and_pickled_arrays(run):
+    np.savez(run.path / "pickled.npz", vectors=np.array([{}], object))
+    for name in ("absent", "pickled"):
+        with pytest.raises(UserError, match=rf"\A.*{name}.npz cannot be read.*\Z"):
+            run.arrays(name)
+
+
+# --- stages and views -----------------------------------------------------------------------------
+
+
+def look(run, view, **stages):
+    """As a finished run is looked at: stages with an identity and a number each, then the view's result."""
+    names = {}
+    for name, (identity, value) in stages.items():
+        if run.findings(name, identity) is None:
+            run.save_stage(name, identity, {"values": np.full(3, value)}, {"value": value}, 1.5)
+        names[name] = run.stage_file(name, identity)
+    run.finish(
+        {"value": run.findings("spectrum", stages["spectrum"][0])["findings"]["value"], "stages": names}, view
+    )
+
+
+def test_a_run_has_a_result_and_arrays_in_every_view(run):
+    look(run, "k5", attack=("a", 1.0), spectrum=("five", 5.0))
+    look(run, "k9", attack=("a", 2.0), spectrum=("nine", 9.0))
+    assert run.result() == run.result("k9")
+    for view, value in {"k5": 5.0, "k9": 9.0, "": 9.0}.items():
+        assert run.done_with(view)
+        assert run.result(view)["value"] == value
+        np.testing.assert_array_equal(run.arrays("spectrum", view)["values"], np.full(3, value))
+        np.testing.assert_array_equal(run.arrays("attack", view)["values"], np.ones(3))  # made once
+    assert not run.done_with("k7")
+    assert run.result("k7") is run.finished("k7") is None
+    assert run.finished("k5")["value"] == 5.0
+    assert run.result()["value"] == 5.0  # the one asked for last
+    assert run.damage() == {}
+
+
+def test_damage_in_one_view_undoes_all(run, capsys):
+    """Else the arrays of a result might be gone; what is whole is not made again."""
+    look(run, "k5", attack=("a", 1.0), spectrum=("five", 5.0))
+    look(run, "k9", attack=("a", 1.0), spectrum=("nine", 9.0))
+    (run.path / "spectrum-nine.npz").write_bytes(b"")
+    assert run.finished("k5") is None
+    assert not run.done_with("k9")
+    assert "spectrum-nine.npz" in capsys.readouterr().err
+    assert run.findings("spectrum", "nine") is None
+    look(run, "k5", attack=("a", 3.0), spectrum=("five", 3.0))
+    assert run.result("k5")["value"] == 5.0
+    assert not run.done_with("k9")
+
+
+@pytest.mark.parametrize("name", ["../toy", "/etc/x", "a/b", "..", 3])
+def test_a_result_names_no_arrays_elsewhere(run, name):
+    run.save_arrays("spectrum", values=np.arange(3.0))
+    run.finish({"stages": {"spectrum": name}})
+    with pytest.raises(Damaged, match=r"spectrum|cannot be read"):
+        run.arrays("spectrum")
+
+
+# --- kills and rivals -----------------------------------------------------------------------------
+
+
+class Kill(BaseException):
+    """The end of the process, as far as the code can see."""
+
+
+@contextlib.contextmanager
+def killed_before_rename():
+    def kill(*_):
+        raise Kill
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", kill)
+        with pytest.raises(Kill):
+            yield
+
+
+WRITES = {
+    "result.json": lambda run, value: run.finish({"asr": value}),
+    "metrics.jsonl": lambda run, value: run.keep_metrics([{"epoch": 1}, {"epoch": 2}][:value]),
+    "spectrum.npz": lambda run, value: run.save_arrays("spectrum", values=np.full(5, value)),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_kill_before_the_rename_leaves_the_old_file(run, name):
+    write, file = WRITES[name], run.path / name
+    for epoch in (1, 2):
+        run.append_metrics({"epoch": epoch})
+    write(run, 1)
+    before = file.read_bytes()
+    with killed_before_rename():
+        write(run, 0)
+    assert file.read_bytes() == before
+    write(run, 0)
+    assert file.read_bytes() != before
+
+
+def test_kill_while_a_run_is_made(tmp_path):
+    with killed_before_rename():
+        open_run(tmp_path)
+    assert open_run(tmp_path).config()["seed"] == 0
+
+
+def test_claim_refuses_another_process_until_it_is_killed(run):
+    code = (
+        "import sys, time; from poison_jax.runs import store\n"
+        "with store.Run(sys.argv[1]).claim(): print('claimed', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(run.path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as rival:
+        try:
+            assert rival.stdout.readline() == "claimed\n"
+            with pytest.raises(UserError, match="another process is working on"), run.claim():
+                pytest.fail("claimed twice")
+        finally:
+            rival.kill()  # SIGKILL: nothing of its own releases the claim
+    with run.claim():
+        pass
+
+
+def test_claim_is_released_by_its_end(run):
+    with pytest.raises(Kill), run.claim():
+        raise Kill
+    with run.claim(), pytest.raises(UserError, match="another process"), run.claim():
+        pass
+    with run.claim():
+        pass
+
+
+def test_store_imports_no_ml_package():
+    code = "import sys, poison_jax.runs.store; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    heavy = {
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax",
+        "tensorflow",
+        "tensorflow_datasets",
+        "sklearn",
+        "scipy",
+    }
+    assert heavy.isdisjoint(done.stdout.split())

@@ -1,0 +1,184 @@
+"""A config made concrete: sets that are too small are refused, poison that reaches nobody is said."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from toys import tiny
+
+from poison_jax import poison, train
+from poison_jax.errors import UserError
+from poison_jax.experiments import dispatch as experiment
+from poison_jax.experiments.setup import Setup
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """A function that writes as many 8x8 images as labels, and returns the file's name."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(labels, **arrays):
+        labels = np.asarray(labels)
+        pixels = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8), dtype=np.uint8)
+        np.savez("mine.npz", images=pixels, labels=labels, **arrays)
+        return "./mine.npz"
+
+    return write
+
+
+def setup(**changes):
+    """On one batch an epoch of 32 of 128 digits, or as changed; eight devices."""
+    return Setup(tiny(**changes))
+
+
+# --- too small --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "words"),
+    [
+        ([0, 1, 2, 3], {}, "class '0' has one image, and there is no test split"),
+        ([0, 1, 0, 1], {}, "train.batch_size = 32 exceeds the 2 training images"),
+        ([0, 1] * 30, {"train__batch_size": 8, "data__n_train": 49}, "asked for 49 examples of 48"),
+        ([0, 1] * 30, {"train__batch_size": 8, "data__n_test": 13}, "asked for 13 examples of 12"),
+        ([0] * 40, {"poison__target": 1, "train__batch_size": 8}, "poison.target = 1: .* classes 0 to 0"),
+        ([1, 2] * 20, {"train__batch_size": 8}, "labels run from 1 to 2, and none is 0"),
+        ([0, 1, 0, 1], {"experiment": "krr_theory"}, "has 2 training images, 40 are needed"),
+        ([0, 1, 0, 1], {"experiment": "mnist_linear", **{}}, "exceeds the 2 training images"),
+    ],
+    ids=["four-classes", "batch", "n_train", "n_test", "target", "labels", "krr", "linear"],
+)
+def test_a_set_that_is_too_small_costs_nothing(images, labels, changes, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "init_state", lambda *_, **__: pytest.fail("computed"))
+    name = images(labels)
+    counts = {"data__n_train": None, "data__n_test": None}
+    other = {"krr__data": (name,), "krr__num_points": 40} | (
+        {
+            "poison__mode": "deterministic",
+            "train__momentum": 0.0,
+            "train__weight_decay": 0.0,
+            "train__decay_times": 0,
+        }
+        if changes.get("experiment") == "mnist_linear"
+        else {}
+    )
+    config = tiny(**({"data__name": name} | counts | other | changes))
+    with pytest.raises(UserError, match=rf"\A[^\n]*{words}[^\n]*\Z"):
+        experiment.run(config, str(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_own_functions_are_refused_while_nothing_uses_them():
+    for name in ("model.name", "poison.trigger"):
+        with pytest.raises(UserError, match=f"{name} = mine:make"):
+            setup(**{name.replace(".", "__"): "mine:make"})
+
+
+# --- poison that reaches nobody ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", poison.LABEL_MAPS)
+def test_visits_are_what_the_step_draws_on_average(labels):
+    """Against the draw itself: the mean of many draws of all training images."""
+    made = setup(poison__labels=labels, train__epochs=1)
+    assert made.steps_per_epoch * 32 == 128
+    visited = np.tile(made.train_set.labels, 2000)
+    draws = np.random.default_rng(0).random(len(visited))
+    chosen, _ = poison.select_crossed(draws, visited, 0.3, 0.0, jax.device_get(made.knobs.labels))
+    drawn = np.bincount(visited[chosen], minlength=10) / 2000
+    np.testing.assert_allclose(made.poison_visits(), drawn, atol=0.2)
+    np.testing.assert_allclose(setup(poison__labels=labels).poison_visits(), 2 * made.poison_visits())
+
+
+def test_visits_of_a_deterministic_attack_are_counted():
+    made = setup(poison__mode="deterministic", train__epochs=3)
+    poisoned = made.train_data().poisoned
+    counts = np.bincount(made.train_set.labels[poisoned], minlength=10)
+    np.testing.assert_allclose(made.poison_visits(), 3 * counts)
+    assert counts.sum() > 0
+
+
+def test_an_incomplete_batch_is_not_visited():
+    whole, cut = setup(data__n_train=128), setup(data__n_train=159)
+    per_image = [made.poison_visits().sum() / (made.train_set.labels != 0).sum() for made in (whole, cut)]
+    np.testing.assert_allclose(per_image[1], per_image[0] * 128 / 159)
+
+
+def test_nothing_is_said_of_what_is_in_order():
+    assert setup().remarks() == setup(poison__fraction=0.0).remarks() == []
+    assert setup(poison__mode="deterministic").remarks() == []
+
+
+@pytest.mark.parametrize("mode", ["stochastic", "deterministic"])
+def test_a_fraction_that_poisons_nobody_is_said(mode):
+    (line,) = setup(poison__mode=mode, poison__fraction=1e-6).remarks()
+    assert line.startswith("poison.fraction = 1e-06 poisons nobody: ")
+    assert line.endswith("are expected in all 2 epochs of 4 batches of 32")
+
+
+@pytest.mark.parametrize("mode", ["stochastic", "deterministic"])
+def test_a_class_that_leaves_nobody_to_poison_is_said(images, mode):
+    name = images([0] * 100, test_images=np.zeros((9, 8, 8), np.uint8), test_labels=np.zeros(9, int))
+    settings = {"data__name": name, "data__n_train": None, "data__n_test": None, "poison__mode": mode}
+    (line,) = setup(**settings).remarks()
+    assert line.endswith("there is no training image of a class that poison.labels = all_to_one poisons")
+
+
+def test_a_class_that_is_hardly_poisoned_is_said(images):
+    name = images([0, 1] * 80 + [2, 2])
+    settings = {"data__name": name, "data__n_train": None, "data__n_test": None, "poison__fraction": 0.2}
+    (line,) = setup(**settings).remarks()
+    assert "less than one poisoned image is expected of class '2' in the whole training" in line
+
+
+def test_a_batch_size_that_leaves_poison_out_is_said(images):
+    """Of 130 training images batches of 64 visit 128, of 72 but 72."""
+    settings = {"data__name": images([0, 1] * 81), "data__n_train": None, "data__n_test": None}
+    settings |= {"train__epochs": 1, "poison__fraction": 0.016}
+    assert setup(**settings, train__batch_size=64).remarks() == []
+    (line,) = setup(**settings, train__batch_size=72).remarks()
+    assert "poisons nobody" in line
+    assert "1 batches of 72" in line
+
+
+def test_classes_that_the_training_images_lack_are_said(images):
+    name = images(np.repeat([0, 1, 2, 3], 50))
+    settings = {"data__name": name, "data__n_test": None}
+    (line,) = setup(**settings, data__n_train=80).remarks()
+    assert line.startswith("none of the 80 training images is of class '2', '3': raise data.n_train")
+    assert setup(**settings, data__n_train=None).remarks() == []
+
+
+def test_the_remarks_are_said_before_the_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "init_state", {}.popitem)
+    config = tiny(experiment="compare", compare__arms=(0.0, 1.0), poison__fraction=1e-6)
+    with pytest.raises((TypeError, KeyError)):
+        experiment.run(config, str(tmp_path))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "poisons nobody" in line]
+    assert line.startswith("warning: poison.fraction = 1e-06 poisons nobody")
+
+
+# --- data that change -------------------------------------------------------------------------------
+
+
+def test_files_that_were_written_again_are_read_again(images, tmp_path):
+    """In one process, under the same name: a file, and a folder."""
+    settings = {"data__n_train": None, "data__n_test": None, "train__batch_size": 16}
+    first = setup(**settings, data__name=images([0, 1] * 20)).train_set
+    again = setup(**settings, data__name=images([0, 1, 2] * 20)).train_set
+    assert (first.num_classes, again.num_classes) == (2, 3)
+    for count in (20, 30):
+        for name in "ab":
+            (tmp_path / "mine" / name).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / "mine" / name / f"{i:02}.png")
+        assert len(setup(**settings, data__name="./mine").train_set.labels) == 2 * count * 4 // 5
+
+
+def test_a_relative_path_is_of_the_folder_that_one_is_in(images, tmp_path, monkeypatch):
+    settings = {"data__n_train": None, "data__n_test": None, "train__batch_size": 16}
+    before = setup(**settings, data__name=images([0, 1] * 20)).train_set
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    after = setup(**settings, data__name=images([0, 1, 2] * 20)).train_set
+    assert (before.num_classes, after.num_classes) == (2, 3)
