@@ -5,7 +5,7 @@
     python main.py --config=configs/cifar10_adversarial.py:short    5,000 images, PreResNet-8, 8 epochs
 
 To first order the one penalises the squared input-gradient norm, the other the norm (eqs. 33 and 34). The
-arms trace the frontier of both: clean accuracy against attack success. `python plots/frontier.py RUN ...`
+arms trace the frontier of both: clean accuracy against attack success. `python -m plots frontier RUN ...`
 draws it.
 """
 

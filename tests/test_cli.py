@@ -42,7 +42,7 @@ FILES = {
     "inputs.json",
     "metrics.jsonl",
     "spectrum.npz",
-    "examples.npz",
+    "attack.npz",
     "result.json",
 }
 
@@ -142,7 +142,7 @@ def test_run_leaves_its_files(finished):
     assert (run / "figure.png").read_bytes().startswith(b"\x89PNG")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1]
-    with np.load(run / "examples.npz", allow_pickle=False) as examples:
+    with np.load(run / "attack.npz", allow_pickle=False) as examples:
         assert examples["clean"].shape == examples["triggered"].shape == (6, 8, 8, 1)
         assert (examples["clean"] != examples["triggered"]).any()
 

@@ -29,15 +29,7 @@ COMPUTING = 60  # seconds of a processor that it may take; by the clock it takes
 WARM = (
     *(f"poison_jax.{name}" for name in ("cli", "sweeps.cost", "sweeps.grid", "sweeps.sweep")),
     *(f"poison_jax.experiments.{name}" for name in ("network", "statements", "regression")),
-    *(
-        "plots",
-        "plots.run",
-        "plots.command",
-        "plots.report",
-        "sklearn.datasets",
-        "tensorflow_datasets",
-        "PIL.Image",
-    ),
+    *("plots", "plots.figures", "plots.report", "sklearn.datasets", "tensorflow_datasets", "PIL.Image"),
 )
 
 

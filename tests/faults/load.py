@@ -14,8 +14,7 @@ from unittest import mock
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax.runs import files, records, store
-from poison_jax.sweeps import grid
+from poison_jax import files, grid, records, store
 from tests.faults.chapter import QUICK, ROOT, Chapter
 
 SHORT = 150  # seconds, below which all is done at a smaller size
@@ -37,6 +36,7 @@ TINY = {
     "analysis.features": 0,
 }
 SWEEP = """
+from poison_jax import config as config_lib
 
 def get_config():
     config = config_lib.default()
@@ -151,8 +151,8 @@ def _store(chapter: Chapter, *, seeds: int) -> None:
         "the sweep, all done": sweep,
         "--dry_run": [*sweep, "--dry_run"],
         "poison_jax.records": ["-m", "poison_jax.records", "--runs", runs, "--out", out],
-        "plots/fig06.py": ["plots/fig06.py", "--runs", runs, "--out", out, "--sweep", "many"],
-        "fig06.py from JSON lines": ["plots/fig06.py", "--runs", out, "--out", out, "--sweep", "many"],
+        "plots fig06": ["-m", "plots", "fig06", "--runs", runs, "--out", out, "--sweep", "many"],
+        "fig06 from JSON lines": ["-m", "plots", "fig06", "--runs", out, "--out", out, "--sweep", "many"],
         "poison_jax.report": ["-m", "poison_jax.report", "--runs", runs, "--out", out / "report.html"],
     }
     for what, command in commands.items():
@@ -172,7 +172,10 @@ def fill(file: Path, runs: Path, luck: random.Random) -> int:
     exec(compile(file.read_text(), file, "exec"), scope)
     config = scope["get_config"]()
     cells = grid.cells(config)
-    records.write_sweep(runs, grid.described(config, cells))
+    described = [{"run": cell.run, "overrides": cell.overrides} for cell in cells]
+    records.write_sweep(
+        runs, records.Sweep(config.sweep.name, config_lib.single(config, "train").to_dict(), described)
+    )
     first = [f"--config.{key}={value}" for key, value in (TINY | cells[0].overrides).items()]
     said, (status, _, _) = _timed(
         ["main.py", "--config.experiment=train", "--config.name=digits", f"--workdir={runs}", *first]
@@ -185,15 +188,13 @@ def fill(file: Path, runs: Path, luck: random.Random) -> int:
     with mock.patch("os.fsync"):  # a store to be read, soon thrown away
         for cell in cells[1:]:
             run = store.open_run(
-                runs, cell.config.name, cell.config.to_dict(), config_lib.identity(cell.config)
+                runs, cell.config.name, cell.config.to_dict(), config_lib.not_identity(cell.config)
             )
             files.write_json(run.path / "inputs.json", inputs)
             for name in ("spectrum.npz", "attack.npz", "metrics.jsonl"):
                 shutil.copyfile(made.path / name, run.path / name)
             own = {"config": cell.config.to_dict(), "seed": cell.config.seed, "status": "ok"}
-            run.finish(
-                result | own | {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2}, cell.view
-            )
+            run.finish(result | own | {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2})
     return len(cells)
 
 

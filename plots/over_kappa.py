@@ -1,20 +1,15 @@
-"""Figure 10. CIFAR-100, stochastic poison: accuracy against robustness, and the gap until it is seen.
+"""Figures 10 and 11: what the gradient penalty kappa does to accuracy, attack and overlap."""
 
-python plots/fig10.py --runs DIR --out DIR [--sweep NAME]
-"""
-
-from pathlib import Path
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from plots import command, curves, lag, panels, setting
+from plots import canvas, curves, lag, panels, setting
 from plots.lag import THETA, UNIT, V1
 from poison_jax.runs.records import Record
 
 KAPPA = "penalty.kappa"
-HEADING = "Figure 10. Clean accuracy against robustness, and the gap before the attack is seen"
 ONSETS = {  # of a lag: marker, meaning
     "attack": ("o", "ASR exceeds 50 %"),
     "random": ("^", "overlap² of v₁ exceeds\nrandom directions'"),
@@ -22,29 +17,49 @@ ONSETS = {  # of a lag: marker, meaning
 }
 
 
-def draw(records: list[Record], out: Path, stem: str) -> list[Path]:
+def fig10(records: list[Record], title: str) -> list[Figure | str]:
     """Clean accuracy against ASR, a line for each theta; for each kappa where ASR and overlap rise."""
-    lines = curves.series(command.networks(records), KAPPA)
+    lines = curves.series(records, KAPPA)
     palette = panels.colours(len(lines), "plasma")
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5.4), layout="constrained")
+    figure, ((left, right),) = canvas.subplots(1, 2, 13, 5.4)
     widest = max(lines, key=_reach)
     for line, colour in zip(lines, palette, strict=True):
-        _trade_off(axes[0], line, colour, numbers=line is widest)
+        _trade_off(left, line, colour, numbers=line is widest)
     penalty = setting.penalty([record.result for record in records])
-    axes[0].set(
-        xlabel="attack success rate (%)",
-        ylabel="clean accuracy (%)",
-        title=f"along each line rises the {penalty}, its values at one",
-    )
-    _gap(axes[1], records)
-    for axis in axes:
+    left.set(xlabel="attack success rate (%)", ylabel="clean accuracy (%)")
+    left.set_title(f"along each line rises the {penalty}, its values at one")
+    _gap(right, records)
+    for axis in (left, right):
         axis.title.set_fontsize(9)
         axis.grid(alpha=0.3)
-    extra = [(plt.Line2D([], [], color="k", marker=m, ls="", ms=6), says) for m, says in ONSETS.values()]
-    legend = {"heading": HEADING, "legend": "left: poison fraction θ\nright: onsets", "extra": extra}
-    panels.finish(figure, lines, palette, KAPPA, **legend)
-    report = lag.report(records, V1, panels.title(records, KAPPA, HEADING))
-    return command.save(figure, out, stem) + command.save_text(report, out, stem)
+    extra = [(Line2D([], [], color="k", marker=m, ls="", ms=6), says) for m, says in ONSETS.values()]
+    legend = "left: poison fraction θ\nright: onsets"
+    panels.finish(figure, lines, palette, KAPPA, heading=title, legend=legend, extra=extra)
+    return [figure, lag.report(records, panels.title(records, KAPPA, title))]
+
+
+def fig11(records: list[Record], title: str) -> list[Figure]:
+    """Accuracy and ASR over kappa, on a logarithmic axis with 0 at its left end; a line for each theta."""
+    lines = curves.series(records, KAPPA)
+    palette = panels.colours(len(lines), "plasma")
+    kappas = np.unique([record.setting(KAPPA) for record in records])
+    left = kappas[kappas > 0].min(initial=100) / 10  # of kappa = 0: at 10 in the paper, whose next is 100
+
+    def place(kappa):
+        return np.where(np.asarray(kappa) > 0, kappa, left)
+
+    figure, (axes,) = canvas.subplots(1, 2, 12, 5)
+    panels.draw(axes[0], lines, palette, KAPPA, curves.percent("clean_accuracy"), place=place)
+    axes[0].set(ylabel="clean accuracy (%)")
+    panels.attack(axes[1], lines, palette, KAPPA, place=place)
+    penalty = setting.penalty([record.result for record in records])
+    for axis in axes:
+        axis.set(xscale="log", xlabel=f"{penalty}, 0 at the left end")
+        axis.set_xticks(place(kappas), [f"{kappa:g}" for kappa in kappas])
+        axis.minorticks_off()
+    legend = "poison fraction θ"
+    panels.finish(figure, lines, palette, KAPPA, heading=title, legend=legend, extra=[panels.DOTTED])
+    return [figure]
 
 
 def _reach(line):
@@ -100,11 +115,3 @@ def _gap(axis, records):
         title="where attack and overlap rise; between them the attack works unseen",
     )
     axis.set_yticks(range(len(found)), [delay.label for delay in found])
-
-
-def main(argv: list[str] | None = None) -> None:
-    command.of_sweep("fig10", draw, __doc__, argv)
-
-
-if __name__ == "__main__":
-    main()
