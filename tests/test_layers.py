@@ -88,7 +88,7 @@ def imports(file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            if node.module in ("poison_jax", "configs", "plots"):
+            if node.module in ("poison_jax", "poison_jax.runs", "configs", "plots"):
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module
