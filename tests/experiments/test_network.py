@@ -245,11 +245,13 @@ def test_measures_after_each_epoch_that_a_trained_network_lacks_are_said_to_be_m
     asked = {"analysis__collapse": 32, "analysis__fisher": 16}
     run(tmp_path / "a", train__epochs=1, **asked)
     run(tmp_path / "a", train__epochs=1, **asked)
-    assert capsys.readouterr().err == ""
+    assert "was not asked for" not in capsys.readouterr().err
     run(tmp_path / "b", train__epochs=1)
     run(tmp_path / "b", train__epochs=1, **asked)
-    warnings = capsys.readouterr().err.splitlines()
-    assert [line.split()[1] for line in warnings] == ["analysis.collapse", "analysis.fisher"]
+    missing = [
+        line.split()[1] for line in capsys.readouterr().err.splitlines() if "was not asked for" in line
+    ]
+    assert missing == ["analysis.collapse", "analysis.fisher"]
 
 
 def test_going_on_with_tensorboard_writes_no_epoch_twice(tmp_path, monkeypatch):
