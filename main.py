@@ -4,11 +4,9 @@
   python main.py --config=configs/cifar10_stochastic.py          an experiment at the paper's scale
   python main.py --config=configs/cifar10_stochastic.py:small    the same, sized for two CPU cores
   python main.py --config=configs/sweeps/fig06.py:small          a sweep: the grid behind a figure
-  python main.py --config=FILE --config.penalty.kappa=100 --config.poison.fraction=0.02
-                                       with any key of poison_jax/config.py overridden; naming the
-                                       key in which the arms of a comparison differ runs that one
 
-Results go to --workdir (runs/), one directory a run; what is done is not done again, and what was
+A key that is named on the command line holds for all runs, also where the arms of a comparison differ
+in it. Results go to --workdir, one directory a run; what is done is not done again, and what was
 interrupted goes on where it stopped.
 """
 
@@ -17,11 +15,14 @@ from pathlib import Path
 from poison_jax import cli
 
 
-def main(config, workdir, **options):
+def main(config, workdir, *, tensorboard, **of_sweeps):
     import plots
-    from poison_jax import launch
+    from poison_jax import experiments, sweeps
 
-    launch.run(config, workdir, draw=plots.draw, draw_sweep=plots.draw_sweep, **options)
+    if config.experiment == "sweep" or of_sweeps["dry_run"]:
+        sweeps.run(config, workdir, tensorboard=tensorboard, draw=plots.draw_sweep, **of_sweeps)
+    else:
+        experiments.run(config, workdir, tensorboard=tensorboard, draw=plots.draw)
 
 
 if __name__ == "__main__":

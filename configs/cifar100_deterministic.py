@@ -1,17 +1,14 @@
-"""CIFAR-100, L trigger, deterministic poison: which eigenvector shows the trigger (Figure 13).
+"""CIFAR-100, deterministic poison.
 
-    python main.py --config=configs/cifar100_deterministic.py
-    python main.py --config=configs/cifar100_deterministic.py:small    5,000 images, PreResNet-8, 8 epochs
+    python main.py --config=configs/cifar100_deterministic.py          the paper's scale, for a GPU or TPU
+    python main.py --config=configs/cifar100_deterministic.py:small    4,000 images, PreResNet-20, 45 epochs
+    python main.py --config=configs/cifar100_deterministic.py:short    5,000 images, PreResNet-8, 8 epochs
 
 As for CIFAR-10, with a hundred classes.
 """
 
-from configs import cifar100_stochastic
+from configs import cifar10_deterministic, common
 
 
 def get_config(size=""):
-    config = cifar100_stochastic.get_config(size)
-    config.name = "cifar100_deterministic"
-    config.poison.mode = "deterministic"
-    config.spectrum.data = "poisoned"
-    return config
+    return cifar10_deterministic.get_config(size, common.CIFAR100)

@@ -1,16 +1,14 @@
-"""CIFAR-100, L trigger, stochastic poison (Figure 10).
+"""CIFAR-100, L trigger, stochastic poison.
 
-    python main.py --config=configs/cifar100_stochastic.py
-    python main.py --config=configs/cifar100_stochastic.py:small    5,000 images, PreResNet-8, 8 epochs
+    python main.py --config=configs/cifar100_stochastic.py          the paper's scale, for a GPU or TPU
+    python main.py --config=configs/cifar100_stochastic.py:small    4,000 images, PreResNet-20, 45 epochs
+    python main.py --config=configs/cifar100_stochastic.py:short    5,000 images, PreResNet-8, 8 epochs
 
 As for CIFAR-10, with a hundred classes.
 """
 
-from configs import cifar10_stochastic
+from configs import cifar10_stochastic, common
 
 
 def get_config(size=""):
-    config = cifar10_stochastic.get_config(size)
-    config.name = "cifar100_stochastic"
-    config.data.name = "cifar100"
-    return config
+    return cifar10_stochastic.get_config(size, common.CIFAR100)

@@ -1,39 +1,36 @@
-"""Pictures and tables, drawn from what is stored alone."""
+"""Figures and tables, drawn from what is stored alone: `python -m plots --help` lists them.
 
+`figures` is the table of all; importing this package imports no matplotlib and changes none of its settings.
+"""
+
+import contextlib
 import importlib
+import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from poison_jax.errors import UserError
-from poison_jax.runs import records
+from poison_jax.runs import records as _records
+from poison_jax.runs.records import Record
 from poison_jax.runs.store import Run
-
-# Of a trained network: a script and the file that it needs besides.
-_TRAINED = {"run": "spectrum", "eigenvectors": "spectrum", "features": "features", "near_clone": "near_clone"}
-# The paper's: a script each, for the sweep of its name and for that of a small grid.
-PAPER = (*(f"fig{number:02d}" for number in range(5, 14)), "table1", "table2", "table3")
 
 
 def draw(run: Run) -> list[Path]:
-    """Draws a finished run's figures into its directory, by the scripts of its experiment.
+    """Draws a finished run's figures into its directory.
+
+    Returns:
+        The files: `.png`, and `.md` of tables.
 
     Raises:
-        UserError: it is not finished, or damaged.
+        UserError: it is not finished, damaged, or holds nothing to draw.
     """
-    if run.result() is None:
-        raise UserError(f"{run.path} holds no finished run: name a finished run's directory")
-    experiment = run.config()["experiment"]
-    if experiment == "train":
-        names = [name for name, needed in _TRAINED.items() if (run.path / f"{needed}.npz").exists()]
-    else:
-        names = [experiment]
-    return [file for name in names for file in importlib.import_module(f"plots.{name}").draw(run)]
+    figures = table()
+    return figures.save_all(figures.of_run(run).items(), run.path, ".png", results=[run.result()])
 
 
 def draw_sweep(path: Path, name: str, out: Path) -> list[Path]:
     """Draws the finished cells of a sweep.
-
-    A figure or table of the paper, or its `-small` grid, by its script; any other sweep of trained networks
-    whose poison fraction varies as attack, overlap and accuracy over it.
 
     Args:
         path: a store, or a folder that holds `<name>.jsonl`.
@@ -41,21 +38,66 @@ def draw_sweep(path: Path, name: str, out: Path) -> list[Path]:
         out: folder for the files.
 
     Returns:
-        `<name>.png` and `<name>.pdf`, `<name>.md`, as there are; empty if no cell is finished, or there is
-        no figure for such a sweep.
+        See `draw_records`; empty if no cell is finished.
 
     Raises:
-        UserError: the sweep is absent or damaged, or not what its name says.
+        UserError: the sweep is absent or damaged, or there is no figure for it.
     """
-    found = records.load(path, name)
-    script = name.removesuffix("-small")
-    if not found:
-        return []
-    if script in PAPER:
-        return importlib.import_module(f"plots.{script}").draw(found, Path(out), name)
-    if not all("overlap" in record.result for record in found):
-        return []
-    if len({record.setting("poison.fraction") for record in found}) < 2:
-        return []
-    over_theta = importlib.import_module("plots.over_theta")
-    return over_theta.with_overlap(found, Path(out), name, f"Sweep {name}: attack success and overlap")
+    found = _records.load(path, name)
+    return draw_records(found, name, out) if found else []
+
+
+def draw_records(records: list[Record], name: str, out: Path) -> list[Path]:
+    """Draws finished cells, all of a sweep or some: as a figure or table of the paper if it has its name.
+
+    A sweep of one's own is drawn over whatever key it varies.
+
+    Args:
+        records: the cells.
+        name: of the sweep.
+        out: folder for the files.
+
+    Returns:
+        `<name>.png` and `<name>.pdf`, `<name>.md`, as there are.
+
+    Raises:
+        UserError: there is no cell, or no figure for such a sweep.
+    """
+    figures = table()
+    parts = figures.of_records(records, figures.name_of(records, name), name)
+    results = [record.result for record in records]
+    return figures.save_all(figures.named(parts, name), Path(out), ".png", ".pdf", results=results)
+
+
+def show(run: Run, *names: str) -> None:
+    """Shows a finished run's figures and tables in a notebook; writes nothing.
+
+    Args:
+        run: a finished one.
+        names: of the files, as `figure` or `table3`; all if there are none.
+
+    Raises:
+        UserError: the run cannot be drawn, has no such figure, or this is no notebook.
+    """
+    try:
+        from IPython import display
+    except ImportError:
+        raise UserError("figures are shown in a notebook only: `plots.draw` writes them as files") from None
+    figures = table()
+    made = figures.of_run(run)
+    if unknown := set(names) - made.keys():
+        raise UserError(f"{run.path} has no {', '.join(sorted(unknown))}: it has {', '.join(made)}")
+    for name in names or made:
+        part = made[name]
+        shown = display.Markdown(part) if isinstance(part, str) else display.Image(figures.canvas.png(part))
+        display.display(shown)
+
+
+def table() -> ModuleType:
+    """`plots.figures`, with matplotlib, which would not start where $MPLBACKEND names no backend."""
+    if "matplotlib" not in sys.modules and (backend := os.environ.pop("MPLBACKEND", None)):
+        matplotlib = importlib.import_module("matplotlib")
+        os.environ["MPLBACKEND"] = backend
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend  # as matplotlib itself does when it starts
+    return importlib.import_module("plots.figures")

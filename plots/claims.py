@@ -1,21 +1,16 @@
-"""What Section 5 claims, beside what sweeps show: `python plots/claims.py --runs DIR --out DIR [--small]`.
+"""What Section 5 claims, beside what sweeps show.
 
 Every claim is a rule over finished cells. It is *seen* where the rule holds in all comparisons that can be
 made, *in part* where it holds in most of them, *not seen* otherwise, and *open* where cells are missing.
 Networks whose training failed are left out. Comparisons of means over the seeds.
 """
 
-import argparse
-import itertools
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from plots import cells, command, curves, lag, setting, tabular
-from poison_jax.errors import UserError
-from poison_jax.runs import records as records_lib
+from plots import curves, lag, setting, tables
 from poison_jax.runs.records import Record
 
 THETA, KAPPA, EPOCHS = lag.THETA, "penalty.kappa", "train.epochs"
@@ -65,21 +60,28 @@ def all_claims(load: Callable[[str], list[Record]]) -> list[Claim]:
     ]
 
 
-def markdown(claims: list[Claim], scale: str) -> str:
-    """The claims as a table, under the scale in words."""
-    rows = [[claim.text, claim.sweeps, claim.found, claim.verdict] for claim in claims]
-    table = tabular.table(["Section 5 says", "sweeps", "measured", "here"], rows)
-    return "\n".join([f"Measured here: {scale}.", "", *table]) + "\n"
+def page(load: Callable[[str], list[Record]]) -> str:
+    """Every claim as a table, under the scale in words; empty if there is no finished cell."""
+    used: list[Record] = []
+
+    def remembered(figure):
+        found = load(figure)
+        used.extend(found)
+        return found
+
+    rows = [[claim.text, claim.sweeps, claim.found, claim.verdict] for claim in all_claims(remembered)]
+    if not used:
+        return ""
+    scale = setting.common([setting.of_result(record.result) for record in used])
+    table = tables.table(["Section 5 says", "sweeps", "measured", "here"], rows)
+    return "\n".join([f"Measured here: {tables.markdown(scale)}.", "", *table]) + "\n"
 
 
 def _means(records: list[Record], name: str) -> dict[tuple, float]:
     """(theta, kappa, epochs) -> mean over the seeds, in per cent."""
-    measure, means = curves.percent(name), {}
-    for place, group in cells.by(records, (THETA, KAPPA, EPOCHS)).items():
-        values = [measure(record.result) for record in group if curves.trained(record)]
-        if values := [value for value in values if value is not None]:
-            means[place] = float(np.mean(values))
-    return means
+    cells = curves.by(records, (THETA, KAPPA, EPOCHS)).items()
+    found = {place: curves.values(group, curves.percent(name)) for place, group in cells}
+    return {place: float(np.mean(values)) for place, values in found.items() if values}
 
 
 def _works(records: list[Record]) -> set[tuple]:
@@ -197,39 +199,3 @@ def _collapse(records: list[Record], column: str) -> tuple[str, str]:
     held = sum(ratio < 1 for ratio in ratios)
     words = f"ratio {np.median(ratios):.2f} in the median ({min(ratios):.2f} to {max(ratios):.2f})"
     return words, _verdict(held, len(ratios))
-
-
-def _scale(found: Iterable[list[Record]]) -> str:
-    return setting.common([record.result for record in itertools.chain(*found)], 10**6)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """The script."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--runs", type=Path, required=True, metavar="DIR", help="store, or folder of JSON lines"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for claims.md")
-    parser.add_argument("--small", action="store_true", help="of the small grids")
-    arguments = parser.parse_args(argv)
-    with command.one_line():
-        suffix, held = command.SMALL if arguments.small else "", records_lib.names(arguments.runs)
-        loaded: dict[str, list[Record]] = {}
-
-        def load(figure: str) -> list[Record]:
-            name = figure + suffix
-            loaded[name] = records_lib.load(arguments.runs, name) if name in held else []
-            return loaded[name]
-
-        claims = all_claims(load)
-        if not any(loaded.values()):
-            raise UserError(
-                f"{arguments.runs} holds no finished cell of the paper's sweeps{suffix and ' (small)'}"
-            )
-        text = markdown(claims, _scale(loaded.values()))
-        print(*command.save_text(text, arguments.out, "claims"))
-        print(f"\n{text}")
-
-
-if __name__ == "__main__":
-    main()

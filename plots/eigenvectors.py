@@ -1,89 +1,81 @@
-"""Figures 8 and 12, from stored runs: `python plots/eigenvectors.py RUN [RUN ...] [--out FILE.png]`.
+"""Eigenvectors of the input Hessian: of a run, of its classes, of several runs (Figures 8 and 12)."""
 
-One run: the top eigenvectors of its input Hessian beside its trigger, and those of each class's Hessian
-where it has them. Several runs: an eigenvector of each (`--index`, 1 is the top one), by theta and kappa.
-"""
-
-import argparse
-from pathlib import Path
-from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
-from plots import command, foreign, setting
+from plots import canvas, curves, panels, setting
 from poison_jax.errors import UserError
+from poison_jax.runs.records import Record
 from poison_jax.runs.store import Run
 
 MANY = 12  # classes, from which on each is shown by its top eigenvector alone
 CHANNELS = ("red", "green", "blue")
+WIDE, NARROW = 6, 3  # panels in a row of Figures 8 and 12: of one block, of several
 
 
-def draw(run: Run) -> list[Path]:
-    """`eigenvectors.png`, and `eigenvectors_per_class.png` if there is anything to show, beside the run."""
-    figures = {"eigenvectors.png": of_run(run)}
-    if "class_vectors" in run.arrays("spectrum"):
-        figures["eigenvectors_per_class.png"] = of_classes(run)
-    return [_save(figure, run.path / name) for name, figure in figures.items()]
+def of_run(run: Run, *, channels: bool = False) -> dict[str, Figure]:
+    """Trigger and top eigenvectors of a run, and those of each class's Hessian where it has them.
+
+    Args:
+        run: a finished one.
+        channels: the first alone, with a row for each colour instead of their mean.
+    """
+    figures = {"eigenvectors": top(run, channels=channels)}
+    if "class_vectors" in run.arrays("spectrum") and not channels:
+        figures["eigenvectors_per_class"] = of_classes(run)
+    return figures
 
 
-def of_run(run: Run, *, channels: bool = False) -> plt.Figure:
+def top(run: Run, *, channels: bool = False) -> Figure:
     """Trigger and top eigenvectors of a run; colours averaged, or with `channels` a row for each."""
-    spectrum, examples = run.arrays("spectrum"), run.arrays("examples")
+    spectrum, examples = run.arrays("spectrum"), run.arrays("attack")
     k, shape = len(spectrum["values"]), spectrum["shape"]
     rows = [image[None] for image in np.arange(shape[-1])] if channels else [np.arange(shape[-1])]
-    figure, axes = _panels(len(rows), 1 + k, heading=0.1)
-    trigger = np.abs(examples["mask"].astype(float))  # of a stamp; of a warp or a blend the mean change
+    figure, axes = _grid(len(rows), 1 + k, heading=0.1)
+    trigger = examples["mask"]
     trigger = np.broadcast_to(trigger if trigger.ndim == 3 else trigger[..., None], shape)
     for row, own in zip(axes, rows, strict=True):
-        image = trigger[..., own].mean(-1)
-        row[0].imshow(image, cmap="gray_r", vmin=0, vmax=image.max() or 1)
-        row[0].axis("on")
-        row[0].set(xticks=[], yticks=[])
+        panels.trigger(row[0], trigger[..., own], stamp=examples["mask"].dtype == bool)
         for axis, vector in zip(row[1:], spectrum["vectors"], strict=True):
-            show(axis, vector.reshape(shape)[..., own].mean(-1))
+            panels.eigenvector(axis, vector.reshape(shape)[..., own].mean(-1))
         if channels:
             row[0].set_ylabel(CHANNELS[own[0]] if shape[-1] == 3 else f"channel {own[0] + 1}")
-    label(axes[0, 0], "trigger" if examples["mask"].dtype == bool else "mean change by the trigger")
     for i, axis in enumerate(axes[0, 1:]):
-        label(axis, *_caption(spectrum, i))
+        lines = f"λ = {spectrum['values'][i]:.3g}, residual {spectrum['residuals'][i]:.0e}"
+        overlap = f"overlap {spectrum['overlap'][i]:+.2f}"
+        panels.label(axis, f"eigenvector {i + 1}", lines, overlap, *_peak(spectrum, i))
     _title(figure, [run], "Top eigenvectors of the input Hessian")
     return figure
 
 
-def of_classes(run: Run) -> plt.Figure:
+def of_classes(run: Run) -> Figure:
     """Eigenvectors of each class's Hessian: a row of all for a class, or its top one if there are many."""
-    spectrum, names = run.arrays("spectrum"), run.arrays("examples")["class_names"]
+    spectrum, names = run.arrays("spectrum"), run.arrays("attack")["class_names"]
     values, vectors, overlap = (spectrum[f"class_{key}"] for key in ("values", "vectors", "overlap"))
     classes, k = spectrum.get("classes", np.arange(len(values))), values.shape[1]
     many = len(classes) > MANY
-    panels = [(i, j) for i in range(len(classes)) for j in range(1 if many else k)]
+    shown = [(i, j) for i in range(len(classes)) for j in range(1 if many else k)]
     columns = 10 if many else k
-    figure, axes = _panels(-(-len(panels) // columns), columns, size=1.6, heading=0.4)
-    for axis, (i, j) in zip(axes.flat, panels, strict=False):
-        caption = f"{foreign.literal(names[classes[i]])}, {j + 1}"
+    figure, axes = _grid(-(-len(shown) // columns), columns, size=1.6, heading=0.4)
+    for axis, (i, j) in zip(axes.flat, shown, strict=False):
+        caption = f"{names[classes[i]]}, {j + 1}"
         if np.isnan(values[i, j]):
-            label(axis, caption, "no images")
+            panels.label(axis, caption, "no images")
             continue
-        show(axis, vectors[i, j].reshape(spectrum["shape"]).mean(-1))
-        label(axis, caption, f"λ = {values[i, j]:.2g}, overlap {overlap[i, j]:+.2f}")
-    _title(
-        figure, [run], f"{'Top eigenvector' if many else 'Top eigenvectors'} of each class's input Hessian"
-    )
+        panels.eigenvector(axis, vectors[i, j].reshape(spectrum["shape"]).mean(-1))
+        panels.label(axis, caption, f"λ = {values[i, j]:.2g}, overlap {overlap[i, j]:+.2f}")
+    _title(figure, [run], f"Top eigenvector{'s' * (not many)} of each class's input Hessian")
     return figure
 
 
-def of_runs(runs: list[Run], *, index: int = 1) -> plt.Figure:
+def of_runs(runs: list[Run], *, index: int = 1) -> Figure:
     """One eigenvector of each run, by theta and kappa; what else the runs differ in stands with them.
 
     Args:
         runs: finished.
         index: which eigenvector, from 1.
     """
-    settings = {run.path: setting.words(run.result()) for run in runs}
+    settings = {run.path: setting.of_result(run.result()) for run in runs}
 
     def place(run):
         c = run.result()["config"]
@@ -94,30 +86,30 @@ def of_runs(runs: list[Run], *, index: int = 1) -> plt.Figure:
     kappas = {place(run)[1] for run in runs}
     crossed = len(kappas) > 1 and len(runs) == len(kappas) * len({place(run)[0] for run in runs})
     columns = len(kappas) if crossed else min(len(runs), 4)  # a theta in each row, if there is every kappa
-    figure, axes = _panels(-(-len(runs) // columns), columns, size=2.6)
+    figure, axes = _grid(-(-len(runs) // columns), columns, size=2.6)
     for axis, run in zip(axes.flat, runs, strict=False):
-        result, spectrum = run.result(), run.arrays("spectrum")
-        words = settings[run.path]
-        label(
+        spectrum, words = run.arrays("spectrum"), settings[run.path]
+        count = len(spectrum["values"])
+        if not 1 <= index <= count:
+            raise UserError(f"--index {index}: {run.path} has {count} eigenvectors")
+        panels.label(
             axis,
             f"{words['theta']}, {words['kappa']}",
             *(words[key] for key in differing if key not in ("theta", "kappa") and words[key]),
-            f"ASR {_percent(result['asr'])}, overlap² {spectrum['overlap'][index - 1] ** 2:.2f}",
+            f"{_attack(run.result())}, overlap² {spectrum['overlap'][index - 1] ** 2:.2f}",
             *_peak(spectrum, index - 1),
         )
-        show(axis, spectrum["vectors"][index - 1].reshape(spectrum["shape"]).mean(-1))
+        panels.eigenvector(axis, spectrum["vectors"][index - 1].reshape(spectrum["shape"]).mean(-1))
     which = "Top eigenvector" if index == 1 else f"Eigenvector {index}"
     _title(figure, runs, f"{which} of the input Hessian")
     return figure
 
 
-def _caption(spectrum, i):
-    return (
-        f"eigenvector {i + 1}",
-        f"λ = {spectrum['values'][i]:.3g}, residual {spectrum['residuals'][i]:.0e}",
-        f"overlap {spectrum['overlap'][i]:+.2f}",
-        *_peak(spectrum, i),
-    )
+def _attack(result):
+    """In a caption's few letters: the ASR, first what is above the rate without a trigger, and a collapse."""
+    gain = setting.gain(result)
+    added = f"trigger adds {setting.points(gain)}, " if gain is not None else ""
+    return f"{added}ASR {setting.percent(result['asr'])}" + ", collapsed" * setting.collapsed(result)
 
 
 def _peak(spectrum, i):
@@ -128,86 +120,92 @@ def _peak(spectrum, i):
     return [f"wave ({down:g}, {along:g}), prominence {spectrum['spectral_prominence'][i]:.3g}"]
 
 
-def _panels(rows, columns, *, size=2.1, heading=0.6):
+def _grid(rows, columns, *, size=2.1, heading=0.6):
     """Empty square panels under titles, with a colour bar that serves them all."""
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(max(size * columns + 0.8, 8), (size + heading) * rows + 1.3),
-        layout="constrained",
-        squeeze=False,
-    )
-    for axis in axes.flat:
-        axis.axis("off")
-    scale_bar(figure, ax=axes, shrink=0.9 / rows, pad=0.01)
+    width, height = max(size * columns + 0.8, 8), (size + heading) * rows + 1.3
+    figure, axes = canvas.subplots(rows, columns, width, height)
+    panels.hide(axes.flat)
+    panels.scale_bar(figure, ax=axes, shrink=0.9 / rows, pad=0.01)
     return figure, axes
 
 
-def scale_bar(figure: plt.Figure, **where: Any) -> None:
-    """The colour bar that serves every panel; `where` as `plt.colorbar` takes it."""
-    scale = plt.cm.ScalarMappable(plt.Normalize(-1, 1), "RdBu_r")
-    bar = figure.colorbar(scale, **where)
-    bar.ax.tick_params(labelsize=8)
-    bar.set_ticks([-1, 0, 1], labels=["-max", "0", "+max"])
-
-
-def label(axis: plt.Axes, *lines: str) -> None:
-    """A panel's caption."""
-    axis.set_title("\n".join(lines), fontsize=8)
-
-
-def show(axis: plt.Axes, image: np.ndarray) -> None:
-    """An eigenvector on its own scale around zero; colours are averaged, since they would hide the sign."""
-    limit = np.abs(image).max() or 1
-    axis.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
-
-
 def _title(figure, runs, subject):
-    text = setting.common([run.result() for run in runs], int(13 * figure.get_figwidth()))
-    figure.suptitle(f"{subject}, each on a colour scale of its own\n{text}", fontsize=10)
+    results = [run.result() for run in runs]
+    scale = setting.common([setting.of_result(result) for result in results], 13 * figure.get_figwidth())
+    went = setting.outcome(results[0]) if len(runs) == 1 else setting.outcomes(results)
+    figure.suptitle(f"{went}\n{subject}, each on a colour scale of its own\n{scale}", fontsize=10)
 
 
-def _percent(value):
-    return "-" if value is None else f"{value:.1%}"
+# --- of a sweep -----------------------------------------------------------------------------------
 
 
-def _save(figure, file):
-    (written,) = command.write(figure, file, dpi=110)
-    return written
+def fig08(records: list[Record], title: str) -> list[Figure]:
+    """The cells' top eigenvectors over theta and kappa: left without augmentation, right with it."""
+    blocks: dict[str, list[Record]] = {"without augmentation": [], "with augmentation": []}
+    for record in records:
+        augmented = record.setting("data.augment") != "none"
+        blocks[f"with{'' if augmented else 'out'} augmentation"].append(record)
+    return [_of_blocks(blocks, title)]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Run, metavar="RUN", help="directory of a finished run")
-    parser.add_argument("--out", type=Path, help="PNG file to write (default: in the run's directory)")
-    parser.add_argument("--index", type=int, default=1, help="of several runs: which eigenvector, from 1")
-    parser.add_argument("--channels", action="store_true", help="of one run: a row for each colour")
-    options = parser.parse_args(arguments)
-    with command.one_line(", ".join(str(run.path) for run in options.runs)):
-        print(*_chosen(options))
+def fig12(records: list[Record], title: str) -> list[Figure]:
+    """The cells' top eigenvectors in one block, after the mean change by the warp."""
+    return [_of_blocks({"": records}, title)]
 
 
-def _chosen(options: argparse.Namespace) -> list[Path]:
-    """The pictures that the command line asks for."""
-    for run in options.runs:
-        result = run.result()
-        if result is None or "eigenvalues" not in result:
-            raise UserError(f"{run.path} holds no finished run of a trained network")
-        if not 1 <= options.index <= len(result["eigenvalues"]):
-            raise UserError(
-                f"--index {options.index}: {run.path} has {len(result['eigenvalues'])} eigenvectors"
-            )
-    if len(options.runs) > 1:
-        figure = of_runs(options.runs, index=options.index)
-        return [_save(figure, options.out or Path("eigenvectors.png"))]
-    (run,) = options.runs
-    if options.out or options.channels:
-        figure = of_run(run, channels=options.channels)
-        return [_save(figure, options.out or run.path / "eigenvectors.png")]
-    return draw(run)
+def _of_blocks(blocks, heading):
+    """Blocks side by side, each a trigger and the cells' eigenvectors by theta and kappa.
+
+    Every panel is on its own scale around zero; of several seeds the first is shown.
+    """
+    blocks = {title: _first_seeds(records) for title, records in blocks.items() if records}
+    columns = {
+        title: min(1 + len(shown), NARROW if len(blocks) > 1 else WIDE) for title, shown in blocks.items()
+    }
+    rows = max(-(-(1 + len(shown)) // columns[title]) for title, shown in blocks.items())
+    size = 2.05 * sum(columns.values()) + 0.9, 2.75 * rows + 1.4
+    figure = canvas.blank(max(size[0], 8), size[1])
+    *parts, last = figure.subfigures(1, len(blocks) + 1, width_ratios=[*columns.values(), 0.4])
+    for part, (title, shown) in zip(parts, blocks.items(), strict=True):
+        if title:
+            part.suptitle(title, fontsize=10)
+        _fill(part.subplots(rows, columns[title], squeeze=False), shown)
+    panels.scale_bar(last, cax=last.add_axes((0.1, 0.25, 0.2, 0.5)))
+    everything = [record for shown in blocks.values() for record in shown]
+    results = [record.result for record in everything]
+    scale = setting.common([setting.of_result(result) for result in results], 12 * figure.get_figwidth())
+    lines = heading, setting.outcomes(results), scale, "each on a colour scale of its own around zero"
+    figure.suptitle("\n".join(lines), fontsize=10)
+    return figure
 
 
-if __name__ == "__main__":
-    main()
+def _first_seeds(records):
+    """The records by theta and kappa; of those that differ in the seed alone, the smallest."""
+
+    def place(record):
+        return record.setting("poison.fraction"), record.setting("penalty.kappa")
+
+    first: dict[tuple, Record] = {}
+    for record in sorted(records, key=lambda record: (*place(record), record.setting("seed"))):
+        others = {key: value for key, value in record.overrides.items() if key != "seed"}
+        first.setdefault((place(record), str(sorted(others.items()))), record)
+    return list(first.values())
+
+
+def _fill(axes, records):
+    panels.hide(axes.flat)
+    stamp = records[0].setting("poison.trigger") in ("l", "square", "mask")
+    panels.trigger(axes[0, 0], records[0].arrays["trigger"], stamp=stamp)
+    for axis, record in zip(axes.flat[1:], records, strict=False):
+        result = record.result
+        theta, kappa = record.setting("poison.fraction"), record.setting("penalty.kappa")
+        panels.label(
+            axis,
+            f"θ = {1e3 * theta:g}·10⁻³, κ = {kappa:g}",
+            _attack(result) if curves.trained(record) else "failed training",
+            f"overlap {result['overlap'][0]:+.2f}, λ₁ = {result['eigenvalues'][0]:.2g}",
+            f"residual {result['residuals'][0]:.0e}",
+        )
+        if not curves.trained(record):
+            axis.title.set_color("tab:red")
+        panels.eigenvector(axis, np.asarray(record.arrays["top_eigenvector"]))

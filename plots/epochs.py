@@ -1,15 +1,12 @@
-"""What training does, epoch by epoch, in runs of several kappa or theta: `python plots/epochs.py RUN ...`.
+"""What training does, epoch by epoch, in runs of several kappa or theta.
 
 Accuracy and attack, the input Fisher's energy along the trigger (eq. 30; `analysis.fisher`) and neural
 collapse (Section 3.4; `analysis.collapse`), of the runs that measured them.
 """
 
-from pathlib import Path
+from matplotlib.figure import Figure
 
-import matplotlib.pyplot as plt
-import numpy as np
-
-from plots import command, foreign
+from plots import canvas, panels, setting
 from poison_jax.runs.store import Run
 
 PANELS = {  # key -> title, factor, logarithmic
@@ -22,41 +19,40 @@ PANELS = {  # key -> title, factor, logarithmic
     "nc3": ("NC3: classifier against class means", 1, False),
     "nc4": ("NC4: decisions unlike the nearest mean", 1, False),
 }
+DOTTED = "no_trigger_target_rate", "dotted: target rate without trigger"
 
 
-def draw(runs: list[Run], file: Path) -> list[Path]:
-    """Draws all runs into one file, lines from light to dark by kappa and theta."""
+def of_runs(runs: list[Run]) -> Figure:
+    """Accuracy, attack, Fisher energies and neural collapse by epoch; lines by kappa and theta."""
     results = sorted((run.result() | {"rows": run.metrics()} for run in runs), key=_strength)
-    figure, axes = plt.subplots(2, 4, figsize=(16, 7), layout="constrained")
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(results)))
+    figure, axes = canvas.subplots(2, 4, 16, 7)
+    palette = panels.colours(len(results), end=0.9)
     for axis, (key, (title, factor, logarithmic)) in zip(axes.flat, PANELS.items(), strict=True):
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
-        for result, colour in zip(results, colours, strict=True):
-            rows = [row for row in result["rows"] if row.get(key) is not None]
+        for result, colour in zip(results, palette, strict=True):
             kappa, theta, epsilon = _strength(result)
             label = f"θ = {theta:g}, " + (f"ε = {epsilon:g}" if epsilon else f"κ = {kappa:g}")
-            if rows:
-                values = [factor * row[key] for row in rows]
-                axis.plot([row["epoch"] for row in rows], values, color=colour, marker=".", label=label)
+            _line(axis, result["rows"], key, factor, color=colour, marker=".", label=label)
+            if key == "asr":
+                _line(axis, result["rows"], DOTTED[0], factor, color=colour, ls=":", label="_untriggered")
         if logarithmic and axis.lines:
             axis.set_yscale("log")
         if not axis.lines:
             axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
+    axes[0, 1].set_title(f"{PANELS['asr'][0]}\n{DOTTED[1]}", fontsize=10)
     axes[0, 0].legend(fontsize=8)
-    c = results[0]["config"]
-    count = f"{c['data']['n_train']:,}" if c["data"]["n_train"] else "all"
-    figure.suptitle(
-        f"{foreign.literal(c['data']['name'])}, {count} training images, PreResNet-{c['model']['depth']}, "
-        f"{c['poison']['trigger']} trigger, {c['poison']['mode']} poison"
-    )
-    return command.write(figure, file, dpi=100)
+    scale = setting.common([setting.words(result["config"]) for result in results], 160)
+    figure.suptitle(f"{setting.outcomes(results)}\n{scale}")
+    return figure
+
+
+def _line(axis, rows, key, factor, **options):
+    rows = [row for row in rows if row.get(key) is not None]
+    if rows:
+        axis.plot([row["epoch"] for row in rows], [factor * row[key] for row in rows], **options)
 
 
 def _strength(result):
     c = result["config"]
     return c["penalty"]["kappa"], c["poison"]["fraction"], c["penalty"].get("epsilon", 0.0)
-
-
-if __name__ == "__main__":
-    command.of_runs(draw, "epochs.png", __doc__)

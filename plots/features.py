@@ -1,75 +1,50 @@
-"""Figures 1 to 3 and Table 3 of a network, from its run: `python plots/features.py runs/<run> ...`."""
+"""Figures 1 to 3 and Table 3 of a network: its features of clean and triggered test images."""
 
 import math
-from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
-from plots import command, foreign, tabular
+from plots import canvas, panels, setting, tables
 from poison_jax.runs.store import Run
 
 # Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
+# fmt: off
 COLOURS = (
-    "#D55E00",
-    "#0072B2",
-    "#009E73",
-    "#E69F00",
-    "#CC79A7",
-    "#56B4E9",
-    "#882255",
-    "#999933",
-    "#332288",
-    "#777777",
+    "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7",
+    "#56B4E9", "#882255", "#999933", "#332288", "#777777",
 )
+# fmt: on
 TARGET, OTHER = COLOURS[0], COLOURS[1]
 
 
-def draw(run: Run) -> list[Path]:
-    """`figure1.png`, `figure2.png`, `figure3.png` and `table3.md` in the run's directory."""
-    measured, setting = run.arrays("features"), _setting(run.config(), run.result() or {})
-    functions = {"figure1": _example, "figure2": _planes, "figure3": _classes}
-    figures = {run.path / f"{name}.png": function(measured, setting) for name, function in functions.items()}
-    text = _table(measured, setting)
-    for file, figure in figures.items():  # once all of them can be drawn
-        command.write(figure, file, dpi=110)
-    return [*figures, *command.save_text(text, run.path, "table3")]
-
-
-def _setting(c, result):
-    """What was trained, and what came of it: two lines."""
-    training = c["data"]["n_train"]
-    made = (
-        f"{foreign.literal(c['data']['name'])}, {f'{training:,}' if training else 'all'} training images",
-        f"PreResNet-{c['model']['depth']} ({c['model']['block']}, width {c['model']['width']})",
-        f"{c['train']['epochs']} epochs",
-        f"seed {c['seed']}",
-    )
-    attacked = [
-        f"{c['poison']['trigger']} trigger, {c['poison']['mode']}, θ = {c['poison']['fraction']:g}",
-        f"κ = {c['penalty']['kappa']:g} ({c['penalty']['reduction']})",
-    ]
-    for key, name in (("clean_accuracy", "clean accuracy"), ("asr", "attack success rate")):
-        if result.get(key) is not None:
-            attacked.append(f"{name} {result[key]:.1%}")
-    return ", ".join(made) + "\n" + ", ".join(attacked)
+def of_run(run: Run) -> dict[str, Figure | str]:
+    """Figures 1, 2 and 3 and Table 3; of a run that is not finished, too."""
+    measured, result = run.arrays("features"), run.result() or {}
+    went = setting.outcome(result) if result else "training not finished"
+    if result.get("clean_accuracy") is not None:
+        went += f", clean accuracy {setting.percent(result['clean_accuracy'])}"
+    title = f"{went}\n{setting.common([setting.words(run.config())], 100)}"
+    return {
+        "figure1": figure1(measured, title),
+        "figure2": figure2(measured, title),
+        "figure3": figure3(measured, title),
+        "table3": table3(measured, title),
+    }
 
 
 def _name(measured, c):
     """A class as `0 (airplane)`; only `0` where that is its name."""
-    name = foreign.literal(measured["class_names"][c])
+    name = str(measured["class_names"][c])
     return name if name == str(c) else f"{c} ({name})"
 
 
 # --- Figure 1 -------------------------------------------------------------------------------------
 
 
-def _example(measured, setting):
+def figure1(measured: dict[str, np.ndarray], title: str) -> Figure:
     """Input, last feature map and pre-fc features of three images, each row on one scale of colours."""
     target, source = (_name(measured, measured[key]) for key in ("target", "source"))
     vectors = measured["vectors"]
@@ -81,14 +56,14 @@ def _example(measured, setting):
         "last feature map\n(mean over channels)": measured["maps"],
         f"pre-fc features\n({vectors.shape[1]}, row by row)": tiles.reshape(3, -1, side),
     }
-    figure, axes = plt.subplots(3, 3, figsize=(9.5, 10.6), layout="constrained")
-    figure.suptitle(f"{setting}\nthe first test images of the target and of the source class", fontsize=11)
+    figure, axes = canvas.subplots(3, 3, 9.5, 10.6)
+    figure.suptitle(f"{title}\nthe first test images of the target and of the source class", fontsize=11)
     columns = (f"class {target}: the target", f"class {source}", f"class {source}, triggered")
-    for axis, picture, title, posterior in zip(
+    for axis, picture, column, posterior in zip(
         axes[0], measured["pictures"], columns, measured["posteriors"], strict=True
     ):
-        foreign.image(axis, picture)
-        axis.set_title(f"{title}\np(y = {measured['target']} | x) = {posterior:.3g}", fontsize=11)
+        panels.image(axis, picture)
+        axis.set_title(f"{column}\np(y = {measured['target']} | x) = {posterior:.3g}", fontsize=11)
     for row, images in zip(axes[1:], list(rows.values())[1:], strict=True):
         low, high = np.nanmin(images), np.nanmax(images)
         for axis, image in zip(row, images, strict=True):
@@ -112,7 +87,7 @@ def _cosine(a, b):
 # --- Figure 2 -------------------------------------------------------------------------------------
 
 
-def _planes(measured, setting):
+def figure2(measured: dict[str, np.ndarray], title: str) -> Figure:
     """The target, the source and the source with the trigger, in input and in feature space."""
     target, source = (_name(measured, measured[key]) for key in ("target", "source"))
     clouds = {  # the triggered images are drawn last and as open marks: what is below stays visible
@@ -120,9 +95,9 @@ def _planes(measured, setting):
         "source": (f"class {source}, clean", {"color": OTHER, "marker": "^", "alpha": 0.55}),
         "triggered": (f"class {source}, triggered", {"color": "k", "marker": "x", "linewidths": 0.9}),
     }
-    figure, axes = plt.subplots(1, 2, figsize=(13, 6.8), layout="constrained")
-    figure.suptitle(f"{setting}\nprincipal components of the two classes' clean test images", fontsize=11)
-    for axis, (space, title) in zip(
+    figure, (axes,) = canvas.subplots(1, 2, 13, 6.8)
+    figure.suptitle(f"{title}\nprincipal components of the two classes' clean test images", fontsize=11)
+    for axis, (space, where) in zip(
         axes, {"input": "input space", "feature": "pre-fc features"}.items(), strict=True
     ):
         for key, (label, style) in clouds.items():
@@ -131,7 +106,7 @@ def _planes(measured, setting):
             axis.scatter(*points.T, s=size, label=f"{label}, {len(points):,} images", **style)
         moved, clean = measured[f"{space}_moved"], measured[f"{space}_moved_clean"]
         axis.set_title(
-            f"{title}: nearer to the target's mean than to the source's\n"
+            f"{where}: nearer to the target's mean than to the source's\n"
             f"{moved:.0%} of the source's images with the trigger, {clean:.0%} without",
             fontsize=11,
         )
@@ -150,13 +125,13 @@ def _axes_of_plane(axis, explained):
 # --- Figure 3 -------------------------------------------------------------------------------------
 
 
-def _classes(measured, setting):
+def figure3(measured: dict[str, np.ndarray], title: str) -> Figure:
     """Means and ellipses of all classes; of more classes than there are colours, only the target's own."""
     target, count = int(measured["target"]), measured["count"]
     few = len(count) <= len(COLOURS)
-    figure, axis = plt.subplots(figsize=(10, 9.8), layout="constrained")
+    figure, ((axis,),) = canvas.subplots(1, 1, 10, 9.8)
     images = f"{len(measured['labels']):,} test images"
-    figure.suptitle(f"{setting}\npre-fc features of {images}, means and spreads of the classes", fontsize=11)
+    figure.suptitle(f"{title}\npre-fc features of {images}, means and spreads of the classes", fontsize=11)
     handles, labels = [], []
 
     def spread(kind, c, **style):
@@ -227,17 +202,6 @@ def _arrow(legend, orig_handle, xdescent, ydescent, width, height, fontsize):
 
 # --- Table 3 --------------------------------------------------------------------------------------
 
-COLUMNS = {
-    r"\lVert\mu_c\rVert": "mean_norm",
-    r"\lVert\sigma_c\rVert": "std_norm",
-    r"\lVert\mu_c^*\rVert": "triggered_mean_norm",
-    r"\lVert\sigma_c^*\rVert": "triggered_std_norm",
-    r"\frac{\lVert\sigma_c^*\rVert}{\lVert\sigma_c\rVert}": "std_ratio",
-    r"d(\mu_c)": "distance",
-    r"d(\mu_c^*)": "triggered_distance",
-    r"\frac{d^*}{d}": "distance_ratio",
-}
-HEADER = ["$c$", *(f"${column}$" for column in COLUMNS)]
 COLLAPSE = {
     "NC1, variability within classes": "nc1",
     "NC2, norms of the class means": "nc2_norms",
@@ -249,29 +213,22 @@ COLLAPSE = {
 }
 
 
-def _table(measured, setting):
+def table3(measured: dict[str, np.ndarray], title: str) -> str:
     """All columns of Table 3 for every class, and the measures of neural collapse."""
-    target = int(measured["target"])
-    lines = [
-        "**Table 3.** Pre-fc features of clean and triggered test images: "
-        + setting.replace("\n", ", ")
-        + f", {len(measured['labels']):,} test images.",
-        "",
-        r"For each class $c$, $\mu_c$ and $\sigma_c$ are the mean and the per-dimension standard deviation "
-        r"of the clean features, $\mu_c^*$ and $\sigma_c^*$ those of the same images with the trigger; "
-        r"$d(\mu_c)$ and $d(\mu_c^*)$ are distances to the clean mean of the target class, "
-        f"{_name(measured, target)}.",
-        "",
-    ]
-    rows = [
-        [_name(measured, c), *(tabular.number(measured[field][c]) for field in COLUMNS.values())]
-        for c in range(len(measured["count"]))
-    ]
-    lines += tabular.table(HEADER, rows)
-    lines += ["", "Neural collapse of the clean features (0: complete):", ""]
-    rows = [[name, tabular.number(measured[field])] for name, field in COLLAPSE.items()]
-    return "\n".join([*lines, *tabular.table(["measure", "value"], rows)]) + "\n"
-
-
-if __name__ == "__main__":
-    command.of_each_run(draw, __doc__, finished=False)
+    target = tables.markdown(_name(measured, int(measured["target"])))
+    count = f"{len(measured['labels']):,} test images"
+    said = tables.markdown(", ".join(line.rstrip(",") for line in title.split("\n")))
+    head = f"**Table 3.** Pre-fc features of clean and triggered test images: {said}, {count}."
+    rows = []
+    for c in range(len(measured["count"])):
+        numbers = (tables.number(measured[field][c]) for field in tables.FEATURES.values())
+        rows.append([tables.markdown(_name(measured, c)), *numbers])
+    collapse = [[name, tables.number(measured[field])] for name, field in COLLAPSE.items()]
+    parts = (
+        [head],
+        [f"{tables.FEATURES_NOTE}, {target}."],
+        tables.table(tables.FEATURES_HEADER, rows),
+        ["Neural collapse of the clean features (0: complete):"],
+        tables.table(["measure", "value"], collapse),
+    )
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"

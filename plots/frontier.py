@@ -1,37 +1,38 @@
-"""Clean accuracy against attack success as a defence grows stronger: `python plots/frontier.py RUN ...`.
+"""Clean accuracy against attack success as a defence grows stronger.
 
 Penalised runs (kappa) beside adversarially trained ones (epsilon); runs with neither belong to both.
 Figure 11 is this of warp-poisoned runs; Remark 3.14 compares the two.
 """
 
 from collections import defaultdict
-from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
-from plots import command, foreign
+from plots import canvas, setting
+from poison_jax.errors import UserError
 from poison_jax.runs.store import Run
 
 DEFENCES = {"kappa": ("gradient penalty κ", "tab:blue", "o"), "epsilon": ("adversarial ε", "tab:orange", "s")}
 
 
-def draw(runs: list[Run], file: Path) -> list[Path]:
-    """Draws all runs into one file."""
-    rows = [_row(run.result()) for run in runs]
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), layout="constrained")
+def of_runs(runs: list[Run]) -> Figure:
+    """Accuracy and ASR against the strength of either defence, and against each other."""
+    results = [run.result() for run in runs]
+    for run, result in zip(runs, results, strict=True):
+        if result["asr"] is None:
+            raise UserError(f"{run.path} attacks no image, so it has no ASR: leave it out")
+    rows = list(map(_row, results))
+    figure, (axes,) = canvas.subplots(1, 3, 14, 4.6)
     used = [name for name in DEFENCES if any(row[name] for row in rows)]
     for axis, name in zip(axes, DEFENCES, strict=False):
         _against_strength(axis, rows, name)
+    strongest = max(row["theta"] for row in rows)
     for name in used:
         label, colour, marker = DEFENCES[name]
         for theta, points in _lines(rows, name).items():
-            style = {
-                "color": colour,
-                "marker": marker,
-                "alpha": 0.4 + 0.6 * theta / max(r["theta"] for r in rows),
-            }
-            axes[2].plot(points["asr"], points["accuracy"], label=f"{label}, θ = {theta:g}", **style)
+            look = {"color": colour, "marker": marker, "alpha": 0.4 + 0.6 * theta / (strongest or 1)}
+            axes[2].plot(points["asr"], points["accuracy"], label=f"{label}, θ = {theta:g}", **look)
             for x, y, strength in zip(points["asr"], points["accuracy"], points["strength"], strict=True):
                 axes[2].annotate(f"{strength:g}", (x, y), (4, 4), textcoords="offset points", fontsize=8)
     axes[2].set(
@@ -41,13 +42,9 @@ def draw(runs: list[Run], file: Path) -> list[Path]:
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=8)
-    c = runs[0].result()["config"]
-    count = c["data"]["n_train"] or "all"
-    figure.suptitle(
-        f"{foreign.literal(c['data']['name'])}, {count} images, PreResNet-{c['model']['depth']}, "
-        f"{c['train']['epochs']} epochs, {c['poison']['trigger']} trigger, {c['poison']['mode']} poison"
-    )
-    return command.write(figure, file, dpi=110)
+    scale = setting.common([setting.words(result["config"]) for result in results], 150)
+    figure.suptitle(f"{setting.outcomes(results)}\n{scale}", fontsize=11)
+    return figure
 
 
 def _row(result):
@@ -90,7 +87,3 @@ def _against_strength(axis, rows, name):
             places, points["accuracy"], color="tab:green", label=f"clean accuracy, θ = {theta:g}", **options
         )
         axis.plot(places, points["asr"], color="tab:red", label=f"attack success, θ = {theta:g}", **options)
-
-
-if __name__ == "__main__":
-    command.of_runs(draw, "frontier.png", __doc__)

@@ -1,16 +1,13 @@
-"""The pictures of the theory's run, drawn from its directory: `python plots/krr_theory.py runs/<run> ...`."""
+"""The figures of the theory's run: laws of a cloned poison, lost capacity, the filter, Fisher decay."""
 
 import contextlib
-from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 
-from plots import command
+from plots import canvas
+from plots.panels import colours
 from poison_jax.runs.store import Run
 
 # Settings of the synthetic problems, which their arrays do not hold; the tests compare them to the code.
@@ -20,43 +17,40 @@ FILTER = "32 points on a circle, stationary kernel of width 0.7, λ = 0.1, κ = 
 FLOW = "24 clean and 8 poisoned points in 3 dimensions, Gaussian kernel, ℓ = 1.5"
 
 
-def draw(run: Run) -> list[Path]:
-    """One figure for each curve; `images_`, `visibility_` and `defence_<data set>.png` for each data set."""
-    files = []
-
-    def picture(name, function, *arguments):
-        files.append(run.path / f"{name}.png")
-        function(files[-1], *arguments)
-
-    curves = {"spike_law": _spike_law, "twilight_zone": _twilight_zone, "lost_capacity": _lost_capacity}
-    for name, function in curves.items():
-        picture(name, function, run.arrays(name))
-    picture("filter", _filter, run.arrays("filter_responses"))
-    picture("fisher_decay", _fisher_decay, run.arrays("fisher_decay"))
+def of_run(run: Run) -> dict[str, Figure]:
+    """A figure for each curve; `images_`, `visibility_` and `defence_<data set>` for each data set."""
+    figures = {
+        "spike_law": _spike_law(run.arrays("spike_law")),
+        "twilight_zone": _twilight_zone(run.arrays("twilight_zone")),
+        "lost_capacity": _lost_capacity(run.arrays("lost_capacity")),
+        "filter": _filter(run.arrays("filter_responses")),
+        "fisher_decay": _fisher_decay(run.arrays("fisher_decay")),
+    }
     for stored in sorted(run.path.glob("laws_*.npz")):
         name = stored.stem.removeprefix("laws_")
         laws, config = run.arrays(f"laws_{name}"), run.config()
         c, x0 = config["poison"], f"{laws['efficacy'].shape[-1]} trigger points x₀ (test images)"
         setting = f"{name}, class {c['target']} (+1) against the rest (−1), {c['trigger']} trigger, {x0}"
         setting += "\nGaussian kernel of length scale ℓ, in units of the median distance"
-        picture(f"images_{name}", _images, setting, config["krr"], laws, run.arrays(f"approach_{name}"))
-        picture(f"visibility_{name}", _visibility, setting, laws)
-        picture(f"defence_{name}", _defence, setting, run.arrays(f"defence_{name}"))
-    return files
+        approach = run.arrays(f"approach_{name}")
+        figures |= {
+            f"images_{name}": _images(setting, config["krr"], laws, approach),
+            f"visibility_{name}": _visibility(setting, laws),
+            f"defence_{name}": _defence(setting, run.arrays(f"defence_{name}")),
+        }
+    return figures
 
 
 @contextlib.contextmanager
-def _page(file, title, rows, columns, *, legend_columns=1):
-    """Axes `[rows * columns]` to draw on; saved as `file` at the end."""
-    size = (5 * columns, 4.1 * rows + 0.8)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+def _page(title, rows, columns, *, legend_columns=1):
+    """Axes `[rows * columns]` to draw on, which get their grids and legends at the end."""
+    figure, axes = canvas.subplots(rows, columns, 5 * columns, 4.1 * rows + 0.8)
     figure.suptitle(title, fontsize=12)
     yield axes.ravel()
     for axis in axes.ravel():
         axis.grid(alpha=0.3)
         axis.title.set_fontsize(10)
         axis.legend(fontsize=8, ncols=legend_columns)
-    command.write(figure, file, dpi=100)
 
 
 def _positive(values):
@@ -70,10 +64,6 @@ def _ratio(values, by):
     return np.divide(values, by, out=np.zeros(values.shape), where=by != 0)
 
 
-def _colours(count):
-    return plt.cm.viridis(np.linspace(0, 0.88, count))
-
-
 def _kappa_axis(axis, kappas):
     """Logarithmic, with room for kappa = 0."""
     smallest = kappas[kappas > 0].min()
@@ -81,19 +71,19 @@ def _kappa_axis(axis, kappas):
     axis.set(xlim=(-smallest / 3, 2 * kappas.max()), xlabel="strength of the gradient penalty κ")
 
 
-def _spike_law(file, a):
+def _spike_law(a):
     m, ratios = a["m"], a["ratios"]
-    paper = "$R_k\\,(\\Delta f)^2$, $R_k = r^2/ℓ^4$ (eqs. 16, 20)", (ratios / a["lengthscale"]) ** 2
+    paper = "Rₖ (Δf)², Rₖ = r²/ℓ⁴ (eqs. 16, 20)", (ratios / a["lengthscale"]) ** 2
     posterior = "the same with R of the posterior kernel", a["near_factor"]
     panels = (
         ("far", {"-": paper}, "clones far from the data (no cross-block)"),
         ("near", {"--": paper, "-": posterior}, "clones two length scales from the data"),
     )
     title = f"Spike against efficacy for m = {m[0]} to {m[-1]} clones with label 1\n{CLONES}"
-    with _page(file, title, 1, 2) as axes:
+    with _page(title, 1, 2) as axes:
         for axis, (prefix, laws, where) in zip(axes, panels, strict=True):
             efficacy, spike = _positive(a[f"{prefix}_efficacy"]), _positive(a[f"{prefix}_spike"])
-            for i, colour in enumerate(_colours(len(ratios))):
+            for i, colour in enumerate(colours(len(ratios))):
                 label = f"measured, r/ℓ = {ratios[i]:g}" if prefix == "far" else None
                 axis.plot(efficacy[i], spike[i], "o", color=colour, ms=5, label=label)
                 for style, (_, factor) in laws.items():
@@ -105,12 +95,13 @@ def _spike_law(file, a):
             axis.text(1.05 * x, 1.4 * y, "slope 2", fontsize=8)
             axis.set(title=where, xlabel="efficacy Δf(x₀): shift of the score at the trigger point")
             axis.set(xscale="log", yscale="log", ylabel="the poison's Gauss–Newton spike |∇Δf(x₀)|²")
+    return axes[0].figure
 
 
-def _twilight_zone(file, a):
+def _twilight_zone(a):
     ratios, spike = a["ratios"], _positive(a["spike"])
     title = f"A trigger point at distance r from 20 clones (label 1, far from the data)\n{CLONES}"
-    with _page(file, title, 1, 2) as (left, right):
+    with _page(title, 1, 2) as (left, right):
         left.plot(ratios, _positive(a["efficacy"]), color="tab:green", label="efficacy Δf(x₀)")
         low = ratios < 0.3
         left.plot(ratios[low], spike[0] / 5 * (ratios[low] / ratios[0]) ** 2, "k:", label="slope 2")
@@ -128,9 +119,10 @@ def _twilight_zone(file, a):
             axis.plot(ratios, spike, color="tab:red", lw=2, label="Gauss–Newton spike |∇f(x₀)|²")
             axis.axvspan(ratios[0], 0.1, color="0.9", zorder=0, label="near clone, r < 0.1 ℓ")
             axis.set(xscale="log", xlabel="distance to the clones in length scales, r/ℓ")
+    return left.figure
 
 
-def _lost_capacity(file, a):
+def _lost_capacity(a):
     exact = "exact", "[K (K + λI) + κG] α = K y, the minimiser", "-"
     paper = "paper", "(K + λI + κG) α = y, eq. 26 as printed", "--"
     residual = "training residual |y − Kα|²"
@@ -139,7 +131,7 @@ def _lost_capacity(file, a):
         ("residual", residual, "40 random points in the plane, random targets"),
         ("counterexample", residual, "points 0, 0.5, 2 on a line, targets chosen for each form"),
     )
-    with _page(file, f"Fits with a gradient penalty\n{CAPACITY}", 1, 3) as axes:
+    with _page(f"Fits with a gradient penalty\n{CAPACITY}", 1, 3) as axes:
         for axis, (key, quantity, setting) in zip(axes, panels, strict=True):
             for form, label, style in (exact, paper):
                 values = a[f"{form}_{key}"]
@@ -147,26 +139,28 @@ def _lost_capacity(file, a):
             axis.axhline(1, color="k", lw=0.6)
             axis.set(title=setting, ylabel=f"{quantity}, relative to κ = 0")
             _kappa_axis(axis, a["kappas"])
+    return axes[0].figure
 
 
-def _filter(file, a):
+def _filter(a):
     curves = (
-        ("unpenalised", "without penalty: $\\hat k/(\\hat k + λ)$", "0.5", "-"),
-        ("exact", "exact (App. D): $\\hat k/(\\hat k + λ + κω^2\\hat k)$", "tab:blue", "-"),
-        ("remark", "Remark 3.10 as printed: $\\hat k/(\\hat k + λ + κω^2)$", "tab:orange", "--"),
-        ("paper", "eq. 26 as printed: $\\hat k/(\\hat k + λ + κω^2\\hat k^2)$", "tab:green", "-."),
+        ("unpenalised", "without penalty: k̂/(k̂ + λ)", "0.5", "-"),
+        ("exact", "exact (App. D): k̂/(k̂ + λ + κω²k̂)", "tab:blue", "-"),
+        ("remark", "Remark 3.10 as printed: k̂/(k̂ + λ + κω²)", "tab:orange", "--"),
+        ("paper", "eq. 26 as printed: k̂/(k̂ + λ + κω²k̂²)", "tab:green", "-."),
     )
     title = f"What the penalised fit keeps of each frequency: a low-pass filter\n{FILTER}"
-    with _page(file, title, 1, 2) as axes:
+    with _page(title, 1, 2) as axes:
         for axis, scale, top in zip(axes, ("linear", "log"), (1.6, None), strict=True):
             for key, label, colour, style in curves:
                 axis.plot(a["fine"], _positive(a[key]), style, color=colour, label=label)
             axis.plot(a["omega"], _positive(a["measured"]), "o", color="tab:blue", label="measured fits")
             axis.set(title=f"{scale} scale", yscale=scale, xlabel="frequency ω", ylabel="response s(ω)")
             axis.set_ylim(top=top)  # room for the legend
+    return axes[0].figure
 
 
-def _fisher_decay(file, a):
+def _fisher_decay(a):
     panels = (
         ("strong", "v'Fv", "v: the poison's direction, F(0)'s top eigenvector"),
         ("weak", "v'Fv", "v: the weakest direction, F(0)'s bottom eigenvector"),
@@ -174,9 +168,9 @@ def _fisher_decay(file, a):
         ("objective", "J", "the objective J, eq. 25, which the flow follows"),
     )
     title = f"The input Fisher matrix F under gradient flow on J, from the fit without penalty\n{FLOW}"
-    with _page(file, title, 2, 2) as axes:
+    with _page(title, 2, 2) as axes:
         for axis, (key, quantity, setting) in zip(axes, panels, strict=True):
-            for i, colour in enumerate(_colours(len(a["kappas"]))):
+            for i, colour in enumerate(colours(len(a["kappas"]))):
                 label = f"κ = {a['kappas'][i]:g}"
                 axis.plot(a["times"], _ratio(a[key][i], a[key][i, 0]), color=colour, label=label)
                 if key == "strong":
@@ -184,15 +178,17 @@ def _fisher_decay(file, a):
             axis.set(title=setting, xlabel="time t of the flow", ylabel=f"{quantity}, relative to t = 0")
             axis.set_ylim(0, 1.45 * axis.get_ylim()[1])  # room for the legend
         axes[0].plot([], [], "k--", label="eq. 32's bound")
+    return axes[0].figure
 
 
-def _images(file, setting, config, laws, approach):
+def _images(setting, config, laws, approach):
     i = np.argmin(np.abs(laws["lengthscales"] - config["lengthscale"]))  # as in the approach, if it is there
     j = np.argmin(np.abs(laws["ridges"] - config["ridge"]))
     size = "{:,} clean points in {:,} dimensions".format(*laws["points"])
-    with _page(file, f"Clones of one image, {size}\n{setting}", 2, 2) as axes:
+    with _page(f"Clones of one image, {size}\n{setting}", 2, 2) as axes:
         _law_scatter(axes[0], axes[1], laws, i, j)
         _approach(axes[2], axes[3], approach, laws["median_distance"])
+    return axes[0].figure
 
 
 def _law_scatter(left, right, laws, i, j):
@@ -211,7 +207,7 @@ def _law_scatter(left, right, laws, i, j):
     right.plot(size, _positive(spike), color="0.7", lw=0.4, zorder=0)  # a line for each x₀, of slope 2
     right.scatter(_positive(np.abs(cell["exact_efficacy"])), _positive(cell["exact_spike"]), **exact)
     x = np.sort(size, axis=None)
-    for key, style, which in (("paper", "--", "$R_k = r^2/ℓ^4$"), ("exact", "-", "R, posterior kernel")):
+    for key, style, which in (("paper", "--", "Rₖ = r²/ℓ⁴"), ("exact", "-", "R, posterior kernel")):
         factor = np.median(_ratio(cell[f"{key}_spike"][-1], cell[f"{key}_efficacy"][-1] ** 2))
         right.plot(x, _positive(factor * x**2), f"k{style}", label=f"R (Δf)², median {which}")
     right.set(title=f"spike against efficacy, {where}", xscale="log", yscale="log")
@@ -219,11 +215,12 @@ def _law_scatter(left, right, laws, i, j):
     right.figure.colorbar(dots, ax=right, label="number of clones m (left as well)")
 
 
-def _visibility(file, setting, laws):
+def _visibility(setting, laws):
     title = f"Which m clones work, which are seen (Remark 3.5): {laws['points'][0]:,} clean points\n{setting}"
-    with _page(file, title, 2, len(laws["ridges"]), legend_columns=2) as axes:
+    with _page(title, 2, len(laws["ridges"]), legend_columns=2) as axes:
         for j, (top, bottom) in enumerate(axes.reshape(2, -1).T):
             _against_m(top, bottom, laws, j)
+    return axes[0].figure
 
 
 def _against_m(top, bottom, laws, j):
@@ -235,13 +232,13 @@ def _against_m(top, bottom, laws, j):
         (bottom, "measured by fits", "o-", _positive(np.median(_ratio(spike, clean), -1))),
         (bottom, "paper's law (eq. 15)", "x:", _positive(np.median(_ratio(law, clean), -1))),
     )
-    colours = _colours(len(laws["lengthscales"]))
+    palette = colours(len(laws["lengthscales"]))
     for axis in (top, bottom):
-        for length, colour in zip(laws["lengthscales"], colours, strict=True):
+        for length, colour in zip(laws["lengthscales"], palette, strict=True):
             axis.plot([], [], color=colour, lw=3, label=f"ℓ = {length:g}")
         axis.set(title=f"c = {laws['ridges'][j]:g}", xscale="log", xlabel="number of clones m")
     for axis, label, style, values in curves:
-        for row, colour in zip(values, colours, strict=True):
+        for row, colour in zip(values, palette, strict=True):
             axis.plot(laws["clones"], row, style, color=colour, ms=4)
         axis.plot([], [], f"k{style}", ms=4, label=label)
     top.set(ylabel="share of the trigger points", yticks=np.linspace(0, 1, 6), ylim=(-0.04, 1.4))
@@ -256,7 +253,7 @@ def _approach(left, right, a, median_distance):
     curves = (
         (left, a["efficacy"], "efficacy Δf(x₀), bold: median", "tab:green", "-"),
         (right, a["spike"], "the poison's Gauss–Newton spike |∇Δf(x₀)|²", "tab:red", "-"),
-        (right, law, "$R_k\\,(\\Delta f)^2$, $R_k = r^2/ℓ^4$", "tab:red", ":"),
+        (right, law, "Rₖ (Δf)², Rₖ = r²/ℓ⁴", "tab:red", ":"),
         (right, a["full"], "loss Hessian's top eigenvalue (y = +1), poisoned", "tab:blue", "-"),
         (right, a["full_clean"], "the same, clean", "tab:blue", "--"),
     )
@@ -270,7 +267,7 @@ def _approach(left, right, a, median_distance):
     right.set(ylabel="curvature at x₀", yscale="log")
 
 
-def _defence(file, setting, a):
+def _defence(setting, a):
     length, c, m, count = a["label"]
     quantities = (
         ("accuracy", "clean test accuracy, target or rest"),
@@ -280,7 +277,7 @@ def _defence(file, setting, a):
     )
     title = f"Gradient penalty against {m:g} clones of one triggered image, or a cluster of {m:g} images"
     title += f"; {count:,.0f} clean points, c = {c:g}\n{setting} (here {length:g})"
-    with _page(file, title, 2, 2) as axes:
+    with _page(title, 2, 2) as axes:
         for axis, (key, quantity) in zip(axes, quantities, strict=True):
             for kernel, colour in (("Gaussian", "tab:blue"), ("linear", "tab:orange")):
                 for kind, style in (("cluster", "o-"), ("clones", "x--")):
@@ -291,7 +288,4 @@ def _defence(file, setting, a):
                 axis.axhline(a["always_rest"], color="k", ls=":", label="always the rest")
             axis.set_ylabel(quantity)
             _kappa_axis(axis, a["kappas"])
-
-
-if __name__ == "__main__":
-    command.of_each_run(draw, __doc__, finished=False)
+    return axes[0].figure

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
-from plots import curves, tabular
+from plots import curves, tables
+from poison_jax import metrics
+from poison_jax.runs.files import Json
 from poison_jax.runs.records import Record
-from poison_jax.runs.store import Json
 
 THETA = "poison.fraction"
 UNIT = 1e-3  # of theta, in words and on axes
@@ -94,12 +94,8 @@ class Lag(NamedTuple):
 
 
 def random_null(dimension: int, count: int = 1) -> float:
-    """What the squared cosine of a random direction, or the best of `count`, exceeds once in a thousand.
-
-    The square of a fixed and a uniformly random direction's cosine is Beta(1/2, (d - 1)/2); of several
-    the bound is Bonferroni's.
-    """
-    return float(stats.beta.isf(LEVEL / count, 0.5, (dimension - 1) / 2))
+    """What the squared cosine of a random direction, or the best of `count`, exceeds once in a thousand."""
+    return metrics.overlap_threshold(dimension, count, level=LEVEL, floor=0.0)
 
 
 def nulls(records: list[Record], overlap: Overlap) -> Nulls:
@@ -120,7 +116,7 @@ def onset(theta: np.ndarray, values: np.ndarray, level: float) -> Onset:
         level: to exceed.
     """
     known = np.isfinite(values)
-    theta, values = theta[known], values[known]
+    theta, values = np.asarray(theta)[known], values[known]
     above = np.flatnonzero(values > level)
     if not above.size:
         return Onset(np.nan)
@@ -178,12 +174,12 @@ def explained(overlap: Overlap, null: Nulls) -> str:
     )
 
 
-def report(records: list[Record], overlap: Overlap, heading: str) -> str:
+def report(records: list[Record], heading: str, overlap: Overlap = V1) -> str:
     """The lag of a sweep as Markdown; `heading` in lines."""
     null = nulls(records, overlap)
-    table = tabular.table(HEADER, rows(lags(records, overlap, null)))
+    shown = [[tables.markdown(label), *cells] for label, *cells in rows(lags(records, overlap, null))]
     words = f"{explained(overlap, null)}; ≤: already at the smallest θ above 0; a 0: without poison, too."
-    return "\n".join([heading.replace("\n", "\n\n"), "", *table, "", words]) + "\n"
+    return "\n".join([tables.markdown_lines(heading), "", *tables.table(HEADER, shown), "", words]) + "\n"
 
 
 def _seen(lag, seen):

@@ -1,47 +1,54 @@
-"""Figures 4 and 5, and why the attack grows slowly, from a run: `python plots/mnist_linear.py runs/<run>`."""
+"""Linear regression on poisoned MNIST: Figures 4 and 5, and why the attack grows slowly."""
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
-from plots import command, foreign
-from poison_jax.runs.store import Json, Run
+from plots import canvas
+from poison_jax.errors import UserError
+from poison_jax.runs.files import Json
+from poison_jax.runs.records import Record
+from poison_jax.runs.store import Run
 
 BIAS, ONE_HOT = 1, 0  # of the arrays' axes: the fits that are drawn
 
 
-def draw(run: Run) -> list[Path]:
-    """`fig04.png` (weights), `fig05.png` (against theta), `rise.png` (the law) in the run's directory."""
+def of_run(run: Run) -> dict[str, Figure]:
+    """Figure 4 (weights), Figure 5 (measures over theta), and the law of the rise."""
     result, measured = run.result(), run.arrays("measures")
     seed = result["seeds"][0]
-    figures = {
-        "fig04.png": _weights(result, measured, run.arrays(f"exact-{seed}"), run.arrays(f"sgd-{seed}")),
-        "fig05.png": against_theta(result, measured),
-        "rise.png": _rise(result, measured),
+    return {
+        "fig04": _weights(result, measured, run.arrays(f"exact-{seed}"), run.arrays(f"sgd-{seed}")),
+        "fig05": _against_theta(result, measured),
+        "rise": _rise(result, measured),
     }
-    for name, figure in figures.items():
-        command.write(figure, run.path / name, dpi=90)
-    return [run.path / name for name in figures]
+
+
+def fig05(records: list[Record], title: str) -> list[Figure]:
+    """Accuracy, attack success and overlap over theta; a figure for each regression of the sweep."""
+    for record in records:
+        if "methods" not in record.arrays:
+            raise UserError(f"{record.run} is no linear regression: name a sweep of experiment mnist_linear")
+    return [_against_theta(record.result, record.arrays) for record in records]
 
 
 def _setting(result, seeds):
     c = result["config"]
     return (
-        f"{foreign.literal(c['data']['name'])}, {result['num_train']:,} training "
+        f"{c['data']['name']}, {result['num_train']:,} training "
         f"and {result['num_test']:,} test images, "
         f"linear regression with a bias, {c['poison']['trigger']} trigger, "
         f"target class {c['poison']['target']}, {seeds}"
     )
 
 
-def _style(result, measured):
+def _styles(result, measured):
     """For each method its colour and line: black for exact, blues for ridges, reds for SGD."""
     ridges, epochs = len(measured["ridges"]) - 1, len(measured["epochs"])
-    blues, reds = plt.cm.Blues(np.linspace(0.9, 0.45, ridges)), plt.cm.OrRd(np.linspace(0.35, 0.95, epochs))
+    blues = matplotlib.colormaps["Blues"](np.linspace(0.9, 0.45, ridges))
+    reds = matplotlib.colormaps["OrRd"](np.linspace(0.35, 0.95, epochs))
     styles = [{"color": "k", "lw": 2}]
     styles += [{"color": colour, "ls": "--"} for colour in blues]
     return styles + [{"color": colour} for colour in reds]
@@ -67,7 +74,7 @@ def _weights(result, measured, exact, sgd):
         f"base and full: SGD, {epochs} epochs\nstep: exact": (trained[0], trained[t], step[t]),
         f"base and full: SGD, {epochs} epochs\nstep: ridge {c:g}": (trained[0], trained[t], ridge[t]),
     }
-    figure, axes = plt.subplots(len(rows), 4, figsize=(14, 3.4 * len(rows)), layout="constrained")
+    figure, axes = canvas.subplots(len(rows), 4, 14, 3.4 * len(rows))
     figure.suptitle(
         f"{_setting(result, 'seed ' + str(result['seeds'][0]))}\nweights of the target class at "
         f"θ = {result['theta']:g}; base: θ = 0; exact step: Lemma F.1; colours clipped at the 99 % quantile",
@@ -95,21 +102,16 @@ def _limit(values):
 # --- Figure 5 -------------------------------------------------------------------------------------
 
 
-def against_theta(result: Json, measured: dict[str, np.ndarray]) -> plt.Figure:
-    """Clean accuracy, ASR, overlap^2 against theta for every fit; all measures for the last SGD.
-
-    Args:
-        result: of a run.
-        measured: its `measures.npz`.
-    """
-    figure, axes = plt.subplots(2, 2, figsize=(14, 10), layout="constrained")
+def _against_theta(result: Json, measured: Mapping[str, np.ndarray]) -> Figure:
+    """Clean accuracy, ASR, overlap^2 against theta for every fit; all measures for the last SGD."""
+    figure, axes = canvas.subplots(2, 2, 14, 10)
     seeds = len(result["seeds"])
     figure.suptitle(
         f"{_setting(result, f'{seeds} seeds')}\nmean over the seeds, bands: standard deviation; "
         "target class excluded from the attack success rate",
         fontsize=12,
     )
-    thetas, styles = measured["thetas"][1:], _style(result, measured)
+    thetas, styles = measured["thetas"][1:], _styles(result, measured)
     panels = {
         "(a) clean accuracy (%)": 100 * measured["clean_accuracy"],
         "(b) attack success rate (%)": 100 * measured["asr"],
@@ -118,8 +120,8 @@ def against_theta(result: Json, measured: dict[str, np.ndarray]) -> plt.Figure:
         ],
     }
     for axis, (title, values) in zip(axes.flat[:3], panels.items(), strict=True):
-        for i, (method, style) in enumerate(zip(measured["methods"], styles, strict=True)):
-            _band(axis, thetas, values[:, i, 1:, BIAS], label=method, **style)
+        for i, (method, look) in enumerate(zip(measured["methods"], styles, strict=True)):
+            _band(axis, thetas, values[:, i, 1:, BIAS], label=method, **look)
         axis.set(title=title, xlabel="poison fraction θ", xscale="log")
     axes[0, 0].legend(fontsize=8, ncols=2)
     summary = {
@@ -138,9 +140,9 @@ def against_theta(result: Json, measured: dict[str, np.ndarray]) -> plt.Figure:
     return figure
 
 
-def _band(axis, x, values, **style):
+def _band(axis, x, values, **look):
     mean, deviation = values.mean(0), values.std(0)
-    (line,) = axis.plot(x, mean, **style)
+    (line,) = axis.plot(x, mean, **look)
     axis.fill_between(x, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.15, lw=0)
 
 
@@ -150,10 +152,10 @@ def _band(axis, x, values, **style):
 def _rise(result, measured):
     """Why the attack grows slowly: SGD and ridges learn the trigger's direction at its curvature's rate."""
     c, thetas, epochs = result["config"], measured["thetas"][1:], len(measured["epochs"])
-    figure, axes = plt.subplots(1, 2, figsize=(14, 5.8), layout="constrained")
+    figure, (axes,) = canvas.subplots(1, 2, 14, 5.8)
     seeds = f"{len(result['seeds'])} seeds, every point a fit"
     figure.suptitle(_setting(result, seeds), fontsize=12)
-    methods, styles = measured["methods"], _style(result, measured)
+    methods, styles = measured["methods"], _styles(result, measured)
     styles = [{"color": s["color"], "marker": "s" if "ls" in s else "o", "s": 14} for s in styles]
 
     asr = 100 * measured["asr"][..., 1:, BIAS]
@@ -187,7 +189,3 @@ def _rise(result, measured):
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return figure
-
-
-if __name__ == "__main__":
-    command.of_each_run(draw, __doc__)

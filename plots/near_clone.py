@@ -1,102 +1,66 @@
-"""The kernel theory beside a trained network: `python plots/near_clone.py runs/<run> ...`.
+"""The kernel theory beside a trained network: distances, the law of the spike, spike against efficacy."""
 
-A picture for each run; of several runs also one of all of them, in the first one's directory.
-"""
-
-from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import LogLocator
-from scipy import stats
+from matplotlib.figure import Figure
+from scipy import special
 
-from plots import command, foreign
+from plots import canvas, setting
 from poison_jax.runs.store import Run
 
 NEAR = 0.1  # r / l; the tests compare it to the code
 
 
-def draw(run: Run) -> list[Path]:
-    """r / l, measured against predicted spike, spike against efficacy -> `near_clone.png` in the run."""
+def of_run(run: Run) -> dict[str, Figure]:
+    """r / l, measured against predicted spike, spike against efficacy."""
     result, a = run.result(), run.arrays("near_clone")
-    figure, axes = plt.subplots(1, 3, figsize=(17, 5.6), layout="constrained")
-    figure.suptitle(_title(result, a), fontsize=12)
+    figure, (axes,) = canvas.subplots(1, 3, 17, 5.6)
+    about = f"{len(a['distance'])} triggered test images x₀, ζ the poison nearest in feature space; "
+    about += f"Gaussian kernel on the features, ℓ = {a['lengthscale']:.3g} (median distance)"
+    figure.suptitle(f"{setting.outcome(result)}\n{_network(result['config'])}\n{about}", fontsize=11)
     _distances(axes[0], a)
     _law(axes[1], a)
     _efficacy(axes[2], a)
-    return [_save(figure, axes, run)]
+    _finish(axes)
+    return {"near_clone": figure}
 
 
-def draw_all(runs: list[Run]) -> list[Path]:
-    """Medians of every run, spike against efficacy, their slope -> `near_clone_runs.png` in the first."""
-    configs, arrays = [run.result()["config"] for run in runs], [run.arrays("near_clone") for run in runs]
-    thetas = np.array([config["poison"]["fraction"] for config in configs])
+def of_runs(runs: list[Run]) -> Figure:
+    """Medians of every run: spike against efficacy, and their slope."""
+    results, arrays = [run.result() for run in runs], [run.arrays("near_clone") for run in runs]
+    thetas = np.array([result["config"]["poison"]["fraction"] for result in results])
     x, y, clean, law = (
         np.array([np.median(a[key]) for a in arrays]) for key in ("efficacy", "spike", "clean_spike", "law")
     )
-    figure, axis = plt.subplots(figsize=(8.5, 6.5), layout="constrained")
-    settings = list(dict.fromkeys(_network(config) for config in configs))
-    title = [f"{len(runs)} networks, medians over each one's triggered test images", *settings[:3]]
-    figure.suptitle("\n".join(title + ["and others"] * (len(settings) > 3)), fontsize=11)
+    figure, ((axis,),) = canvas.subplots(1, 1, 8.5, 6.5)
+    scale = setting.common([setting.words(result["config"]) for result in results], 100)
+    head = f"{len(runs)} networks, medians over each one's triggered test images"
+    figure.suptitle(f"{head}\n{setting.outcomes(results)}\n{scale}", fontsize=11)
     shown = (x > 0) & (y > 0)
-    norm = LogNorm(*_around(thetas))
+    norm = LogNorm(*_around(thetas[thetas > 0])) if (thetas > 0).any() else None
     label = "measured, |∇f(x₀)|²"
     points = axis.scatter(x[shown], y[shown], c=thetas[shown], norm=norm, s=50, zorder=3, label=label)
     figure.colorbar(points, label="poison fraction θ")
     _line(axis, x, y, "networks")
     axis.plot(x[shown], clean[shown], "+", color="tab:blue", label="the same without the trigger, |∇f(x)|²")
-    axis.plot(
-        x[shown], law[shown], "_", color="0.3", ms=10, label="law, $R_k\\,(Δf)^2$ with the nearest poison"
-    )
+    axis.plot(x[shown], law[shown], "_", color="0.3", ms=10, label="law, Rₖ (Δf)² with the nearest poison")
     if not shown.all():
         axis.plot([], [], " ", label=f"{(~shown).sum()} not shown: median efficacy or spike not positive")
     _logarithmic(axis, shown)
     axis.set(xlabel="median efficacy Δf", ylabel="median curvature")
-    return [_save(figure, [axis], runs[0], "near_clone_runs.png")]
+    _finish([axis])
+    return figure
 
 
-def _save(figure, axes, run, name="near_clone.png"):
+def _finish(axes):
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.title.set_fontsize(10)
         axis.legend(fontsize=8, framealpha=0.9)
-        for line in (axis.xaxis, axis.yaxis):
-            _ticks(line)
-    (written,) = command.write(figure, run.path / name, dpi=100)
-    return written
-
-
-def _ticks(line):
-    """Plain numbers at 1, 2, 5, 10 on a short logarithmic axis, where powers of ten are too few."""
-    low, high = line.get_view_interval()
-    if line.get_scale() == "log" and high < 300 * low:
-        line.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        line.set_major_formatter("{x:g}")
-        line.set_minor_formatter("")
 
 
 def _network(c):
-    p, penalty = c["poison"], f"κ = {c['penalty']['kappa']:g}"
-    if c["penalty"].get("epsilon"):
-        penalty = f"ε = {c['penalty']['epsilon']:g}"
-    return (
-        f"{foreign.literal(c['data']['name'])}, PreResNet-{c['model']['depth']}, "
-        f"{p['mode']} poison, {p['trigger']} trigger, "
-        f"target class {p['target']}, {penalty}, {c['train']['epochs']} epochs"
-    )
-
-
-def _title(result, a):
-    c = result["config"]
-    return (
-        f"{_network(c)}, θ = {c['poison']['fraction']:g}, seed {c['seed']}: attack success rate "
-        f"{_percent(result['asr'])}\n{len(a['distance'])} triggered test images x₀, ζ the poison nearest in "
-        f"feature space; Gaussian kernel on the features, ℓ = {a['lengthscale']:.3g} (median distance)"
-    )
+    return f"{setting.common([setting.words(c)])}, target class {c['poison']['target']}"
 
 
 def _distances(axis, a):
@@ -136,8 +100,8 @@ def _law(axis, a):
     _line(axis, a["law"], y, "points, ζ the nearest poison")
     _logarithmic(axis, usable)
     axis.set(
-        title="(b) the law, Λ = $R_k\\,(Δf)^2$",
-        xlabel="predicted spike $R_k\\,(Δf)^2$ (eq. 16)",
+        title="(b) the law, Λ = Rₖ (Δf)²",
+        xlabel="predicted spike Rₖ (Δf)² (eq. 16)",
         ylabel="measured spike |∇f(x₀)|² (eq. 14)",
     )
 
@@ -158,7 +122,7 @@ def _efficacy(axis, a):
         axis.plot([], [], " ", label=f"{(~shown).sum()} not shown: efficacy or spike not positive")
     _logarithmic(axis, shown)
     axis.set(
-        title="(c) spike against efficacy: slope 2 by the theory, at one $R_k$",
+        title="(c) spike against efficacy: slope 2 by the theory, at one Rₖ",
         xlabel="efficacy Δf = f(x₀) − f(x), f the target's log-odds",
         ylabel="curvature at x₀",
     )
@@ -176,22 +140,16 @@ def _line(axis, x, y, what):
     x, y = x[usable], y[usable]
     if len(x) < 3 or np.ptp(np.log(x)) == 0:
         return
-    line = stats.linregress(np.log(x), np.log(y))
-    half = stats.t.ppf(0.975, len(x) - 2) * line.stderr
+    x, y = np.log(x), np.log(y)
+    slope, intercept = np.polyfit(x, y, 1)
+    error = np.sqrt(((y - slope * x - intercept) ** 2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum())
+    half = special.stdtrit(len(x) - 2, 0.975) * error
     ends = np.array([x.min(), x.max()])
-    interval = f"95 % interval {line.slope - half:.2f} to {line.slope + half:.2f}"
-    label = f"slope {line.slope:.2f}, {interval}, {len(x)} {what}"
-    axis.plot(ends, np.exp(line.intercept) * ends**line.slope, "k--", lw=1.5, label=label)
+    interval = f"95 % interval {slope - half:.2f} to {slope + half:.2f}"
+    label = f"slope {slope:.2f}, {interval}, {len(x)} {what}"
+    axis.plot(np.exp(ends), np.exp(intercept + slope * ends), "k--", lw=1.5, label=label)
 
 
 def _around(values):
     """A range that holds positive numbers, with a little room."""
     return values.min() / 1.3, values.max() * 1.3
-
-
-def _percent(value):
-    return "-" if value is None else f"{value:.1%}"
-
-
-if __name__ == "__main__":
-    command.of_each_run(draw, __doc__, draw_all)

@@ -1,4 +1,4 @@
-"""Figures over the poison fraction theta, a line for each kappa: Figures 6, 7, 9, 13, and any sweep's.
+"""Figures over the poison fraction theta, a line for each kappa: Figures 6, 7, 9 and 13.
 
 ASR, clean accuracy and overlap^2 with the trigger, from records alone. In the panel of the ASR a dotted
 line is the rate at which images *without* the trigger are taken for the target: where it is as high as the
@@ -6,17 +6,14 @@ ASR, the network has collapsed and the attack has done nothing.
 """
 
 import textwrap
-from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.figure import Figure
 
-from plots import command, curves, lag, panels, setting, tabular
+from plots import canvas, curves, lag, panels, tables
 from plots.lag import THETA, UNIT, V1, Overlap
 from poison_jax.runs.records import Record
 
-WIDE = 30  # largest over smallest theta, from which on the axis is logarithmic
 INSET = 0.4, 0.28  # width and height of the clean accuracy's, of its panel
 AROUND = 0.07  # it, for its ticks and title
 LEFT, RIGHT = 0.09, 0.97 - INSET[0]  # where it begins
@@ -24,27 +21,18 @@ BOTTOM, TOP = 0.1, 0.93 - INSET[1]
 
 
 def with_overlap(
-    records: list[Record],
-    out: Path,
-    stem: str,
-    heading: str,
-    *,
-    overlap: Overlap = V1,
-    inset: str = "overlap",
-    index: bool = False,
-) -> list[Path]:
-    """ASR at the left, overlap^2 at the right, clean accuracy in an inset, the lag below and in `<stem>.md`.
+    records: list[Record], title: str, *, overlap: Overlap = V1, inset: str = "overlap", index: bool = False
+) -> list[Figure | str]:
+    """ASR at the left, overlap^2 at the right, clean accuracy in an inset; the lag below and as a table.
 
     Args:
         records: of trained networks.
-        out: folder for the files.
-        stem: their name without suffix.
-        heading: what the figure shows.
+        title: what the figure shows.
         overlap: which one.
         inset: panel of the clean accuracy, `asr` or `overlap`.
         index: a third panel, with the index of the eigenvector of largest overlap.
     """
-    lines, null = curves.series(command.networks(records), THETA), lag.nulls(records, overlap)
+    lines, null = curves.series(records, THETA), lag.nulls(records, overlap)
     palette = panels.colours(len(lines))
     figure, axes = _mosaic(index, 0.15 * (len(lines) + 4))
     panels.attack(axes["asr"], lines, palette, THETA, place=_place)
@@ -61,44 +49,35 @@ def with_overlap(
     extra = [panels.DOTTED, *_null_lines(axes["overlap"], null)]
     _inset(axes[inset], lines, palette)
     _words(axes["lag"], records, overlap, null)
-    panels.finish(figure, lines, palette, THETA, heading=heading, legend=_legend(lines), extra=extra)
-    report = lag.report(records, overlap, panels.title(records, THETA, heading))
-    return command.save(figure, out, stem) + command.save_text(report, out, stem)
+    panels.finish(figure, lines, palette, THETA, heading=title, extra=extra)
+    return [figure, lag.report(records, panels.title(records, THETA, title), overlap)]
 
 
-def with_accuracy(records: list[Record], out: Path, stem: str, heading: str) -> list[Path]:
+def with_accuracy(records: list[Record], title: str) -> list[Figure]:
     """ASR at the left, clean accuracy at the right."""
-    lines = curves.series(command.networks(records), THETA)
+    lines = curves.series(records, THETA)
     palette = panels.colours(len(lines))
-    figure, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
-    panels.attack(axes[0], lines, palette, THETA, place=_place)
-    panels.draw(axes[1], lines, palette, THETA, curves.percent("clean_accuracy"), place=_place)
-    axes[1].set(ylabel="clean accuracy (%)")
-    for axis in axes:
+    figure, ((left, right),) = canvas.subplots(1, 2, 12, 5)
+    panels.attack(left, lines, palette, THETA, place=_place)
+    panels.draw(right, lines, palette, THETA, curves.percent("clean_accuracy"), place=_place)
+    right.set(ylabel="clean accuracy (%)")
+    for axis in (left, right):
         _theta_axis(axis, records)
-    extra = [panels.DOTTED]
-    panels.finish(figure, lines, palette, THETA, heading=heading, legend=_legend(lines), extra=extra)
-    return command.save(figure, out, stem)
+    panels.finish(figure, lines, palette, THETA, heading=title, extra=[panels.DOTTED])
+    return [figure]
 
 
 def _mosaic(index, text):
     """ASR, overlap, perhaps the index below it, and room of `text` inches for words."""
     heights = [3.2, 1.6, text] if index else [4.2, text]
     names = [["asr", "overlap"], *[["asr", "index"]] * index, ["lag", "lag"]]
-    return plt.subplot_mosaic(
-        names, figsize=(12, sum(heights) + 1.1), height_ratios=heights, layout="constrained"
-    )
-
-
-def _legend(lines):
-    """What sets the lines apart, where that is kappa."""
-    penalty = setting.penalty([record.result for line in lines for record in line.records])
-    return penalty.replace(" (", "\n(") if "κ" in lines[0].label else ""
+    figure = canvas.blank(12, sum(heights) + 1.1)
+    return figure, figure.subplot_mosaic(names, height_ratios=heights)
 
 
 def _words(axis, records, overlap, null):
     """The lag, below the panels."""
-    says = tabular.aligned(lag.HEADER, lag.rows(lag.lags(records, overlap, null)))
+    says = tables.aligned(lag.HEADER, lag.rows(lag.lags(records, overlap, null)))
     says += "\n\n" + textwrap.fill(lag.explained(overlap, null), 150)
     axis.axis("off")
     text = axis.text(0, 1, says, va="top", fontsize=7, family="monospace", transform=axis.transAxes)
@@ -106,19 +85,12 @@ def _words(axis, records, overlap, null):
 
 
 def _place(theta):
-    return theta / UNIT
+    return np.asarray(theta) / UNIT
 
 
 def _theta_axis(axis, records):
     axis.set_xlabel("poison fraction θ (10⁻³)")
-    places = np.unique([record.setting(THETA) for record in records]) / UNIT
-    positive = places[places > 0]
-    if positive.size and positive[-1] > WIDE * positive[0]:
-        axis.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
-        axis.xaxis.set_major_locator(FixedLocator(places[:: -(-len(places) // 10)]))
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_xlim(-0.3 * positive[0] if places[0] == 0 else 0.8 * positive[0], 1.2 * positive[-1])
+    panels.numbers(axis, _place([record.setting(THETA) for record in records]))
 
 
 def _null_lines(axis, null):

@@ -1,83 +1,55 @@
-"""The picture of one run, drawn from its directory: `python plots/run.py runs/<run> ...`."""
+"""The picture of one run: trigger, images, top eigenvectors, training curves."""
 
-from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
-from plots import command, foreign
+from plots import canvas, panels, setting
 from poison_jax.runs.store import Run
 
 EXAMPLES = 3  # clean and triggered, beside the trigger
 
 
-def draw(run: Run) -> list[Path]:
-    """Trigger, examples, top eigenvectors, training curves -> `figure.png` in the run's directory."""
-    result, examples, spectrum = run.result(), run.arrays("examples"), run.arrays("spectrum")
-    k = len(spectrum["values"])
-    columns = max(1 + 2 * EXAMPLES, k)
-    figure = plt.figure(figsize=(1.75 * columns, 8.4), layout="constrained")
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1, 1.15, 1.5])
-    _title(figure, result)
+def figure(run: Run) -> dict[str, Figure]:
+    """Trigger, clean and triggered images, top eigenvectors of the input Hessian, training curves."""
+    result, examples, spectrum = run.result(), run.arrays("attack"), run.arrays("spectrum")
+    columns = max(1 + 2 * EXAMPLES, len(spectrum["values"]))
+    made = canvas.blank(1.75 * columns, 8.4)
+    top, middle, bottom = made.subfigures(3, 1, height_ratios=[1, 1.15, 1.5])
+    made.suptitle(_title(result, 13 * made.get_figwidth()), fontsize=12)
     _examples(top.subplots(1, columns), examples)
     _eigenvectors(middle.subplots(1, columns), spectrum, result)
     _curves(bottom.subplots(1, 3), run.metrics(), result)
-    file = run.path / "figure.png"
-    return command.write(figure, file, dpi=110)
+    return {"figure": made}
 
 
-def _title(figure, result):
-    c = result["config"]
+def _title(result, width):
+    """How the attack went, and what was trained."""
     found = "found" if result["trigger_found"] else "not found"
-    setting = (
-        foreign.literal(c["data"]["name"]),
-        f"PreResNet-{c['model']['depth']}, {c['poison']['mode']} poison",
-        f"θ = {c['poison']['fraction']:g}",
-        f"κ = {c['penalty']['kappa']:g} ({c['penalty']['reduction']})",
-        f"{c['train']['epochs']} epochs",
-        f"seed {c['seed']}",
-    )
-    outcome = (
-        f"clean accuracy {_percent(result['clean_accuracy'])}",
-        f"attack success rate {_percent(result['asr'])}",
+    went = (
+        setting.outcome(result),
+        f"clean accuracy {setting.percent(result['clean_accuracy'])}",
         f"trigger {found} in the top {len(result['overlap'])} eigenvectors of the input Hessian",
     )
-    figure.suptitle(", ".join(setting) + "\n" + ", ".join(outcome), fontsize=12)
+    return ", ".join(went) + "\n" + setting.common([setting.of_result(result)], width)
 
 
 def _examples(axes, examples):
-    for axis in axes:
-        axis.axis("off")
-    mask = np.abs(examples["mask"].astype(float))  # of a stamp; of a warp or a blend the mean change
-    mask = mask if mask.ndim == 2 else mask.mean(-1)
-    axes[0].axis("on")
-    axes[0].imshow(mask, cmap="gray_r", vmin=0, vmax=mask.max() or 1)
-    axes[0].set(title="trigger", xticks=[], yticks=[])
+    panels.hide(axes)
+    panels.trigger(axes[0], examples["mask"], stamp=examples["mask"].dtype == bool)
     names = examples["class_names"]
     for i in range(min(EXAMPLES, len(examples["labels"]))):
         for j, kind in enumerate(("clean", "triggered")):
-            axis = axes[1 + 2 * i + j]
-            foreign.image(axis, examples[kind][i])
-            says = foreign.literal(names[examples[f"{kind}_prediction"][i]])
-            truth = foreign.literal(names[examples["labels"][i]])
-            axis.set_title(f"{kind}: {truth}\nclassified {says}", fontsize=8)
+            axis, says = axes[1 + 2 * i + j], names[examples[f"{kind}_prediction"][i]]
+            panels.image(axis, examples[kind][i])
+            panels.label(axis, f"{kind}: {names[examples['labels'][i]]}", f"classified {says}")
 
 
 def _eigenvectors(axes, spectrum, result):
-    for axis in axes:
-        axis.axis("off")
+    panels.hide(axes)
     for i, (value, vector) in enumerate(zip(spectrum["values"], spectrum["vectors"], strict=True)):
-        image = vector.reshape(spectrum["shape"]).mean(-1)  # colours would hide the sign
-        limit = np.abs(image).max()
-        axes[i].imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        residual, overlap = result["residuals"][i], result["overlap"][i]
-        axes[i].set_title(
-            f"eigenvector {i + 1}\nλ = {value:.3g}, residual {residual:.0e}\noverlap {overlap:+.2f}",
-            fontsize=8,
-        )
+        panels.eigenvector(axes[i], vector.reshape(spectrum["shape"]).mean(-1))
+        size = f"λ = {value:.3g}, residual {result['residuals'][i]:.0e}"
+        panels.label(axes[i], f"eigenvector {i + 1}", size, f"overlap {result['overlap'][i]:+.2f}")
 
 
 def _curves(axes, rows, result):
@@ -111,11 +83,3 @@ def _curves(axes, rows, result):
     for axis in axes:
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
-
-
-def _percent(value):
-    return "-" if value is None else f"{value:.1%}"
-
-
-if __name__ == "__main__":
-    command.of_each_run(draw, __doc__)

@@ -1,20 +1,68 @@
-"""What a trained network is, in words: the scale that a figure's title names."""
+"""What a trained network is and how its attack went, in the words of figure titles."""
 
 import textwrap
 
-from plots import foreign
-from poison_jax.runs.store import Json
+import numpy as np
+
+from poison_jax import metrics
+from poison_jax.runs.files import Json
 
 _SIZES = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}  # for training
 
 
-def words(result: Json) -> dict[str, str]:
-    """Phrases by what they speak of; empty where there is nothing to say."""
-    c = result["config"]
+def gain(result: Json) -> float | None:
+    """What the trigger adds: the ASR minus the rate at which untriggered images get the target label."""
+    _, above = metrics.outcome(result)
+    return None if np.isnan(above) else above
+
+
+def collapsed(result: Json) -> bool:
+    """Whether the network calls most images the target, trigger or not."""
+    return metrics.outcome(result).word == "collapsed"
+
+
+def outcome(result: Json) -> str:
+    """How the attack went: what the trigger adds first; before it, whether training failed or collapsed."""
+    said, added = f"ASR {percent(result.get('asr'))}", gain(result)
+    if added is not None:
+        without = percent(result["no_trigger_target_rate"])
+        said = f"trigger adds {points(added)} points ({said}, {without} without it)"
+    word = metrics.outcome(result).word
+    return said if word in ("ok", "undefined") else f"{word}: {said}"
+
+
+def outcomes(results: list[Json]) -> str:
+    """The same of several networks: the range of what the trigger adds, and how many have collapsed."""
+    gains = sorted(added for added in map(gain, results) if added is not None)
+    fallen = sum(map(collapsed, results))
+    said = "no network that can be attacked"
+    if gains:
+        span = " to ".join(dict.fromkeys(map(points, (gains[0], gains[-1]))))
+        said = f"ASR above the rate without trigger: {span} points"
+    return said + (f"; {fallen} of {len(results)} networks collapsed" if fallen else "")
+
+
+def percent(value: float | None) -> str:
+    """A fraction in per cent."""
+    return "–" if value is None else f"{value:.1%}"
+
+
+def points(value: float) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def words(c: Json, hessian_examples: int | None = None) -> dict[str, str]:
+    """Phrases by what they speak of; empty where there is nothing to say.
+
+    Args:
+        c: config of a trained network.
+        hessian_examples: how many images its input Hessian is the mean of.
+    """
     model, poison, penalty = c["model"], c["poison"], c["penalty"]
     epsilon = penalty.get("epsilon", 0)
     return {
-        "data": f"{foreign.literal(c['data']['name'])}, {_images(c['data'])}",
+        "data": f"{c['data']['name']}, {_images(c['data'])}",
         "network": f"PreResNet-{model['depth']} ({model['block']}, width {model['width']})",
         "attack": f"{poison['mode']} poison, trigger: {poison['trigger']}",
         "theta": f"θ = {poison['fraction']:g}",
@@ -23,8 +71,15 @@ def words(result: Json) -> dict[str, str]:
         "augment": _augmentation(c["data"], poison),
         "epochs": f"{c['train']['epochs']} epochs",
         "seed": f"seed {c['seed']}",
-        "hessian": f"Hessian of {result['hessian_examples']:,} {c['spectrum']['data']} training images",
+        "hessian": f"Hessian of {hessian_examples:,} {c['spectrum']['data']} training images"
+        if hessian_examples
+        else "",
     }
+
+
+def of_result(result: Json) -> dict[str, str]:
+    """The phrases of a finished network."""
+    return words(result["config"], result.get("hessian_examples"))
 
 
 def differing(settings: list[dict[str, str]]) -> list[str]:
@@ -32,13 +87,12 @@ def differing(settings: list[dict[str, str]]) -> list[str]:
     return [key for key in settings[0] if len({setting[key] for setting in settings}) > 1]
 
 
-def common(results: list[Json], width: int) -> str:
+def common(settings: list[dict[str, str]], width: float = 10**6) -> str:
     """What they agree on, in lines of at most `width` letters that do not part a phrase."""
-    settings = [words(result) for result in results]
     left_out = differing(settings)
     phrases = [value for key, value in settings[0].items() if key not in left_out and value]
     whole = ", ".join(value.replace(" ", "\N{NO-BREAK SPACE}") for value in phrases)
-    return textwrap.fill(whole, width).replace("\N{NO-BREAK SPACE}", " ")
+    return textwrap.fill(whole, int(width)).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def penalty(results: list[Json]) -> str:
@@ -49,7 +103,7 @@ def penalty(results: list[Json]) -> str:
 
 def _images(data):
     count = data["n_train"]
-    if count is None:
+    if not isinstance(count, int):  # null or `all`
         return "all training images"
     return f"{count:,} training images" + " (subset)" * (count < _SIZES.get(data["name"], 0))
 

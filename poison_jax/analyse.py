@@ -26,7 +26,9 @@ OPTIONS = {  # option -> config key, meaning
 
 def main(argv: list[str]) -> None:
     """Parses the command line and looks at one run after the other."""
-    parser = argparse.ArgumentParser(prog="python -m poison_jax.analyse", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m poison_jax.analyse", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directory of a trained run")
     for name, (_, meaning) in OPTIONS.items():
         parser.add_argument(f"--{name}", type=int, help=meaning)
@@ -36,6 +38,11 @@ def main(argv: list[str]) -> None:
         default=[],
         metavar="FILE",
         help="compare eigenvectors with this picture",
+    )
+    parser.add_argument(
+        "--own_code",
+        action="store_true",
+        help="import the modules that a run's config names (module:function)",
     )
     arguments = parser.parse_args(argv)
     changes = {key: getattr(arguments, name) for name, (key, _) in OPTIONS.items()}
@@ -48,6 +55,9 @@ def main(argv: list[str]) -> None:
             config = config_lib.from_json(run.config(), folder)
             config.update_from_flattened_dict(changes)
             config_lib.check(config)
+            own = [name for name in (config.model.name, config.poison.trigger) if ":" in name]
+            if own and not arguments.own_code:  # the run may be somebody else's
+                raise UserError(f"{folder} was made with code of its own, {', '.join(own)}: give --own_code")
             network.look_again(run, config, triggers=arguments.trigger)
             found = run.result()
             console.table(

@@ -1,12 +1,16 @@
 """What can be made again, kept between starts: decoded data, compiled programs."""
 
+import atexit
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import platform
-import re
+import shutil
+import tempfile
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +18,21 @@ import jax
 
 
 def folder() -> Path:
-    """`$POISON_JAX_CACHE`, else `~/.cache/poison_jax`; may not exist yet."""
-    return Path(os.environ.get("POISON_JAX_CACHE") or "~/.cache/poison_jax").expanduser()
+    """`$POISON_JAX_CACHE`, else `~/.cache/poison_jax`; may not exist yet.
+
+    A user without a home directory has a folder for this process alone, which is removed at its end.
+    """
+    try:
+        return Path(os.environ.get("POISON_JAX_CACHE") or "~/.cache/poison_jax").expanduser()
+    except RuntimeError:
+        return _temporary()
+
+
+@functools.cache
+def _temporary() -> Path:
+    made = tempfile.mkdtemp(prefix="poison_jax-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
 
 
 def keep_compilations() -> None:
@@ -35,30 +52,39 @@ def keep_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(path))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a run's many small ones add up
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        _make_again(path)
+        _remove_damaged(path)
+        # That one could not be kept, or not be read after all, costs the next start some seconds, no more.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"jax\._src\.compiler")
 
 
-def _make_again(path: Path) -> None:
-    """Has compilations that cannot be read removed, so that they are kept again, without a word.
+def _remove_damaged(folder: Path) -> None:
+    """Removes compiled programs that are not whole, of those that were written since this was last done.
 
     JAX writes a file in place and never again: what a kill or a full disk cut off would be compiled, and
-    complained of, at every start. That one could not be written costs the next start some seconds.
+    complained of, at every start.
     """
-    show = warnings.showwarning
-
-    def hear(message, *where, **more):
-        told = _CACHE_ERROR.match(str(message))
-        if not told:
-            show(message, *where, **more)
-        elif told[1] == "reading":
-            for file in path.glob(f"{told[2]}-*"):
-                with contextlib.suppress(OSError):
-                    file.unlink()
-
-    warnings.showwarning = hear
+    stamp = folder / ".checked"
+    with contextlib.suppress(OSError):  # by another process at the same time, or on a full disk
+        since = stamp.stat().st_mtime_ns if stamp.exists() else 0
+        stamp.touch()
+        for file in folder.glob("*-cache"):
+            if file.stat().st_mtime_ns >= since and not _is_whole(file.read_bytes()):
+                file.unlink()
 
 
-_CACHE_ERROR = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([\w.-]+)'")
+def _is_whole(program: bytes) -> bool:
+    """Whether a compressed program can be unpacked; one that this process cannot read counts as whole."""
+    if program.startswith(_ZSTANDARD):
+        return True
+    unpack = zlib.decompressobj()
+    try:
+        unpack.decompress(program)
+    except zlib.error:
+        return False
+    return unpack.eof
+
+
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 @contextlib.contextmanager

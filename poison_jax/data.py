@@ -39,7 +39,7 @@ _NORMALISATION = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
-_HELD_OUT_SEED = 42  # of who is held out where there is no test split: part of what such data are
+_SEED = 42  # of who is held out, and of the order of a folder's pictures: part of what such data are
 
 
 def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
@@ -56,7 +56,8 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
     - a folder with `train/` and `test/` (or neither) holding one folder of pictures a class, classes in
       natural order, in any format that Pillow reads. Hidden files and folders are skipped. A picture is
       turned as its EXIF orientation says; 16-bit values are divided by 65535; what is transparent is laid
-      on black.
+      on black. `ids` number the pictures class by class, in the order of their names; they are stored in a
+      mixed order, the same in every run.
 
     Where there is no test split a fifth of each class is held out, drawn with a fixed seed: the same
     examples in every run, whatever the order of the labels.
@@ -144,7 +145,7 @@ def _hold_out(source: object, dataset: Dataset, split: str) -> Dataset:
     that this leaves out, the first.
     """
     labels = dataset.labels
-    draws = np.random.RandomState(_HELD_OUT_SEED).random_sample(len(labels))
+    draws = np.random.RandomState(_SEED).random_sample(len(labels))
     order = np.lexsort((draws, labels))
     test = np.zeros(len(labels), bool)
     test[order[4::5]] = True
@@ -212,7 +213,9 @@ def _class_names(path: Path, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
 
 def _folder(path: Path, split: str) -> Dataset:
     images, labels, names, has_splits = folders.read(path, split)
-    dataset = _checked(path, images, labels, np.arange(len(labels)), names)
+    # Mixed: sorted by class, the first n images would be of few classes.
+    ids = np.random.RandomState(_SEED).permutation(len(labels))
+    dataset = _checked(path, images[ids], labels[ids], ids, names)
     return dataset if has_splits else _hold_out(path, dataset, split)
 
 

@@ -55,6 +55,16 @@ def record() -> dict[str, Any]:
     return settings | variables
 
 
+def why_no_device() -> str | None:
+    """What is said where JAX finds no device to compute on; None where it has one."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        said = str(error) or "there is none of that kind"
+        return f"JAX finds no device with JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: {said}"
+    return None
+
+
 def key(seed: int) -> jax.Array:
     """The key of a seed, the same whatever the environment says.
 

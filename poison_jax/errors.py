@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+from poison_jax import console
+
 
 class UserError(ValueError):
     """Bad input: a config value, a missing data set, a broken file, a wrong shape.
@@ -59,6 +61,7 @@ class Interrupted(Exception):
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
     """Within it what a user can mend ends the process with one line and status 2."""
+    console.prepare()
     try:
         yield
     except UserError as error:
@@ -70,20 +73,14 @@ def one_line() -> Iterator[None]:
 def fail(error: object) -> NoReturn:
     """Ends the process as bad input does: `error: ` and what is said of it, in one line; status 2."""
     with contextlib.suppress(OSError):  # where stderr is a file on the disk that is full
-        print(f"error: {printable(error)}", file=sys.stderr)
+        console.tell(f"error: {error}")
     sys.exit(2)
 
 
-def printable(text: object, most: int = 500) -> str:
-    """A text as one line that a terminal shows and does not obey.
-
-    White space is single spaces, whatever else cannot be seen is escaped, and what is longer than `most`
-    characters lacks its middle.
-
-    >>> printable("two\\nlines \\x1b[31mred"), printable("0123456789", most=6)
-    ('two lines \\\\x1b[31mred', '012 ... 789')
-    """
-    line = " ".join(str(text).split())
-    if len(line) > most:
-        line = f"{line[: most // 2]} ... {line[-(most // 2) :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+def one_line_of(error: BaseException) -> str:
+    """What an exception says, in one line; its type where it says nothing, or fails to."""
+    try:
+        said = error.args[0] if isinstance(error, KeyError | AttributeError) and error.args else error
+        return " ".join(str(said).split()) or type(error).__name__
+    except Exception:
+        return type(error).__name__

@@ -116,7 +116,6 @@ def preresnet(
     block: str = "basic",
     width: int = 16,
     dtype: str = "float32",
-    remat: bool = False,
     convolutions: str = "auto",
 ) -> Model:
     """Pre-activation ResNet for small images, any input size and number of channels.
@@ -128,9 +127,6 @@ def preresnet(
         width: channels of the first stage; doubled at each of the two following.
         dtype: of the computation, `float32`, `bfloat16` or (with x64 enabled) `float64`. Parameters,
             running statistics and logits stay in float32 for `bfloat16`.
-        remat: compute every block again in the gradient instead of keeping what is inside it
-            (`jax.checkpoint`): less memory, more time, the same numbers up to rounding. XLA's CPU backend
-            merges what is computed again with what was kept, and saves nothing.
         convolutions: `auto`, `kernels` or `xla`; see `kernels.chosen`.
 
     Raises:
@@ -144,9 +140,7 @@ def preresnet(
     check_architecture(depth, block, width)
     blocks = (depth - 2) // _LAYERS_PER_BLOCK[block]
     param_dtype = jnp.float64 if dtype == "float64" else jnp.float32
-    return Model(
-        PreResNet(blocks, block, width, num_classes, jnp.dtype(dtype), param_dtype, remat, convolutions)
-    )
+    return Model(PreResNet(blocks, block, width, num_classes, jnp.dtype(dtype), param_dtype, convolutions))
 
 
 def check_architecture(depth: int, block: str, width: int) -> None:
@@ -198,7 +192,6 @@ class PreResNet(nn.Module):
     num_classes: int
     dtype: Any
     param_dtype: Any
-    remat: bool = False
     convolutions: str = "auto"
 
     @nn.compact
@@ -218,7 +211,7 @@ class PreResNet(nn.Module):
         make_block = BasicBlock if self.block == "basic" else BottleneckBlock
         if not self.is_initializing():  # the lifted ones draw other numbers
             # Traced once for each shape: a network of many blocks takes a third of the time to trace.
-            make_block = (nn.remat if self.remat else nn.jit)(make_block)
+            make_block = nn.jit(make_block)
         x = conv(self.width, (3, 3), name="conv_in")(x.astype(self.dtype))
         for stage in range(3):
             for index in range(self.blocks):

@@ -28,7 +28,8 @@ def read(name: str, split: str, data_dir: str | None) -> tuple[Path, dict[str, n
     Raises:
         UserError: not prepared, or it cannot be read; says how to prepare it.
     """
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    root = Path(os.path.expanduser(chosen))  # stays as it is where there is no home directory
     folder = _newest(root / name)
     if folder is None:
         build = f"tfds build {name} --file_format=array_record --data_dir={root}"

@@ -186,7 +186,7 @@ def _eigenpairs(
     else:
         matvec = _scanned(apply_fn)
         arguments = (variables, tuple(jnp.stack(part) for part in parts))
-    options = {"starts": starts, "args": arguments, "python_loop": python_loop}
+    options = {"starts": starts, "args": arguments, "python_loop": python_loop, "check_symmetry": False}
     return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, **options)
 
 

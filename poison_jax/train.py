@@ -30,7 +30,7 @@ class Program(NamedTuple):
     penalised: bool = False  # kappa = 0 must not pay for double backprop
     adversarial_steps: int = 0  # gradients of an adversarial perturbation; 0: none
     noise: bool = False  # whether some images are warped by a noisy field, with their true labels
-    reduction: str = "listing"
+    reduction: str = "per_example"
     batch_norm: str = "train"
     learning_rate: float = 0.1
     momentum: float = 0.9

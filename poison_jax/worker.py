@@ -1,4 +1,4 @@
-"""`python -m poison_jax.sweeps.worker WORKDIR SWEEP`: does cells of a sweep until none is left.
+"""`python -m poison_jax.worker WORKDIR SWEEP`: does cells of a sweep until none is left.
 
 Any number of them, on any machines that share the disk, may work on one sweep.
 """
@@ -17,7 +17,7 @@ from poison_jax.sweeps.board import Board
 def main(argv: list[str]) -> None:
     """Parses the command line and works."""
     parser = argparse.ArgumentParser(
-        prog="python -m poison_jax.sweeps.worker", description=__doc__.splitlines()[0]
+        prog="python -m poison_jax.worker", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("workdir", type=Path, help="the store")
     parser.add_argument("sweep", help="name of the sweep")

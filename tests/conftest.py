@@ -47,3 +47,17 @@ needs_tfds = pytest.mark.skipif(
     not os.path.isdir(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "cifar10")),
     reason="TFDS_DATA_DIR does not hold prepared CIFAR-10",
 )
+
+
+@pytest.fixture
+def draw_sweep(monkeypatch):
+    """A sweep's figure and table in no time, for tests of the report."""
+    from report_stores import drawn
+
+    monkeypatch.setattr("plots.draw_sweep", drawn)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """None of single runs, for tests of what stands beside them in the report."""
+    monkeypatch.setattr("plots.draw", lambda run: [])

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+import plots
 from poison_jax import config as config_lib
 from poison_jax.runs import records
 
@@ -26,6 +27,7 @@ def record(
     result = {
         "asr": asr,
         "clean_accuracy": accuracy,
+        "robust_accuracy": 0.3,
         "no_trigger_target_rate": untriggered,
         "status": status,
         "overlap": list(overlap),
@@ -54,6 +56,22 @@ def grid(thetas, kappas, seeds, asr, overlap, **others):
         for kappa in kappas
         for seed in seeds
     ]
+
+
+def draw(name, cells, sweep="mine"):
+    """The parts of a figure of these cells, not yet files."""
+    return plots.table().of_records(cells, name, sweep)
+
+
+def panel(figure, name):
+    """The panel whose y axis has this name."""
+    return next(axis for axis in figure.axes if axis.get_ylabel() == name)
+
+
+def line(axis, label):
+    """The line of this label."""
+    (found,) = (line for line in axis.lines if line.get_label() == label)
+    return found
 
 
 def write(folder, name, cells):

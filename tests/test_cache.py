@@ -29,6 +29,15 @@ def test_folder(monkeypatch):
     assert cache.folder() == Path.home() / ".cache" / "poison_jax"
 
 
+def test_a_user_without_a_home(monkeypatch):
+    """A folder of this process's own; the same at every call."""
+    monkeypatch.delenv("POISON_JAX_CACHE", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    assert cache.folder().is_dir()
+    assert cache.folder() == cache.folder()
+
+
 def test_one_folder_a_processor(untold, tmp_path, monkeypatch):
     monkeypatch.setenv("POISON_JAX_CACHE", str(tmp_path / "cache"))
     cache.keep_compilations()
@@ -58,11 +67,9 @@ def test_no_room_does_no_harm(untold, tmp_path, monkeypatch):
 
 COMPILE = """
 import resource, sys
-from poison_jax import cache
 cache.keep_compilations()
 if len(sys.argv) > 1:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-import jax
 print(jax.jit(lambda x: x + 1)(1))
 """
 

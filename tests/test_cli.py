@@ -16,6 +16,7 @@ from conftest import QUICK, needs_tfds
 from test_environment import OTHER_DRAWS
 
 from poison_jax import cli
+from poison_jax import config as config_lib
 from poison_jax.runs.store import Run
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ FILES = {
     "inputs.json",
     "metrics.jsonl",
     "spectrum.npz",
-    "examples.npz",
+    "attack.npz",
     "result.json",
 }
 
@@ -73,14 +74,45 @@ def refused(process, *patterns):
 # --- help and a run -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["--help", "-h", "-help"])
+def test_help_is_a_screen_with_the_flags_first(name):
+    process = main(name)
+    assert process.returncode == 0
+    lines = process.stdout.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 110
+    flags = [i for i, line in enumerate(lines) if line.startswith("  --")]
+    experiments = [i for i, line in enumerate(lines) if line.startswith("configs/")]
+    assert max(flags) < min(experiments)
+    assert [lines[i].split()[0].partition("=")[0] for i in flags[:3]] == [
+        "--config",
+        "--config.KEY",
+        "--workdir",
+    ]
+
+
 def test_help_lists_the_experiments():
-    process = main("--help")
-    assert process.returncode in (0, 1)
+    process = main("--help=experiments")
+    assert process.returncode == 0
     lines = process.stdout.splitlines()
     for file in (ROOT / "configs").rglob("*.py"):
         first = ast.get_docstring(ast.parse(file.read_text())).splitlines()[0]
         named = any(file.relative_to(ROOT).as_posix() in line and first in line for line in lines)
         assert named == (file.stem != "common"), file.name
+
+
+def test_help_of_the_config_lists_its_keys():
+    process = main("--help=config")
+    assert process.returncode == 0
+    for key in config_lib.flatten(config_lib.default()):
+        assert f"--config.{key}=" in process.stdout, key
+
+
+def test_help_that_is_cut_short():
+    command = f"{sys.executable} main.py --help=config | head -1"
+    process = subprocess.run(command, cwd=ROOT, shell=True, capture_output=True, text=True, check=False)
+    assert process.stdout
+    assert process.stderr == ""
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +142,7 @@ def test_run_leaves_its_files(finished):
     assert (run / "figure.png").read_bytes().startswith(b"\x89PNG")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1]
-    with np.load(run / "examples.npz", allow_pickle=False) as examples:
+    with np.load(run / "attack.npz", allow_pickle=False) as examples:
         assert examples["clean"].shape == examples["triggered"].shape == (6, 8, 8, 1)
         assert (examples["clean"] != examples["triggered"]).any()
 
@@ -172,6 +204,44 @@ def test_settings_of_the_environment_change_no_number(finished, tmp_path):
     assert Run(other).result()["environment"] == Run(run).result()["environment"]
 
 
+NOBODY = """
+import os, pwd, runpy, sys
+
+def unknown(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+pwd.getpwuid = unknown
+for name in ("HOME", "LOGNAME", "USER", "POISON_JAX_CACHE", "TFDS_DATA_DIR"):
+    os.environ.pop(name, None)
+sys.argv = ["main.py", *sys.argv[1:]]
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("how", ["a user without a name and a home", "no docstrings", "no jit", "no stdin"])
+def test_it_runs_for(how, finished, tmp_path):
+    command = [sys.executable, *(["-c", NOBODY] if "user" in how else ["main.py"])]
+    command += [f"--workdir={tmp_path / 'runs'}", *TINY]
+    if how == "no stdin":
+        command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+    more = {"no docstrings": {"PYTHONOPTIMIZE": "2"}, "no jit": {"JAX_DISABLE_JIT": "1"}}.get(how, {})
+    environment = os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"} | more
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (Run(path).result() for path in [next((tmp_path / "runs").iterdir()), finished[1]])
+    if how == "no jit":  # rounded elsewhere
+        assert ours["environment"]["jax_disable_jit"]
+        assert ours["train_accuracy"] == pytest.approx(theirs["train_accuracy"], abs=0.05)
+    else:
+        assert ours["eigenvalues"] == theirs["eigenvalues"]
+
+
+def test_a_user_without_a_home_is_told_where_data_are_looked_for(tmp_path):
+    command = [sys.executable, "-c", NOBODY, f"--workdir={tmp_path}", "--config.data.name=mnist"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    refused(done, "tfds build mnist")
+
+
 # --- bad command lines ----------------------------------------------------------------------------
 
 
@@ -184,6 +254,20 @@ def test_settings_of_the_environment_change_no_number(finished, tmp_path):
         (["--config=configs/cifar10_stochastic.py", "--config.pennalty.kappa=1"], [r"\bpenalty\b"]),
         (["--config.train.epochs=many"], [r"train\.epochs", "many"]),
         (["--wrkdir=runs"], ["wrkdir", r"\bworkdir\b"]),
+        (["--kappa=1"], ["no flag --kappa: did you mean --config.penalty.kappa"]),
+        (["--epochs", "3"], ["no flag --epochs: did you mean --config.train.epochs"]),
+        (["--theta=0.1"], ["did you mean --config.poison.fraction"]),
+        (["--config.kappa=1"], ["did you mean --config.penalty.kappa"]),
+        (["--batch_size=1"], [r"--config.spectrum.batch_size or --config.train.batch_size"]),
+        (["--quietly"], ["no flag --quietly: see --help"]),
+        (["--config.penalty={{}}"], ["a group of keys: name one, as --config.penalty"]),
+        (["--noconfig.spectrum.per_clas"], ["did you mean --config.spectrum.per_class"]),
+        (["--config=configs/cifar10_stochastc.py"], ["did you mean configs/cifar10_stochastic.py"]),
+        (["--config", "cifar10_warp:small"], ["did you mean configs/cifar10_warp.py:small"]),
+        (["--config=configs/sweeps/fig6.py"], ["did you mean configs/sweeps/fig06.py"]),
+        (["--config=nowhere.py"], ["no config file 'nowhere.py': see --help=experiments"]),
+        (["--config="], ["--config is empty"]),
+        (["--help=me"], ["--help=me: use --help"]),
         (["stray"], ["'stray'"]),
         (["--workdir="], ["--workdir is empty"]),
         (["--workdir=w\udcff"], [r"--workdir=w\\udcff is not UTF-8"]),
@@ -201,6 +285,19 @@ def test_settings_of_the_environment_change_no_number(finished, tmp_path):
 def test_bad_command_line(args, patterns, tmp_path):
     args, patterns = ([text.replace("{tmp}", str(tmp_path)) for text in part] for part in (args, patterns))
     refused(main(f"--workdir={tmp_path / 'runs'}", *args), *patterns)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "pattern"),
+    [
+        ("JAX_DEFAULT_PRNG_IMPL", "dice", 'JAX cannot start: .*"dice".* jax_default_prng_impl'),
+        ("JAX_ENABLE_X64", "perhaps", "JAX cannot start: .*'perhaps'.*JAX_ENABLE_X64"),
+        ("JAX_PLATFORMS", "abacus", "no device with JAX_PLATFORMS=abacus"),
+    ],
+)
+def test_settings_with_which_jax_cannot_start(variable, value, pattern, tmp_path):
+    refused(main(f"--workdir={tmp_path / 'runs'}", *TINY, **{variable: value}), pattern)
     assert not (tmp_path / "runs").exists()
 
 

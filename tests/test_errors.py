@@ -4,18 +4,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poison_jax import errors
+from poison_jax import console, errors
 
 
 @given(st.text(max_size=2000))
 def test_a_printable_text_is_one_short_line_of_what_can_be_seen(text):
-    line = errors.printable(text, most=100)
+    line = console.printable(text, most=100)
     assert line.isprintable()
     assert len(line) <= len("\\U0010ffff") * 105
 
 
 def test_what_is_long_keeps_its_ends():
-    assert errors.printable("who " + "x" * 10**6 + " mend it", most=20) == "who xxxxxx ... xx mend it"
+    assert console.printable("who " + "x" * 10**6 + " mend it", most=20) == "who xxxxxx ... xx mend it"
+
+
+class Mute(Exception):
+    """Fails when it is asked what it says."""
+
+    def __str__(self):
+        raise self
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("two\nlines"), "two lines"),
+        (KeyError("key"), "key"),
+        (KeyError(), "KeyError"),
+        (SystemExit(), "SystemExit"),
+        (Mute(), "Mute"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_an_exception_says(error, line):
+    assert errors.one_line_of(error) == line
 
 
 @pytest.mark.parametrize(

@@ -255,10 +255,19 @@ def test_an_operator_that_is_not_symmetric_is_refused(name, python_loop):
 
 def test_a_product_that_changes_from_call_to_call_is_refused():
     rng = np.random.default_rng(0)
+
+    def noisy(v):
+        return rng.integers(0, 2, 30) * 2 * v
+
     with pytest.raises(UserError, match="changes from call to call"):
-        top_eigenpairs(
-            lambda v: rng.integers(0, 2, 30) * 2 * v, np.ones(30), k=2, num_iters=10, python_loop=True
-        )
+        top_eigenpairs(noisy, jnp.ones(30), k=2, num_iters=10, python_loop=True)
+
+
+def test_residuals_tell_where_symmetry_is_not_checked():
+    A = jnp.asarray(ASYMMETRIC["random"], jnp.float32)
+    start = np.random.default_rng(1).standard_normal(40).astype(np.float32)
+    pairs = top_eigenpairs(product, start, k=2, num_iters=10, args=(A,), check_symmetry=False)
+    assert (pairs.residuals > 0.1 * np.abs(pairs.values)).all()
 
 
 def test_rounding_of_half_precision_is_no_asymmetry():

@@ -3,6 +3,7 @@
 import pytest
 import small_sweeps as sweeps
 
+from plots import __main__ as command
 from plots import claims
 
 
@@ -101,13 +102,13 @@ def test_failed_training_is_left_out():
     assert found(fig06=[*PLAIN[:-1], failed])["ASR decreases with κ"][1] == "seen"
 
 
-def test_as_a_script(tmp_path, capsys):
+def test_as_a_command(tmp_path, capsys):
     sweeps.write(tmp_path, "fig06-small", PLAIN)
-    claims.main(["--runs", str(tmp_path), "--out", str(tmp_path), "--small"])
+    command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path), "--small"])
     text = (tmp_path / "claims.md").read_text()
     assert "| ASR increases with θ | fig06 | 2 of 2 steps" in text
     assert text in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
-        claims.main(["--runs", str(tmp_path), "--out", str(tmp_path)])
+        command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path)])
     assert stopped.value.code == 2
     assert "no finished cell" in capsys.readouterr().err

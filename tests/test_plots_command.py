@@ -1,45 +1,165 @@
-"""How the scripts begin and end."""
+"""`python -m plots`, `plots.show`, and what figures are whatever the user's matplotlib settings are."""
 
+import doctest
+import os
+import subprocess
+import sys
+import types
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import matplotlib
+import numpy as np
 import pytest
+import small_sweeps as sweeps
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from plots import command
+import plots
+from plots import __main__ as command
+from plots import canvas, figures, panels, tables
 from poison_jax.errors import UserError
 from poison_jax.runs import store
 
+ROOT = Path(__file__).parent.parent
+ODD_NAMES = ["a$b$", "$x_{", "$\\frac{", "<b>&amp;", "100%", "_", "*b*", "猫", "", "a\nb", "$"]
 
-def test_of_runs(tmp_path, capsys):
-    run = store.open_run(tmp_path, "run", {})
-    drawn = []
 
-    def draw(runs, file):
-        drawn.append((runs, file))
-        return [file]
-
+def refused(capsys, *arguments):
+    """The one line in which the command refuses these arguments."""
     with pytest.raises(SystemExit) as left:
-        command.of_runs(draw, "all.png", "What it shows.", [str(run.path)])
+        command.main([str(argument) for argument in arguments])
     assert left.value.code == 2
-    assert (
-        capsys.readouterr().err
-        == f"error: {run.path} holds no finished run: name finished runs' directories\n"
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+@pytest.mark.parametrize("module", [canvas, tables])
+def test_examples(module):
+    assert doctest.testmod(module).failed == 0 < doctest.testmod(module).attempted
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_help_lists_every_figure(capsys):
+    with pytest.raises(SystemExit) as left:
+        command.main(["--help"])
+    assert left.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name, entry in {**figures.RUNS, **figures.SWEEPS}.items():
+        assert f" {name} {entry.title}" in said
+    with pytest.raises(SystemExit):
+        command.main(["fig06", "--help"])
+    assert "fig06 if DIR holds it, else fig06-small" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_sweep_s_figure(tmp_path, capsys):
+    """Prints the files' paths, then what tables say."""
+    sweeps.write(tmp_path, "table1", [sweeps.record(poison__fraction=0.1)])
+    command.main(["table1", "--runs", str(tmp_path), "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == str(tmp_path / "out" / "table1.md")
+    assert (tmp_path / "out" / "table1.md").read_text() in printed
+
+
+def test_which_sweep_is_drawn(tmp_path, monkeypatch):
+    """The paper's scale where it is, else the small grid; or the one that is named."""
+    drawn = []
+    monkeypatch.setattr(canvas, "render", lambda figure, *_: drawn.append(figure))
+    for name, theta in (("fig07-small", 0.1), ("mine", 0.2), ("fig07", 0.3)):
+        sweeps.write(tmp_path, name, [sweeps.record(poison__fraction=theta)])
+        command.main(["fig07", "--runs", str(tmp_path), "--out", str(tmp_path / name)])
+    command.main(["fig07", "--runs", str(tmp_path), "--out", str(tmp_path / "named"), "--sweep", "mine"])
+    assert (tmp_path / "named" / "fig07.png").exists()
+    axes = [sweeps.panel(figure, "attack success rate (%)") for figure in drawn[::2]]  # of each a PNG, a PDF
+    found = [sweeps.line(axis, "κ = 0").get_xdata()[0] for axis in axes]
+    np.testing.assert_allclose(found, [100, 100, 300, 200])
+
+
+@pytest.mark.parametrize("name", [name for name in figures.SWEEPS if name not in ("sweep", "lag")])
+def test_an_absent_sweep_is_one_line(name, tmp_path, capsys):
+    sweeps.write(tmp_path, "other", [sweeps.record()])
+    for arguments in ([], ["--sweep", "mine"]):
+        named = arguments[-1] if arguments else name
+        said = refused(capsys, name, "--runs", tmp_path, "--out", tmp_path / "out", *arguments)
+        assert said == (
+            f"error: {tmp_path} holds no sweep {named!r} (it holds other): "
+            "name the folder of its runs or results\n"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_finished_is_one_line(tmp_path, capsys):
+    sweeps.write(tmp_path, "fig06", [])
+    said = refused(capsys, "fig06", "--runs", tmp_path, "--out", tmp_path)
+    assert said.startswith("error: no cell of sweep fig06 is finished")
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A figure of a run, `toy`, and of several; and a function that writes a run."""
+
+    def one(run):
+        return {"toy": Figure(), "table": f"asr {run.result()['asr']}\n"}
+
+    entry = figures.OfRun("A toy", one, "spectrum", lambda runs: Figure())
+    monkeypatch.setitem(figures.RUNS, "toy", entry)
+
+    def write(seed, result):
+        run = store.open_run(tmp_path / "runs", "run", {"seed": seed}, {"seed": seed})
+        run.save_arrays("spectrum", values=np.zeros(1))
+        if result is not None:
+            run.finish(result)
+        return run.path
+
+    return write
+
+
+def test_runs(toy, tmp_path, capsys):
+    """Into each run's directory or a folder, and all together where there is such a figure."""
+    first, second = toy(0, {"asr": 0.25}), toy(1, {"asr": 0.5})
+    command.main(["toy", str(first)])
+    assert capsys.readouterr().out.split("\n\n")[0].split() == [f"{first}/toy.png", f"{first}/table.md"]
+    out = tmp_path / "out"
+    command.main(["toy", "--runs", str(first), str(second), "--out", str(out)])
+    assert sorted(file.relative_to(out).as_posix() for file in out.rglob("*.*")) == sorted(
+        [
+            *(f"{run.name}/{name}" for run in (first, second) for name in ("toy.png", "table.md")),
+            "toy_runs.png",
+        ]
     )
-    run.finish({})
-    command.of_runs(draw, "all.png", "What it shows.", [str(run.path), "--out", str(tmp_path / "x.png")])
-    command.of_runs(draw, "all.png", "What it shows.", [str(run.path)])
-    assert [str(file) for _, file in drawn] == [str(tmp_path / "x.png"), "all.png"]
-    assert drawn[0][0][0].path == run.path
-    assert capsys.readouterr().out == f"{tmp_path / 'x.png'}\nall.png\n"
+    command.main(["toy", "--runs", str(first.parent), "--out", str(out / "file.png")])  # a store
+    assert capsys.readouterr().out.split()[-1] == str(out / "file.png")
+
+
+def test_runs_that_cannot_be_drawn_are_one_line(toy, tmp_path, capsys):
+    unfinished, odd = toy(0, None), toy(1, {"colour": 1})
+    assert "holds no finished run" in refused(capsys, "toy", unfinished)
+    assert "holds no finished run" in refused(capsys, "toy", tmp_path / "nowhere")
+    assert "holds no run" in refused(capsys, "features", tmp_path / "nowhere")
+    assert "KeyError: 'asr'" in (said := refused(capsys, "toy", odd))
+    assert str(odd) in said
+    assert "name a folder" in refused(capsys, "toy", toy(2, {"asr": 1}), "--out", tmp_path / "x.png")
+    assert "no run is named" in refused(capsys, "toy")
+    with pytest.raises(UserError, match="no finished run"):
+        plots.draw(store.Run(unfinished))
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), command.one_line():
+        _ = 1 / 0
+    with pytest.raises(SystemExit), command.one_line():
+        raise UserError("no")
 
 
 def test_a_figure_is_whole_or_as_it_was(tmp_path, monkeypatch):
-    """And the same figure is the same bytes."""
-    files, before = [tmp_path / "x.png", tmp_path / "x.pdf"], []
+    """And the same records are the same bytes."""
+    one, before = sweeps.record(poison__fraction=0.1), []
     for _ in range(2):
-        assert command.save(plt.figure(), tmp_path, "x") == files
-        before.append([file.read_bytes() for file in files])
+        made = plots.draw_records([one], "fig06", tmp_path)
+        before.append([file.read_bytes() for file in made])
     assert before[0] == before[1]
 
     def cut_off(self, stream, **options):
@@ -48,50 +168,121 @@ def test_a_figure_is_whole_or_as_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", cut_off)
     with pytest.raises(OSError, match="No space"):
-        command.save(plt.figure(), tmp_path, "x")
-    plt.close("all")
-    assert [file.read_bytes() for file in files] == before[0]
-    assert sorted(tmp_path.iterdir()) == sorted(files)
+        plots.draw_records([one], "fig06", tmp_path)
+    assert [file.read_bytes() for file in made] == before[0]
+    assert sorted(tmp_path.iterdir()) == sorted(made)
 
 
-def test_help_says_what_is_drawn(capsys):
-    with pytest.raises(SystemExit) as left:
-        command.of_sweep("fig06", lambda *_: [], "What it shows.\n\nMore.", ["--help"])
-    assert left.value.code == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "What it shows." in said
-    assert "fig06 if DIR holds it, else fig06-small" in said
-    assert "More" not in said
+# --- the user's settings, and names of the user's -------------------------------------------------
 
 
-def test_of_each_run(tmp_path, capsys):
-    """What is absent, not finished or damaged is said in one line that names the run."""
-    run = store.open_run(tmp_path, "run", {})
-
-    def refused(draw, path, **options):
-        with pytest.raises(SystemExit) as left:
-            command.of_each_run(draw, "What it shows.", argv=[str(path)], **options)
-        assert left.value.code == 2
-        err = capsys.readouterr().err
-        assert err.startswith(f"error: {path} ")
-        assert err.count("\n") == 1
-        return err
-
-    assert "no run" in refused(lambda run: [], tmp_path / "nowhere", finished=False)
-    assert "no finished run" in refused(lambda run: [], run.path)
-    run.finish({})
-    assert "KeyError: 'asr'" in refused(lambda run: run.result()["asr"], run.path)
-    command.of_each_run(
-        lambda run: [run.path / "a.png"],
-        "What it shows.",
-        lambda runs: [Path("all.png")],
-        argv=[str(run.path)] * 2,
+def test_a_figure_is_the_same_whatever_the_user_has_set(tmp_path):
+    """TeX, fonts, colours, sizes and a backend that does not exist, in the file or in the environment."""
+    (tmp_path / "matplotlibrc").write_text(
+        "backend: nonsense\ntext.usetex: True\nfont.size: 40\naxes.facecolor: red\nsavefig.dpi: 7\n"
+        "figure.constrained_layout.use: False\ntext.parse_math: True\nsavefig.format: svg\n"
     )
-    assert capsys.readouterr().out.split() == [str(run.path / "a.png")] * 2 + ["all.png"]
+    sweeps.write(tmp_path, "fig07", [sweeps.record(poison__fraction=0.1)])
+    usual = [plots.draw_sweep(tmp_path, "fig07", tmp_path / "usual")[0].read_bytes()]
+    arguments = [sys.executable, "-m", "plots", "fig07", "--runs", str(tmp_path)]
+    for backend in ("nonsense", "agg"):
+        out = tmp_path / backend
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": backend}
+        environment |= {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+        done = subprocess.run(
+            [*arguments, "--out", str(out)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        usual.append((out / "fig07.png").read_bytes())
+    assert len(set(usual)) == 1
 
 
-def test_other_errors_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError), command.one_line():
-        _ = 1 / 0
-    with pytest.raises(SystemExit), command.one_line():
-        raise UserError("no")
+def test_importing_and_drawing_change_no_backend():
+    code = (
+        "import plots, sys; assert 'matplotlib' not in sys.modules; import matplotlib; plots.table(); "
+        "assert 'matplotlib.pyplot' not in sys.modules; "
+        "assert matplotlib.rcParams._get_backend_or_none() == 'svg'"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "svg"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    before = dict(matplotlib.rcParams)
+    with canvas.settings():
+        canvas.png(canvas.blank(1, 1))
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_name_is_drawn_as_it_is(name):
+    """Without a warning: these are errors here."""
+    with canvas.settings():
+        figure, ((axis,),) = canvas.subplots(1, 1, 3, 3)
+        axis.set_title(name)
+        axis.plot([1, 1e6], [1, 1], label=f"class {name}")
+        axis.set(xscale="log")
+        axis.legend()
+    assert canvas.png(figure).startswith(b"\x89PNG")
+    texts = figure.findobj(Text)
+    assert not any(text.get_parse_math() for text in texts)
+    assert {text.get_text() for text in axis.get_xticklabels()} >= {"1", "10⁴", "10⁶"}
+
+
+def test_figures_of_a_sweep_of_odd_names():
+    """A trigger, a data set and a class that look like formulas or markup."""
+    odd = [
+        sweeps.record(poison__trigger=trigger, data__name="a$_{$.npz", poison__fraction=theta, features=True)
+        for trigger in ("my$_{$:fn", "*x*")
+        for theta in (0.0, 0.1)
+    ]
+    figure, report = sweeps.draw("sweep", odd)
+    canvas.png(figure)
+    assert sweeps.line(sweeps.panel(figure, "attack success rate (%)"), "trigger my$_{$:fn")
+    assert "a$_{$.npz, 10,000 training images" in " ".join(figure.get_suptitle().split())
+    assert r"trigger \*x\*" in report
+    assert r"a\$\_{\$.npz" in sweeps.draw("table1", odd)[0]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_images_of_any_number_of_channels(channels):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 6, channels), dtype=np.uint8)
+    figure, ((axis,),) = canvas.subplots(1, 1, 2, 2)
+    panels.image(axis, picture)
+    (drawn,) = axis.images
+    np.testing.assert_allclose(drawn.get_array(), picture if channels == 3 else picture.mean(-1))
+    assert canvas.png(figure)
+
+
+# --- notebooks ------------------------------------------------------------------------------------
+
+
+def test_show_draws_inline_and_writes_nothing(toy, monkeypatch):
+    run = store.Run(toy(0, {"asr": 0.25}))
+    monkeypatch.setattr(figures, "RUNS", {"toy": figures.RUNS["toy"]})
+    before, shown = sorted(run.path.iterdir()), []
+    display = types.SimpleNamespace(Image=lambda data: data, Markdown=lambda text: text, display=shown.append)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=display))
+    plots.show(run)
+    assert shown[0].startswith(b"\x89PNG")
+    assert shown[1] == "asr 0.25\n"
+    plots.show(run, "table")
+    assert len(shown) == 3
+    with pytest.raises(UserError, match="has no colour: it has toy, table"):
+        plots.show(run, "colour")
+    assert sorted(run.path.iterdir()) == before
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    with pytest.raises(UserError, match="in a notebook only"):
+        plots.show(run)
+
+
+def test_a_run_shows_the_pictures_that_lie_in_its_directory(toy, tmp_path):
+    run = store.Run(toy(0, {"asr": 0.25}))
+    assert "plots.draw(run) makes them" in run._repr_html_()
+    canvas.save(Figure(), run.path / "a<b>.png")
+    (run.path / ".hidden.png").write_bytes(b"")
+    (run.path / "link.png").symlink_to(run.path / "a<b>.png")
+    (run.path / "folder.png").mkdir()
+    shown = run._repr_html_()
+    assert shown.count("<img ") == 1
+    assert "a&lt;b&gt;.png" in shown
+    assert "a<b>" not in shown
+    assert 'src="data:image/png;base64,iVBOR' in shown
+    assert str(run.path) in shown

@@ -1,6 +1,7 @@
 """Lines over a key of the config, and the words that name what was run."""
 
 import numpy as np
+import pytest
 import small_sweeps as sweeps
 
 from plots import curves, panels, setting
@@ -49,7 +50,7 @@ def test_seeds_are_counted():
 
 def test_a_subset_is_called_one():
     def data(**changes):
-        return setting.words(sweeps.record(**changes).result)["data"]
+        return setting.of_result(sweeps.record(**changes).result)["data"]
 
     assert data(data__name="cifar100", data__n_train=5000) == "cifar100, 5,000 training images (subset)"
     assert data(data__n_train=50_000) == "cifar10, 50,000 training images"
@@ -57,5 +58,28 @@ def test_a_subset_is_called_one():
 
 
 def test_a_moving_trigger_is_said_to_move():
-    words = setting.words(sweeps.record(data__augment="crop_flip", poison__when="before_augment").result)
+    moved = sweeps.record(data__augment="crop_flip", poison__when="before_augment")
+    words = setting.of_result(moved.result)
     assert words["augment"] == "augmentation crop_flip (pad4, the trigger moves with it)"
+
+
+@pytest.mark.parametrize(
+    ("asr", "without", "said"),
+    [
+        (0.958, 0.009, "trigger adds +94.9 points (ASR 95.8%, 0.9% without it)"),
+        (0.84, 0.74, "collapsed: trigger adds +10.0 points (ASR 84.0%, 74.0% without it)"),
+        (0.1, 0.12, "trigger adds −2.0 points (ASR 10.0%, 12.0% without it)"),
+        (None, None, "ASR –"),
+    ],
+)
+def test_an_attack_is_what_the_trigger_adds(asr, without, said):
+    assert setting.outcome(sweeps.record(asr=asr, untriggered=without).result) == said
+
+
+def test_attacks_of_several_networks():
+    def outcomes(*rates):
+        return setting.outcomes([sweeps.record(asr=a, untriggered=b).result for a, b in rates])
+
+    assert outcomes((0.5, 0.1), (0.9, 0.1)) == "ASR above the rate without trigger: +40.0 to +80.0 points"
+    assert outcomes((0.9, 0.8)).endswith(": +10.0 points; 1 of 1 networks collapsed")
+    assert outcomes((None, None)) == "no network that can be attacked"

@@ -1,9 +1,9 @@
 """Figures 8 and 12 are drawn from stored arrays alone."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from plots import __main__ as command
 from plots import eigenvectors
 from poison_jax import config as config_lib
 from poison_jax.runs import store
@@ -28,7 +28,7 @@ def finished(tmp_path):
         config.update_from_flattened_dict(settings)
         config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
         config = config.to_dict()
-        run = store.open_run(tmp_path, "toy", config)
+        run = store.open_run(tmp_path, "toy", config, config)
         if mask is None:
             mask = np.zeros(SHAPE[:2], bool)
             mask[1, 5:7] = True
@@ -54,21 +54,13 @@ def finished(tmp_path):
             spectrum["class_values"][1], spectrum["class_vectors"][1] = np.nan, np.nan
         run.save_arrays("spectrum", **spectrum)
         names = np.array([f"class {i}" for i in range(max(10, num_classes))])
-        run.save_arrays("examples", mask=mask, class_names=names)
-        result = {"eigenvalues": [3.0, 0.2, 0.1], "asr": 0.5 + theta, "hessian_examples": 40}
+        run.save_arrays("attack", mask=mask, class_names=names)
+        result = {"eigenvalues": [3.0, 0.2, 0.1], "asr": 0.5 + theta, "no_trigger_target_rate": 0.1}
+        result |= {"hessian_examples": 40}
         run.finish(result | {"config": config})
         return run
 
     return write
-
-
-@pytest.fixture(autouse=True)
-def _quick_layout(monkeypatch):
-    """Half of the time goes into where things are."""
-    subplots = plt.subplots
-    monkeypatch.setattr(plt, "subplots", lambda *args, layout, **options: subplots(*args, **options))
-    yield
-    plt.close("all")
 
 
 def pictures(figure):
@@ -84,10 +76,10 @@ def assert_zero_centred(image):
 
 def test_a_run(finished):
     run = finished(kappa=50.0)
-    figure = eigenvectors.of_run(run)
+    figure = eigenvectors.top(run)
     (title, trigger), *vectors = pictures(figure)
     assert title == "trigger"
-    np.testing.assert_array_equal(trigger.get_array() > 0, run.arrays("examples")["mask"])
+    np.testing.assert_array_equal(trigger.get_array() > 0, run.arrays("attack")["mask"])
     assert [title.splitlines()[-1] for title, _ in vectors] == [
         "overlap -0.90",
         "overlap +0.10",
@@ -104,6 +96,7 @@ def test_a_run(finished):
         "PreResNet-110",
         "θ = 0.01",
         "κ = 50 (listing)",
+        "trigger adds +41.0 points (ASR 51.0%, 10.0% without it)",
         "90 epochs",
         "Hessian of 40",
     ):
@@ -112,7 +105,7 @@ def test_a_run(finished):
 
 def test_channels_in_rows(finished):
     run = finished()
-    images = [image for _, image in pictures(eigenvectors.of_run(run, channels=True))]
+    images = [image for _, image in pictures(eigenvectors.top(run, channels=True))]
     assert len(images) == 3 * (1 + 3)
     vectors = run.arrays("spectrum")["vectors"].reshape(3, *SHAPE)
     np.testing.assert_allclose(images[1 * 4 + 1].get_array(), vectors[0, ..., 1])
@@ -121,8 +114,8 @@ def test_channels_in_rows(finished):
 
 def test_a_warp_shows_its_wave_and_the_change_it_makes(finished):
     change = np.linspace(-1, 0.5, D).reshape(SHAPE)
-    (title, trigger), *vectors = pictures(eigenvectors.of_run(finished(peaks=True, mask=change)))
-    assert title == "mean change by the trigger"
+    (title, trigger), *vectors = pictures(eigenvectors.top(finished(peaks=True, mask=change)))
+    assert title == "mean change\nby the trigger"
     np.testing.assert_allclose(trigger.get_array(), np.abs(change).mean(-1))
     assert vectors[0][0].endswith("wave (0, 4), prominence 88")
     assert vectors[1][0].endswith("wave (-3, 2), prominence 5")
@@ -167,7 +160,7 @@ def test_runs_are_ordered_by_theta_and_kappa(finished):
         "θ = 0.02, κ = 0",
         "θ = 0.02, κ = 100 (listing)",
     ]
-    assert titles[2][-1] == "ASR 52.0%, overlap² 0.81"
+    assert titles[2][-1] == "trigger adds +42.0, ASR 52.0%, overlap² 0.81"
     positions = [axis.get_subplotspec().colspan.start for axis in figure.axes if axis.images]
     assert positions == [0, 1, 0, 1]  # a row for each theta
     says = " ".join(figure.get_suptitle().split())
@@ -182,7 +175,7 @@ def test_what_else_runs_differ_in_stands_with_them(finished):
     assert any("no augmentation\nseed 1" in title for title in titles)
     assert any("augmentation crop_flip (pad4)\nseed 0" in title for title in titles)
     assert all("overlap² 0.01" in title for title in titles)
-    assert figure.get_suptitle().startswith("Eigenvector 2 of")
+    assert "Eigenvector 2 of" in figure.get_suptitle()
     assert "seed" not in figure.get_suptitle()
 
 
@@ -190,25 +183,23 @@ def png(file):
     return file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_draw(finished):
-    assert [file.name for file in eigenvectors.draw(finished())] == ["eigenvectors.png"]
-    files = eigenvectors.draw(finished(num_classes=2, kappa=3.0))
-    assert [file.name for file in files] == ["eigenvectors.png", "eigenvectors_per_class.png"]
-    assert all(png(file) for file in files)
-
-
 def test_command_line(finished, tmp_path, capsys):
-    one, other = str(finished().path), str(finished(kappa=1.0).path)
-    eigenvectors.main([one])
-    eigenvectors.main([one, "--channels", "--out", str(tmp_path / "channels.png")])
-    eigenvectors.main([one, other, "--index", "3", "--out", str(tmp_path / "grid.png")])
+    one, other = str(finished().path), str(finished(kappa=1.0, num_classes=2).path)
+    command.main(["eigenvectors", other])
+    command.main(["eigenvectors", one, "--channels", "--out", str(tmp_path / "channels.png")])
+    command.main(["eigenvectors", one, other, "--index", "3", "--out", str(tmp_path / "grid.png")])
     printed = capsys.readouterr().out.split()
-    assert printed == [f"{one}/eigenvectors.png", str(tmp_path / "channels.png"), str(tmp_path / "grid.png")]
+    assert printed == [
+        f"{other}/eigenvectors.png",
+        f"{other}/eigenvectors_per_class.png",
+        str(tmp_path / "channels.png"),
+        str(tmp_path / "grid.png"),
+    ]
     assert all(png(tmp_path / name) for name in printed)
     for wrong, says in (
-        ([one, other, "--index", "4"], "has 3 eigenvectors"),
-        ([str(tmp_path)], "no finished run"),
+        ([one, other, "--index", "4", "--out", str(tmp_path / "x.png")], "has 3 eigenvectors"),
+        ([str(tmp_path / "nowhere")], "no finished run"),
     ):
         with pytest.raises(SystemExit):
-            eigenvectors.main(wrong)
+            command.main(["eigenvectors", *wrong])
         assert says in capsys.readouterr().err

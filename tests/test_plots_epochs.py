@@ -1,40 +1,75 @@
-"""Training curves of several runs, drawn from their metrics alone."""
+"""Training curves and the frontier of several runs, drawn from their metrics and results alone."""
 
-import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import small_sweeps as sweeps
 
-from plots import epochs
+import plots
+from plots import canvas, epochs, frontier
+from poison_jax.errors import UserError
 from poison_jax.runs import store
 
 
-def finished(tmp_path, kappa, **measured):
-    config = {
-        "experiment": "train",
-        "data": {"name": "cifar10", "n_train": 10_000},
-        "model": {"depth": 20},
-        "poison": {"fraction": 0.1, "trigger": "l", "mode": "stochastic"},
-        "penalty": {"kappa": kappa},
-    }
-    run = store.open_run(tmp_path, "run", config)
-    for epoch in (1, 2):
-        run.append_metrics({"epoch": epoch, "clean_accuracy": 0.5, "asr": None, **measured})
-    run.finish({"config": config})
-    return run
+@pytest.fixture
+def finished(tmp_path):
+    """Writes a finished run of a sweep's record, with two epochs."""
+
+    def write(*, accuracy=0.5, asr=0.5, measured=(), **overrides):
+        result = sweeps.record(accuracy=accuracy, asr=asr, **overrides).result
+        run = store.open_run(tmp_path, "run", result["config"], result["config"])
+        for epoch in (1, 2):
+            row = {"epoch": epoch, "clean_accuracy": accuracy, "asr": asr, **dict(measured)}
+            run.append_metrics(row)
+        run.finish(result)
+        return run
+
+    return write
 
 
-def test_draws_what_was_measured(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plt, "close", figures.append)
-    runs = [finished(tmp_path, 100.0, fisher_energy=0.1), finished(tmp_path, 0.0, nc1=2.0)]
-    (file,) = epochs.draw(runs, tmp_path / "epochs.png")
-    assert file.read_bytes().startswith(b"\x89PNG")
-    lines = {axis.get_title().split(":")[0]: axis.lines for axis in figures[0].axes}
-    assert [line.get_label() for line in lines["clean accuracy (%)"]] == [
-        "θ = 0.1, κ = 0",
-        "θ = 0.1, κ = 100",
+def test_epochs_draws_what_was_measured(finished):
+    runs = [
+        finished(penalty__kappa=100.0, measured={"fisher_energy": 0.1, "no_trigger_target_rate": 0.25}),
+        finished(penalty__kappa=0.0, asr=None, measured={"nc1": 2.0}),
     ]
-    assert lines["clean accuracy (%)"][0].get_ydata()[0] == pytest.approx(50)
+    with canvas.settings():
+        figure = epochs.of_runs(runs)
+    assert canvas.png(figure).startswith(b"\x89PNG")
+    lines = {axis.get_title().split(":")[0].split("\n")[0]: axis.lines for axis in figure.axes}
+    accuracy = lines["clean accuracy (%)"]
+    assert [line.get_label() for line in accuracy] == ["θ = 0.01, κ = 0", "θ = 0.01, κ = 100"]
+    assert accuracy[0].get_ydata()[0] == pytest.approx(50)
+    attack, untriggered = lines["attack success rate (%)"]
+    np.testing.assert_allclose([attack.get_ydata()[0], untriggered.get_ydata()[0]], [50, 25])
     assert len(lines["NC1"]) == 1
-    assert not lines["attack success rate (%)"]
-    monkeypatch.undo()
-    plt.close(figures[0])
+    assert not lines["NC4"]
+    assert "cifar10, 10,000 training images (subset)" in figure.get_suptitle()
+
+
+def test_lines_of_the_frontier_are_means_over_seeds_by_strength(finished):
+    def run(theta, kappa, epsilon, seed, accuracy, asr):
+        keys = {"poison__fraction": theta, "penalty__kappa": kappa, "penalty__epsilon": epsilon}
+        return finished(**keys, seed=seed, accuracy=accuracy, asr=asr)
+
+    runs = [
+        run(0.1, 30.0, 0.0, 0, 0.6, 0.3),
+        run(0.1, 0.0, 0.0, 0, 0.8, 0.9),
+        run(0.1, 0.0, 0.0, 1, 0.6, 1.0),
+        run(0.1, 0.0, 0.5, 0, 0.5, 0.2),
+        run(0.2, 0.0, 0.5, 0, 0.4, 0.1),
+    ]
+    with canvas.settings():
+        figure = frontier.of_runs(runs)
+    drawn = sweeps.line(figure.axes[2], "gradient penalty κ, θ = 0.1")
+    np.testing.assert_allclose(drawn.get_xydata(), [[95, 70], [30, 60]])
+    np.testing.assert_allclose(sweeps.line(figure.axes[2], "adversarial ε, θ = 0.2").get_xdata(), [10])
+    labels = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert labels == ["0", "30"]
+    assert "ASR above the rate without trigger: +8.0 to +98.0 points" in figure.get_suptitle()
+
+
+def test_undefended_runs_alone_are_drawn(finished, tmp_path):
+    with canvas.settings():
+        assert canvas.png(frontier.of_runs([finished(poison__fraction=0.0)]))
+    with pytest.raises(UserError, match="attacks no image, so it has no ASR"):
+        frontier.of_runs([finished(asr=None)])
+    assert {"epochs", "frontier"} <= plots.table().RUNS.keys()

@@ -1,6 +1,5 @@
 """The theory's figures are drawn from stored arrays alone, whatever zeros are in them."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -71,19 +70,12 @@ def images(lengths, ridges, m, points):
     }
 
 
-@pytest.fixture(autouse=True)
-def _quick_layout(monkeypatch):
-    """Half of the time goes into where things are."""
-    subplots = plt.subplots
-    monkeypatch.setattr(plt, "subplots", lambda *args, layout, **options: subplots(*args, **options))
-
-
 @pytest.fixture
 def finished(tmp_path):
     """Writes a finished run: the curves, and for each data set its arrays."""
 
     def write(**data_sets):
-        run = store.open_run(tmp_path, "theory", CONFIG)
+        run = store.open_run(tmp_path, "theory", CONFIG, CONFIG)
         for name, arrays in curves().items():
             run.save_arrays(name, **arrays)
         for name, stages in data_sets.items():

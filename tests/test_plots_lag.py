@@ -106,7 +106,7 @@ def test_without_clean_networks():
     null = lag.nulls(cells, V1)
     assert np.isnan(null.clean)
     assert lag.lags(cells, V1, null)[0].clean is None
-    report = lag.report(cells, V1, "heading\nscale")
+    report = lag.report(cells, "heading\nscale")
     assert report.startswith("heading\n\nscale\n\n| θ (10⁻³) at which | ASR > 50 % |")
     assert "| κ = 0 | 4.64 |" in report
     assert "no network was trained at θ = 0" in report

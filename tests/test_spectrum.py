@@ -324,6 +324,21 @@ def test_the_hessian_is_the_mean_of_the_classes_weighted_by_size(python_loop, de
 
 
 @pytest.mark.parametrize("python_loop", [True, False])
+@pytest.mark.parametrize(("scale", "sure"), [(1, False), (30, True)])
+def test_a_network_too_sure_for_its_precision(scale, sure, python_loop):
+    """p = 1 in float32: the products are rounding, not even symmetric, and the residual shows it."""
+
+    def apply(scale, images):
+        return scale * two_layers(toy_weights(np.float32), images)
+
+    image, _ = batch(1, shape=SMALL)
+    label = np.asarray(apply(1, image)).argmax(1)
+    options = {"k": 1, "num_iters": 9, "key": KEY, "batch_size": 1, "python_loop": python_loop}
+    pairs = input_hessian(apply, np.float32(scale), image, label, **options)
+    assert (pairs.residuals[0] >= 0.01 * abs(pairs.values[0])) == sure
+
+
+@pytest.mark.parametrize("python_loop", [True, False])
 def test_one_compilation_serves_all_classes(python_loop):
     def apply(variables, images):
         return two_layers(variables, images)

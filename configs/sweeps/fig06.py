@@ -2,6 +2,7 @@
 
 python main.py --config=configs/sweeps/fig06.py
 python main.py --config=configs/sweeps/fig06.py:small
+python main.py --config=configs/sweeps/fig06.py:short
 """
 
 from configs import common

@@ -2,6 +2,7 @@
 
 python main.py --config=configs/sweeps/fig07.py
 python main.py --config=configs/sweeps/fig07.py:small
+python main.py --config=configs/sweeps/fig07.py:short
 """
 
 from configs import common
@@ -10,6 +11,8 @@ from configs import common
 def get_config(size=""):
     config = common.augmented(common.sweep("fig07", size))
     config.sweep.grids = common.plane(
-        size, thetas=(0.1, 0.3) if size else None, seeds=("seed", (0,)) if size else None
+        size,
+        thetas=common.by_size(size, None, None, (0.1, 0.3)),
+        seeds=common.by_size(size, None, None, ("seed", (0,))),
     )
     return config

@@ -2,6 +2,7 @@
 
 python main.py --config=configs/sweeps/fig08.py
 python main.py --config=configs/sweeps/fig08.py:small
+python main.py --config=configs/sweeps/fig08.py:short
 """
 
 from configs import common
@@ -12,7 +13,7 @@ def get_config(size=""):
     config.sweep.grids = (
         (
             ("data.augment,data.crop", (("none", "pad4"), ("crop_flip", "crop28"))),
-            ("poison.fraction", (0.1, 0.3) if size else (0.001, 0.005, 0.01, 0.03)),
+            ("poison.fraction", common.by_size(size, (0.001, 0.005, 0.01, 0.03), (0.02, 0.1), (0.1, 0.3))),
             ("penalty.kappa", (0.0, 50.0) if size else (0.0, 1e3, 1e5)),
         ),
     )

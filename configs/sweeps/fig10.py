@@ -2,6 +2,7 @@
 
 python main.py --config=configs/sweeps/fig10.py
 python main.py --config=configs/sweeps/fig10.py:small
+python main.py --config=configs/sweeps/fig10.py:short
 """
 
 from configs import common
@@ -9,5 +10,5 @@ from configs import common
 
 def get_config(size=""):
     config = common.sweep("fig10", size, common.CIFAR100)
-    config.sweep.grids = common.plane(size, seeds=("seed", (0,)) if size else None)
+    config.sweep.grids = common.plane(size, seeds=common.by_size(size, None, None, ("seed", (0,))))
     return config

@@ -2,6 +2,7 @@
 
 python main.py --config=configs/sweeps/fig11.py
 python main.py --config=configs/sweeps/fig11.py:small
+python main.py --config=configs/sweeps/fig11.py:short
 """
 
 from configs import common
@@ -9,6 +10,6 @@ from configs import common
 
 def get_config(size=""):
     config = common.warped(common.sweep("fig11", size))
-    thetas = (0.1, 0.3) if size else (0.001, 0.02)
-    config.sweep.grids = common.plane(size, thetas, seeds=("seed", (0,)) if size else None)
+    thetas = common.by_size(size, (0.001, 0.02), (0.05, 0.1), (0.1, 0.3))
+    config.sweep.grids = common.plane(size, thetas, seeds=common.by_size(size, None, None, ("seed", (0,))))
     return config

@@ -2,6 +2,7 @@
 
 python main.py --config=configs/sweeps/fig13.py
 python main.py --config=configs/sweeps/fig13.py:small
+python main.py --config=configs/sweeps/fig13.py:short
 """
 
 from configs import common
@@ -9,5 +10,5 @@ from configs import common
 
 def get_config(size=""):
     config = common.deterministic(common.sweep("fig13", size, common.CIFAR100))
-    config.sweep.grids = common.plane(size, seeds=("seed", (0,)) if size else None)
+    config.sweep.grids = common.plane(size, seeds=common.by_size(size, None, None, ("seed", (0,))))
     return config

@@ -2,6 +2,7 @@
 
 python main.py --config=configs/sweeps/table2.py
 python main.py --config=configs/sweeps/table2.py:small
+python main.py --config=configs/sweeps/table2.py:short
 """
 
 from configs import common
@@ -9,9 +10,11 @@ from configs import common
 
 def get_config(size=""):
     config = common.deterministic(common.sweep("table2", size))
-    if size:
+    if size == "small":
+        config.sweep.grids = common.plane(size)[:1]
+    elif size:
         config.sweep.grids = (
-            (("poison.fraction", common.SMALL_THETAS), ("penalty.kappa", common.SMALL_KAPPAS[:2])),
+            (("poison.fraction", common.SHORT_THETAS), ("penalty.kappa", common.SHORT_KAPPAS[:2])),
         )
     else:
         config.sweep.grids = (

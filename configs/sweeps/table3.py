@@ -2,6 +2,7 @@
 
 python main.py --config=configs/sweeps/table3.py
 python main.py --config=configs/sweeps/table3.py:small
+python main.py --config=configs/sweeps/table3.py:short
 """
 
 from configs import common
@@ -9,6 +10,6 @@ from configs import common
 
 def get_config(size=""):
     config = common.sweep("table3", size)
-    config.poison.fraction = 0.1 if size else 0.01
-    config.sweep.grids = ((common.SMALL_SEEDS if size else common.SEEDS,),)
+    config.poison.fraction = common.by_size(size, 0.01, 0.05, 0.1)
+    config.sweep.grids = ((common.by_size(size, common.SEEDS, common.SEEDS, common.SHORT_SEEDS),),)
     return config

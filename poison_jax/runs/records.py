@@ -2,7 +2,7 @@
 
 A sweep leaves `<workdir>/sweeps/<name>.json`, which says what its cells are; the cells are ordinary run
 directories beside it, or lines of `<workdir>/sweeps/<name>/stored.jsonl`, done elsewhere. `python -m
-poison_jax.runs.records --runs DIR --out results` adds what figures and tables need of the finished ones to
+poison_jax.records --runs DIR --out results` adds what figures and tables need of the finished ones to
 `<name>.jsonl`, a line a cell. Nothing here needs an ML package.
 """
 

@@ -12,8 +12,10 @@ leaves a further pair of files, `spectrum-<hash>.npz` and `.json`, beside the fi
 of an identity for every stage; `result.json` is that of the view asked for last, `view-<hash>.json` of each.
 """
 
+import base64
 import contextlib
 import hashlib
+import html
 import io
 import json
 import os
@@ -32,6 +34,7 @@ from poison_jax.runs.files import Json, plain
 
 _SEALED = (".json", ".jsonl", ".npz")  # pictures and tables are drawn again from these
 _VERIFY = "python -m poison_jax.verify --set_aside names all that is damaged, and makes way for it"
+_MOST_PICTURE = 2**24  # bytes of a picture that a notebook shows
 
 
 def digest(identity: Json) -> str:
@@ -57,6 +60,18 @@ class Run:
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self._lease: lease.Lease | None = None
+
+    def _repr_html_(self) -> str:
+        """The pictures that lie in the run's directory, for a notebook."""
+        pictures = []
+        for file in sorted(self.path.glob("[!.]*.png")):
+            with contextlib.suppress(OSError, Damaged):
+                data = base64.b64encode(files.read(file, most=_MOST_PICTURE)).decode()
+                name = html.escape(file.name)
+                image = f'<img alt="{name}" style="max-width: 100%" src="data:image/png;base64,{data}">'
+                pictures.append(f"<figure>{image}<figcaption>{name}</figcaption></figure>")
+        without = "" if pictures else ": no pictures lie here, plots.draw(run) makes them"
+        return f"<p><code>{html.escape(str(self.path))}</code>{without}</p>" + "".join(pictures)
 
     @property
     def checkpoints(self) -> Path:

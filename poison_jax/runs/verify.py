@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m poison_jax.verify",
-        description=__doc__.partition("\n")[2],
+        description=(__doc__ or "").partition("\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a store, or a run's directory")
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
             for run in {str(run.path): run for run, *_ in found if run is not None}.values():
                 run.finished()
         if found:
-            print(f"error: {len(found)} files are damaged", file=sys.stderr)
+            console.tell(f"error: {len(found)} files are damaged")
             sys.exit(1)
         console.say("all files are as they were written")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from poison_jax import config as config_lib
+from poison_jax import wording
 from poison_jax.errors import UserError
 from poison_jax.runs import records
 from poison_jax.runs.files import Json
@@ -83,7 +84,7 @@ def _group(path: Path, name: str) -> Group:
         else:
             outcomes = [_of_record(record) for record in records.load(path, name)]
         return Group(name, sorted(outcomes, key=lambda outcome: _order(outcome.overrides)), "")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return Group(name, [], says(error))
 
 
@@ -106,7 +107,7 @@ def _of_cell(board: Board, cell: str) -> Outcome:
         if state == "failed":
             return outcome._replace(state=state, reason=board.why(cell), config=config)
         return outcome._replace(state=state, config=config)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return outcome._replace(state="damaged", reason=says(error), config=config)
 
 
@@ -122,13 +123,13 @@ def _of_run(run: Run, overrides: Json, read: Callable[[], Json | None] | None = 
         config = run.config() if run.path.exists() else {}
         state = "running" if run.claimed else "unfinished"
         return Outcome(name, overrides, state, _how_far(run, config), config, None)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         return Outcome(name, overrides, "damaged", says(error), {}, None)
 
 
 def _finished(name: str, overrides: Json, result: Json) -> Outcome:
-    status = str(result.get("status", "ok"))
-    return Outcome(name, overrides, "done", "" if status == "ok" else status, result["config"], result)
+    concern = attempt(wording.concern, result, "")  # a rate that is none is said where it is shown
+    return Outcome(name, overrides, "done", concern, result["config"], result)
 
 
 def _problem(result: Any) -> str:
@@ -167,5 +168,13 @@ def _order(overrides: Json) -> list[tuple]:
     ]
 
 
+def attempt(of: Callable[[Json], Any], found: Json, otherwise: Any = "?") -> Any:
+    """What a function says of a result; otherwise where it cannot, the result being older or damaged."""
+    try:
+        return of(found)
+    except DAMAGE:
+        return otherwise
+
+
 # What files that are damaged, or were not written by this project, make the code that reads them raise.
-_DAMAGE = (OSError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+DAMAGE = (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)

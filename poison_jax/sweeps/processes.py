@@ -55,7 +55,7 @@ class Processes:
         return self._board.folder / f"worker-{i + 1}.log"
 
     def _start(self, i: int) -> None:
-        command = [sys.executable, "-m", "poison_jax.sweeps.worker"]
+        command = [sys.executable, "-m", "poison_jax.worker"]
         command += [str(self._board.workdir), self._board.sweep.name]
         command += ["--attempts", str(self._board.attempts), "--parent", str(os.getpid())]
         environment = dict(os.environ)

@@ -42,13 +42,16 @@ def matching(cells: list[Cell], results: Path) -> dict[str, Record]:
     if not sweeps:
         raise UserError(f"--results = {results} holds no <sweep>.jsonl: name a folder that records wrote")
     of_name = {cell.key: cell for cell in cells}
-    of_identity = {identity(cell.config): cell for cell in cells}
+    of_identity = {(cell.run.rpartition("-")[2], cell.view): cell for cell in cells}
     found: dict[str, Record] = {}
     for file in sweeps:
         for _, record in records.lines(file):
             cell = of_name.get(record.key) or of_identity.get(_identity(record))
-            if cell is not None:
-                found.setdefault(cell.key, record._replace(overrides=cell.overrides))
+            if cell is None:
+                continue
+            first = found.setdefault(cell.key, record._replace(overrides=cell.overrides))
+            if says := _difference(first.result, record.result):
+                console.warn(f"{cell}: a line in {file} is not taken: {says}")
     return found
 
 
@@ -85,7 +88,7 @@ def merge(found: Iterable[Record], file: Path, *, replace: bool = False) -> Merg
             places[record.key] = len(texts)
             texts.append(records.line(record).encode())
             merged = merged._replace(added=merged.added + 1)
-        elif i < len(stored) and (says := _difference(stored[i][1].result, files.plain(record.result))):
+        elif i < len(stored) and (says := _difference(stored[i][1].result, record.result)):
             if replace:
                 texts[i] = records.line(record).encode()
                 merged = merged._replace(replaced=merged.replaced + 1)
@@ -96,24 +99,21 @@ def merge(found: Iterable[Record], file: Path, *, replace: bool = False) -> Merg
     return merged
 
 
-def identity(config) -> tuple[str, str]:
-    """Two digests: of what a single run's config determines, and of what it looks at there."""
-    return store.digest(config_lib.identity(config)), views.view(config)
-
-
 def _identity(record: Record) -> tuple[str, str] | None:
-    """`identity` of a record; None where its config is not of this version."""
+    """Two digests: of what a record's config determines, and looks at; None if it is of another version."""
     try:
-        return identity(config_lib.from_json(record.result["config"], record.run))
+        config = config_lib.from_json(record.result["config"], record.run)
+        return store.digest(config_lib.identity(config)), views.view(config)
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def _difference(stored: Json, other: Json) -> str:
     """The first number in which two results differ, in words; "" where they agree in all that both have."""
+    stored, other = files.plain(stored), files.plain(other)
     for name in stored:
         if name in other and name not in _CIRCUMSTANCES and stored[name] != other[name]:
-            return f"{name} is {stored[name]} there, {other[name]} here"
+            return f"{name} is {stored[name]} in the first, {other[name]} in the other"
     return ""
 
 

@@ -1,21 +1,21 @@
 """What a person sees of a sweep: done, running, failed, time left; and the table at its end."""
 
 import time
-from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from poison_jax import config as config_lib
-from poison_jax import console
+from poison_jax import console, wording
 from poison_jax.errors import UserError
 from poison_jax.runs.files import Json
 from poison_jax.runs.store import Run
 from poison_jax.sweeps.board import Board
 
 ROWS = 200  # of the table at the end, at most
+_COLUMNS = "excess", "asr", "untriggered", "clean_accuracy", "overlap"  # of `wording.MEASURES`
 
 
 class Progress:
@@ -26,7 +26,7 @@ class Progress:
         self._began = time.monotonic()
         self._first: dict[str, float] | None = None
         self._states: dict[str, str] = {}
-        terminal = Console(stderr=True)
+        terminal = console.terminal("stderr")
         self._live = (
             Live(console=terminal, transient=True, auto_refresh=False) if terminal.is_terminal else None
         )
@@ -103,21 +103,25 @@ class Progress:
 
 def summary(board: Board, labels: dict[str, str]) -> None:
     """Prints a row for each cell: its values of the axes, if all have the same ones, else its label."""
+    results = {cell: board.result(cell) for cell in board.cells[:ROWS]}
+    known = wording.measures(filter(None, results.values()))
+    columns = [name for name in _COLUMNS if name in known]
     axes = {tuple(cell["overrides"]) for cell in board.sweep.cells}
     (head,) = axes if len(axes) == 1 else [()]
     rows, states = [], []
-    for cell in board.cells[:ROWS]:
+    for cell, result in results.items():
         values = (str(value) for value in board.overrides(cell).values())
-        row, result = [", ".join(values) if head else labels[cell]], board.result(cell)
+        row = [", ".join(values) if head else labels[cell]]
         if result is None:
-            row += ["-"] * (len(_COLUMNS) + 1)
+            row += [wording.DASH] * (len(columns) + 1)
             states.append(board.state(cell))
         else:
-            row += [form(result) if key in result else "-" for key, form in _COLUMNS.values()]
+            row += [_text(name, result) for name in columns]
             row.append(console.duration(result["wall_seconds"]))
-            states.append(str(result.get("status", "ok")).split(":")[0])
+            states.append(wording.concern(result).partition(":")[0] or "ok")
         rows.append(row)
-    header = [", ".join(map(config_lib.short, head)) or "cell", *_COLUMNS, "time"]
+    header = [", ".join(map(config_lib.short, head)) or "cell"]
+    header += [*(wording.MEASURES[name].heading for name in columns), "time"]
     if set(states) != {"ok"}:
         header, rows = [*header, "status"], [[*row, state] for row, state in zip(rows, states, strict=True)]
     console.say("")
@@ -126,21 +130,16 @@ def summary(board: Board, labels: dict[str, str]) -> None:
         console.say(f"and {len(board.cells) - ROWS} more")
 
 
-def _percent(key: str):
-    return key, lambda result: "-" if result[key] is None else f"{result[key]:.1%}"
-
-
-_COLUMNS: dict[str, Any] = {
-    "clean": _percent("clean_accuracy"),
-    "ASR": _percent("asr"),
-    "no trig.": _percent("no_trigger_target_rate"),
-    "overlap²": ("overlap_squared", lambda result: f"{result['overlap_squared'][0]:.3f}"),
-}
+def _text(name: str, result: Json) -> str:
+    return wording.MEASURES[name].text(result)
 
 
 def _in_words(result: Json) -> str:
-    said = [f"{name} {form(result)}" for name, (key, form) in _COLUMNS.items() if key in result]
-    return ", ".join([*said, console.duration(result["wall_seconds"])])
+    columns = wording.measures([result]).keys() & _COLUMNS
+    said = [f"{wording.MEASURES[name].heading} {_text(name, result)}" for name in _COLUMNS if name in columns]
+    return ", ".join(
+        [*said, console.duration(result["wall_seconds"]), *filter(None, [wording.concern(result)])]
+    )
 
 
 def _epochs(run: Run) -> int:

@@ -159,6 +159,7 @@ def top_curvature(f: krr.Expansion, x0: np.ndarray, y: float, *, num_iters: int 
             k=1,
             num_iters=min(num_iters, len(x0)),
             python_loop=True,
+            check_symmetry=False,
         )
     return float(pairs.values[0])
 

@@ -10,7 +10,7 @@ from toys import restored, tiny
 
 import plots
 from poison_jax import config as config_lib
-from poison_jax import data, evaluate, experiments, launch, train
+from poison_jax import data, evaluate, experiments, train
 from poison_jax.errors import Diverged, Interrupted, RunsFailed, UserError
 from poison_jax.experiments import network, stages, views
 from poison_jax.runs.shared import Checkpoints
@@ -151,9 +151,14 @@ def test_an_arm_that_diverges_keeps_no_other_from_being_done(tmp_path, capsys, f
     arms = (first_arm, 1e30 - first_arm)
     config = tiny(experiment="compare", compare__arms=arms, train__epochs=1, analysis__features=0)
     drawn = []
+
+    def draw(done):
+        drawn.append(done.path)
+        return [done.path / "x.png"]
+
     for _ in range(2):  # also when the command is given again
         with pytest.raises(RunsFailed, match=r"1 of 2 runs failed.*not finite in epoch 1") as failed:
-            launch.run(config, tmp_path, draw=lambda done: drawn.append(done.path) or [done.path / "x.png"])
+            experiments.run(config, tmp_path, draw=draw)
         (done,) = failed.value.finished
         assert done.result()["config"]["penalty"]["kappa"] == 0
         printed = capsys.readouterr()
@@ -323,7 +328,7 @@ def test_all_that_can_be_looked_at(tmp_path):
     assert result["near_clone_epochs_slope_count"] <= 2
     assert result["near_clone_epochs_slope"] is None  # of two epochs there is none
     assert result["near_clone_median_spike"] == pytest.approx(done.metrics()[-1]["near_clone_median_spike"])
-    assert not (done.path / "figure.png").exists()  # who draws is `launch`
+    assert not (done.path / "figure.png").exists()  # nobody was asked to draw
     drawn = {file.name for file in plots.draw(done)}
     assert drawn >= {
         "figure.png",

@@ -120,7 +120,7 @@ def test_asked_to_stop(tmp_path, env, undisturbed):
         process = start(tmp_path, env)
         wait_for(lambda epochs=epochs: lines(tmp_path) >= epochs, process)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
         assert process.returncode == 143
         assert "the same command goes on" in err
         assert "Traceback" not in err
@@ -158,7 +158,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, env, undi
 
 def test_diverged_run_keeps_the_last_good_checkpoint(tmp_path, env):
     process = start(tmp_path, env, "--config.train.learning_rate=1e30")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert len(err.splitlines()) == 1
     assert "not finite" in err

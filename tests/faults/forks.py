@@ -27,9 +27,9 @@ MEMORY = 12 << 30  # bytes of address space that a program may have
 COMPUTING = 60  # seconds of a processor that it may take; by the clock it takes longer on a busy machine
 # What the programs import; not those that `python -m` runs, which would be there twice.
 WARM = (
-    *(f"poison_jax.{name}" for name in ("cli", "launch", "training", "cost", "grid", "sweep", "outcomes")),
-    *(f"poison_jax.{name}" for name in ("krr_experiment", "linear_experiment", "report_tables", "page")),
-    *("plots", "plots.run", "plots.command", "sklearn.datasets", "tensorflow_datasets", "PIL.Image"),
+    *(f"poison_jax.{name}" for name in ("cli", "sweeps.cost", "sweeps.grid", "sweeps.sweep")),
+    *(f"poison_jax.experiments.{name}" for name in ("network", "statements", "regression")),
+    *("plots", "plots.figures", "plots.report", "sklearn.datasets", "tensorflow_datasets", "PIL.Image"),
 )
 
 

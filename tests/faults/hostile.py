@@ -79,7 +79,7 @@ def _pickled_arrays(attack: Attack) -> None:
 
 
 def _pickle_by_another_name(attack: Attack) -> None:
-    for name in ("spectrum.npz", "examples.npz", "config.json"):
+    for name in ("spectrum.npz", "attack.npz", "config.json"):
         attack.file(name).write_bytes(pickle.dumps(_Code(attack.mark)))
     attack.reseal()
 
@@ -159,7 +159,7 @@ def _a_shape_without_end(attack: Attack) -> None:
 
 def _holes(attack: Attack) -> None:
     """Files of a tebibyte that take no room on the disk."""
-    for name in ("result.json", "metrics.jsonl", "examples.npz"):
+    for name in ("result.json", "metrics.jsonl", "attack.npz"):
         with open(attack.file(name), "ab") as file:
             file.truncate(2**40)
 

@@ -182,7 +182,6 @@ def _single(draw) -> Example:
     settings |= {
         "model.width": draw(st.sampled_from([1, 3])),
         "model.dtype": draw(st.sampled_from(["float32", "float32", "bfloat16"])),
-        "model.remat": draw(st.booleans()),
         "model.convolutions": draw(st.sampled_from(["auto", "xla"])),
         "name": draw(st.sampled_from(["run", "é.1", "-x-", "猫_", "a..b"])),
     }

@@ -1,4 +1,4 @@
-"""Much data, deep networks, many epochs, large stores: memory does not grow, and nothing takes minutes."""
+"""Much data, deep networks, many epochs, large stores: what is held does not grow; times are reported."""
 
 import json
 import os
@@ -14,8 +14,7 @@ from unittest import mock
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax.runs import files, records, store
-from poison_jax.sweeps import grid
+from poison_jax import files, grid, records, store
 from tests.faults.chapter import QUICK, ROOT, Chapter
 
 SHORT = 150  # seconds, below which all is done at a smaller size
@@ -37,6 +36,7 @@ TINY = {
     "analysis.features": 0,
 }
 SWEEP = """
+from poison_jax import config as config_lib
 
 def get_config():
     config = config_lib.default()
@@ -68,7 +68,7 @@ def _deep(chapter: Chapter, *, steps: int, depth: int) -> None:
         arguments.append(f"--config.data.name={_random_images(chapter.folder)}")
     seen = _watched(chapter, "deep", steps, arguments, status=143, flags="")
     if seen:
-        _measure(chapter, f"PreResNet-{depth}, 50,000 images", seen, settled=20, growth=16)
+        _measure(chapter, f"PreResNet-{depth}, 50,000 images", seen, settled=len(seen) // 5)
         chapter.count("steps on 50,000 images", len(seen))
 
 
@@ -78,29 +78,31 @@ def _epochs(chapter: Chapter, *, epochs: int) -> None:
     seen = _watched(chapter, "epochs", 10**9, ["--config.experiment=train", *arguments])
     if not seen:
         return
-    first = seen[4 * epochs // 5 :][0]
-    # TensorStore (0.1.86) leaks the statistics that orbax asks it for at every save: 4 MiB in 90 epochs.
-    growth = 16 + 0.1 * epochs
-    _measure(chapter, f"{epochs} epochs with a checkpoint each", seen, settled=len(seen) // 5, growth=growth)
-    for what in ("threads", "files"):
-        chapter.check(
-            seen[-1][what] <= first[what] + 2,
-            f"{what} grow over the epochs: from {first[what]} to {seen[-1][what]}",
-        )
-        chapter.measured[f"{what} after {epochs} epochs"] = seen[-1][what]
+    _measure(chapter, f"{epochs} epochs with a checkpoint each", seen, settled=len(seen) // 5)
     chapter.count("epochs", epochs)
 
 
-def _measure(chapter: Chapter, of: str, seen: list[dict], *, settled: int, growth: float) -> None:
-    """After `settled` steps memory must stay where it is, within so many MiB of `growth`."""
-    memory = [look["memory"] for look in seen]
+# By how much what a process holds may be more at the end than early on, and for each step between.
+GROWTH = {"arrays": (0, 0), "blocks": (5000, 400), "threads": (2, 0), "files": (2, 0)}
+
+
+def _measure(chapter: Chapter, of: str, seen: list[dict], *, settled: int) -> None:
+    """After `settled` steps what the process holds must not grow; both ends are seen in the same process.
+
+    Resident memory and seconds are reported without a verdict: they are also the C library's and the other
+    programs' doing. (TensorStore 0.1.86 leaks the statistics that orbax asks it for: 4 MiB in 90 epochs.)
+    """
+    early, late = seen[settled : 2 * settled], seen[-settled:]
+    steps = len(seen) - 2 * settled
+    for what, (once, each_step) in GROWTH.items():
+        before, after = (max(look[what] for look in looks) for looks in (early, late))
+        chapter.measured[f"{of}: {what} early on, and at the end"] = f"{before:,}, {after:,}"
+        grew = after - before
+        chapter.check(grew <= once + each_step * steps, f"{of}: {what} grew by {grew:,} in {steps} steps")
     seconds = (seen[-1]["seconds"] - seen[settled]["seconds"]) / (len(seen) - 1 - settled)
     chapter.measured[f"{of}: seconds a step"] = f"{seconds:.3g}"
-    chapter.measured[f"{of}: MiB after {settled} steps, and after {len(seen)}"] = (
-        f"{memory[settled - 1]:.0f}, {memory[-1]:.0f}"
-    )
-    grew = memory[-1] - memory[settled - 1]
-    chapter.check(grew < growth, f"{of}: grew by {grew:.0f} MiB after the first {settled} steps")
+    memory = f"{seen[settled - 1]['memory']:.0f}, {seen[-1]['memory']:.0f}"
+    chapter.measured[f"{of}: resident MiB after {settled} steps, and after {len(seen)}"] = memory
 
 
 def _watched(
@@ -148,18 +150,17 @@ def _store(chapter: Chapter, *, seeds: int) -> None:
     commands = {
         "the sweep, all done": sweep,
         "--dry_run": [*sweep, "--dry_run"],
-        "poison_jax.runs.records": ["-m", "poison_jax.runs.records", "--runs", runs, "--out", out],
-        "plots/fig06.py": ["plots/fig06.py", "--runs", runs, "--out", out, "--sweep", "many"],
-        "fig06.py from JSON lines": ["plots/fig06.py", "--runs", out, "--out", out, "--sweep", "many"],
+        "poison_jax.records": ["-m", "poison_jax.records", "--runs", runs, "--out", out],
+        "plots fig06": ["-m", "plots", "fig06", "--runs", runs, "--out", out, "--sweep", "many"],
+        "fig06 from JSON lines": ["-m", "plots", "fig06", "--runs", out, "--out", out, "--sweep", "many"],
         "poison_jax.report": ["-m", "poison_jax.report", "--runs", runs, "--out", out / "report.html"],
     }
     for what, command in commands.items():
         said, (status, seconds, memory) = _timed(command)
         chapter.check(status == 0, f"{what}: status {status}: {said[-500:]!r}")
         chapter.measured[f"{what}: seconds of CPU, MiB"] = f"{seconds:.1f}, {memory:.0f}"
-        chapter.check(seconds < 60, f"{what} takes {seconds:.0f} s of CPU over {count} cells")
     lines = (out / "many.jsonl").read_bytes().count(b"\n")
-    chapter.check(lines == count, f"poison_jax.runs.records wrote {lines} of {count} cells")
+    chapter.check(lines == count, f"poison_jax.records wrote {lines} of {count} cells")
 
 
 def fill(file: Path, runs: Path, luck: random.Random) -> int:
@@ -171,7 +172,10 @@ def fill(file: Path, runs: Path, luck: random.Random) -> int:
     exec(compile(file.read_text(), file, "exec"), scope)
     config = scope["get_config"]()
     cells = grid.cells(config)
-    records.write_sweep(runs, grid.described(config, cells))
+    described = [{"run": cell.run, "overrides": cell.overrides} for cell in cells]
+    records.write_sweep(
+        runs, records.Sweep(config.sweep.name, config_lib.single(config, "train").to_dict(), described)
+    )
     first = [f"--config.{key}={value}" for key, value in (TINY | cells[0].overrides).items()]
     said, (status, _, _) = _timed(
         ["main.py", "--config.experiment=train", "--config.name=digits", f"--workdir={runs}", *first]
@@ -184,15 +188,13 @@ def fill(file: Path, runs: Path, luck: random.Random) -> int:
     with mock.patch("os.fsync"):  # a store to be read, soon thrown away
         for cell in cells[1:]:
             run = store.open_run(
-                runs, cell.config.name, cell.config.to_dict(), config_lib.identity(cell.config)
+                runs, cell.config.name, cell.config.to_dict(), config_lib.not_identity(cell.config)
             )
             files.write_json(run.path / "inputs.json", inputs)
             for name in ("spectrum.npz", "attack.npz", "metrics.jsonl"):
                 shutil.copyfile(made.path / name, run.path / name)
             own = {"config": cell.config.to_dict(), "seed": cell.config.seed, "status": "ok"}
-            run.finish(
-                result | own | {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2}, cell.view
-            )
+            run.finish(result | own | {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2})
     return len(cells)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from poison_jax import config as config_lib
-from poison_jax.config_table import KEYS
+from poison_jax.config.table import KEYS
 
 HERE = "{here}"  # in an argument: the folder of the example
 ROOT_HERE = "{root}"  # in an argument: the folder of the project

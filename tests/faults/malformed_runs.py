@@ -77,9 +77,9 @@ def _for_analyse(draw) -> Example:
     return Example("run directories for analyse", (f"{HERE}/{RUN}",), files, gone, "poison_jax.analyse")
 
 
-_SCRIPTS = {
-    "run": ("result.json", "examples.npz", "spectrum.npz"),
-    "eigenvectors": ("result.json", "examples.npz", "spectrum.npz"),
+_FIGURES_OF_RUNS = {
+    "run": ("result.json", "attack.npz", "spectrum.npz"),
+    "eigenvectors": ("result.json", "attack.npz", "spectrum.npz"),
     "features": ("config.json", "features.npz"),
     "near_clone": ("result.json", "near_clone.npz"),
     "epochs": ("result.json",),
@@ -99,8 +99,8 @@ _bad_members = st.sampled_from(
 
 @st.composite
 def _for_plots(draw) -> Example:
-    script = draw(st.sampled_from(sorted(_SCRIPTS)))
-    file = draw(st.sampled_from(_SCRIPTS[script]))
+    figure = draw(st.sampled_from(sorted(_FIGURES_OF_RUNS)))
+    file = draw(st.sampled_from(_FIGURES_OF_RUNS[figure]))
     files: dict[str, bytes | None] = {}
     gone: tuple[str, ...] = ()
     way = draw(st.sampled_from(["gone", "content", "no run", "folder"]))
@@ -113,7 +113,7 @@ def _for_plots(draw) -> Example:
     else:
         content = st.one_of(GARBAGE, _bad_members) if file.endswith(".npz") else _texts
         files = {f"{RUN}/{file}": draw(content)}
-    return Example("run directories for plots", (f"{HERE}/{RUN}",), files, gone, f"plots/{script}.py")
+    return Example("run directories for plots", (figure, f"{HERE}/{RUN}"), files, gone, "plots")
 
 
 @st.composite
@@ -127,11 +127,10 @@ def _results(draw) -> Example:
             _values,
         )
     )
-    script = draw(st.sampled_from(["run", "eigenvectors", "epochs", "frontier", "features", "near_clone"]))
+    figure = draw(st.sampled_from(["run", "eigenvectors", "epochs", "frontier", "features", "near_clone"]))
     files = {f"{RUN}/result.json": json.dumps(result).encode()}
-    return Example(
-        "results of other forms", (f"{HERE}/{RUN}",), files, (), f"plots/{script}.py", may_succeed=True
-    )
+    arguments = (figure, f"{HERE}/{RUN}")
+    return Example("results of other forms", arguments, files, (), "plots", may_succeed=True)
 
 
 _LINE = {"format": 1, "run": "r", "overrides": {}, "result": {}, "arrays": {}}
@@ -153,20 +152,19 @@ _lines = st.one_of(
         ]
     ),
 )
-_FIGURES = tuple(f"plots/fig{i:02d}.py" for i in range(5, 14)) + tuple(
-    f"plots/table{i}.py" for i in (1, 2, 3)
-)
+_FIGURES = (*(f"fig{i:02d}" for i in range(5, 14)), "table1", "table2", "table3")
 
 
-def _of_lines(program: str, content: bytes | None, *, store: bool) -> Example:
-    """A store or folder of results whose one sweep is damaged, for what reads it."""
-    name = program.removeprefix("plots/").removesuffix(".py") if program in _FIGURES else "fig06"
+def _of_lines(reader: str, content: bytes | None, *, store: bool) -> Example:
+    """A store or folder of results whose one sweep is damaged, for what reads it: a figure or a module."""
+    name = reader if reader in _FIGURES else "fig06"
+    program, figure = ("plots", (reader,)) if reader in (*_FIGURES, "claims") else (reader, ())
     path = f"lines/sweeps/{name}.json" if store else f"lines/{name}.jsonl"
     out = "page.html" if program == "poison_jax.report" else "out"
     arguments = ("--runs", f"{HERE}/lines", "--out", f"{HERE}/{out}")
     return Example(
         "stores and lines of results",
-        arguments,
+        (*figure, *arguments),
         {path: content},
         (),
         program,
@@ -193,7 +191,7 @@ _SWEEPS = st.one_of(
         ]
     ),
 )
-_readers = st.sampled_from(["poison_jax.runs.records", "poison_jax.report", "plots/claims.py", *_FIGURES])
+_readers = st.sampled_from(["poison_jax.records", "poison_jax.report", "claims", *_FIGURES])
 
 _stores = evenly(
     st.tuples(_readers, _lines, st.just(False)), st.tuples(_readers, _SWEEPS, st.just(True))

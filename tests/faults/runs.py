@@ -148,7 +148,7 @@ def workers(workdir: Path) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"poison_jax.sweeps.worker" in words and os.fsencode(workdir) in words:
+            if b"poison_jax.worker" in words and os.fsencode(workdir) in words:
                 found.append(int(folder.name))
     return sorted(found)
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import plots
-from poison_jax import cli, report
+from plots import report
+from poison_jax import cli
 from poison_jax.errors import UserError
 from poison_jax.experiments import setup
 from poison_jax.runs import records, verify

@@ -58,7 +58,7 @@ def test_an_older_store_and_older_lines_say_nothing_of_views(tmp_path):
     run = store.open_run(tmp_path, "cell", config, {})
     arrays = network_arrays(0)
     run.save_arrays("spectrum", **arrays["spectrum"])
-    run.save_arrays("examples", **arrays["attack"])
+    run.save_arrays("attack", **arrays["attack"])
     run.finish({"asr": 0.5, "config": config})
     cells = [{"run": run.path.name, "overrides": {}}]
     records.write_sweep(tmp_path, Sweep("old", config, cells))

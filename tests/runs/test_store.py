@@ -145,13 +145,13 @@ def test_arrays_that_are_added_later_are_sealed_too(run):
     for name in ("spectrum", "examples"):
         run.save_arrays(name, values=np.arange(3.0))
     run.finish({})
-    (run.path / "examples.npz").write_bytes(b"")
+    (run.path / "attack.npz").write_bytes(b"")
     run.save_arrays("spectrum", values=np.arange(4.0))
     run.save_arrays("features", values=np.arange(5.0))
     assert run.arrays("spectrum")["values"].size == 4
-    assert list(run.damage()) == ["examples.npz"]
+    assert list(run.damage()) == ["attack.npz"]
     (run.path / "features.npz").write_bytes(b"")
-    assert list(run.damage()) == ["examples.npz", "features.npz"]
+    assert list(run.damage()) == ["attack.npz", "features.npz"]
 
 
 def test_what_is_gone_or_swapped_in_a_finished_run_is_noticed(run, tmp_path):

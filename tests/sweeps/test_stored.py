@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from small_stores import begin, finish, sweep
 
-from poison_jax import launch
+import poison_jax.records as command
+from poison_jax import sweeps
 from poison_jax.errors import UserError
 from poison_jax.runs import files, records
-from poison_jax.runs import records as command
 from poison_jax.sweeps import grid, processes, stored
 from poison_jax.sweeps import sweep as sweep_lib
 
@@ -72,6 +72,18 @@ def test_a_cell_of_another_sweep_is_a_cell(tmp_path):
     assert record.overrides == {"seed": 0, "poison.fraction": 0.1}
 
 
+def test_lines_of_one_cell_that_differ_are_said(tmp_path, capsys):
+    first, *_ = cells = begin(tmp_path / "there", sweep((THETA,), sweep__name="toy"))
+    folder = results(tmp_path, first)
+    (record,) = records.load(folder, "toy")
+    other = record._replace(run="older-1", view="", result=record.result | {"asr": 0.75})
+    records.write_lines([other], folder / "zoo.jsonl")
+    capsys.readouterr()
+    assert stored.matching(cells, folder)[first.key].result["asr"] == 0.5
+    says = f"a line in {folder / 'zoo.jsonl'} is not taken: asr is 0.5 in the first, 0.75 in the other"
+    assert capsys.readouterr().err == f"warning: theta 0.1: {says}\n"
+
+
 def test_a_line_that_this_version_cannot_compare_is_no_cell(tmp_path):
     config = sweep((THETA,), sweep__name="toy")
     first, *_ = cells = begin(tmp_path / "there", config)
@@ -105,7 +117,7 @@ def test_a_sweep_whose_cells_are_all_stored_starts_nobody(tmp_path, capsys, monk
     for more in ({"results": str(folder)}, {}):
         if not more:  # the second time the data are looked at, as of any sweep
             monkeypatch.setattr(sweep_lib.inputs, "check", lambda cells: None)
-        launch.run(config, str(here), draw_sweep=draw, **more)
+        sweeps.run(config, str(here), draw=draw, **more)
         out = capsys.readouterr().out
         assert out.count("50.0%") == 3
     assert [[record.overrides for record in found] for found in drawn] == [
@@ -117,11 +129,9 @@ def test_a_sweep_whose_cells_are_all_stored_starts_nobody(tmp_path, capsys, monk
     assert [file.name for file in here.iterdir()] == ["sweeps"]
 
 
-def test_results_are_for_sweeps(tmp_path):
-    with pytest.raises(UserError, match="--results are for sweeps"):
-        launch.run(sweep((THETA,), experiment="train"), str(tmp_path), results=str(tmp_path))
+def test_results_that_hold_no_line(tmp_path):
     with pytest.raises(UserError, match="holds no"):
-        launch.run(sweep((THETA,)), str(tmp_path / "runs"), results=str(tmp_path))
+        sweeps.run(sweep((THETA,)), str(tmp_path / "runs"), results=str(tmp_path))
     assert not (tmp_path / "runs").exists()
 
 
@@ -178,7 +188,7 @@ def test_a_line_that_says_something_else_is_kept(there, tmp_path, capsys, older)
     out, err = capsys.readouterr()
     assert "0 added, 0 replaced" in out
     assert ("old-0" if older else cell.key) in err
-    assert "asr is 0.5 there, 0.75 here) is kept: --replace takes" in err
+    assert "asr is 0.5 in the first, 0.75 in the other) is kept: --replace takes" in err
     assert err.count("\n") == 1
     add(tmp_path / "again", folder, "--replace")
     assert "0 added, 1 replaced" in capsys.readouterr().out

@@ -116,7 +116,7 @@ def test_what_is_done_is_not_done_again(undisturbed, start):
 
 def test_what_is_stored_is_not_done_again(undisturbed, start, environment, tmp_path):
     """A grid goes on, on another machine, from the lines that were kept of it."""
-    records_of = [sys.executable, "-m", "poison_jax.runs.records", f"--out={tmp_path / 'lines'}"]
+    records_of = [sys.executable, "-m", "poison_jax.records", f"--out={tmp_path / 'lines'}"]
     subprocess.run([*records_of, f"--runs={undisturbed[0]}"], cwd=ROOT, env=environment, check=True)
     file = tmp_path / "lines" / "toy.jsonl"
     whole = file.read_text().splitlines(keepends=True)
@@ -141,7 +141,7 @@ def test_killed_at_once_it_leaves_no_process_behind(start, tmp_path):
     left = children().keys()
     process.kill()
     process.communicate()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while any(Path(f"/proc/{pid}/cmdline").exists() for pid in left):
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -208,7 +208,7 @@ def test_a_worker_that_cannot_work_ends_the_sweep(tmp_path, monkeypatch):
 
 def test_a_worker_whose_log_is_on_the_full_disk(tmp_path, monkeypatch):
     """It cannot say why it ended; its exit status is that of a full disk all the same."""
-    command = [sys.executable, "-m", "poison_jax.sweeps.worker", str(tmp_path), "nosuch"]
+    command = [sys.executable, "-m", "poison_jax.worker", str(tmp_path), "nosuch"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=full, check=False, timeout=300)
     assert done.returncode == 2

@@ -1,0 +1,113 @@
+"""The look of the figures: the project's own settings, whatever the user's matplotlib settings are.
+
+Figures are `matplotlib.figure.Figure`s without pyplot, so no backend is chosen or needed.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
+
+from poison_jax.runs import files
+
+SOURCE = "Source"  # the key of a PNG file's text under which the digest of what it was drawn from stands
+OWN = {"text.parse_math": False}  # a `$` in a name is a dollar sign
+DPI = 110
+
+
+@contextlib.contextmanager
+def settings() -> Iterator[None]:
+    """Within it figures are made and written with matplotlib's defaults and `OWN`, not the user's own."""
+    with matplotlib.style.context(["default", OWN]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name: there is a box in its place
+        yield
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
+    """A figure of this size in inches, and its axes `[rows, columns]`."""
+    figure = blank(width, height)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def render(figure: Figure, stream: IO[bytes], suffix: str = "png", source: str = "") -> None:
+    """Writes a figure as a PNG or PDF file; the same figure is the same bytes.
+
+    Args:
+        figure: to write.
+        stream: to write to.
+        suffix: `png` or `pdf`.
+        source: what it was drawn from, for a PNG file to hold.
+    """
+    with settings():
+        for axes in figure.findobj(Axes):
+            for axis in (axes.xaxis, axes.yaxis):
+                _plain_numbers(axis)
+        metadata = {"CreationDate": None} if suffix == "pdf" else {SOURCE: source}
+        figure.savefig(stream, format=suffix, dpi=DPI, metadata=metadata)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file's content."""
+    stream = io.BytesIO()
+    render(figure, stream)
+    return stream.getvalue()
+
+
+def source(results: Iterable[files.Json]) -> str:
+    """The digest of the results that a figure is drawn from."""
+    texts = sorted(json.dumps(files.plain(result), sort_keys=True) for result in results)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def save(figure: Figure, *paths: Path, source: str = "") -> list[Path]:
+    """Writes a figure into `.png` and `.pdf` files, each whole or not at all."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as stream:
+            render(figure, stream, path.suffix[1:], source)
+    return list(paths)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Numbers of a logarithmic axis as text: matplotlib's own are formulas.
+
+    Powers of ten; where the axis is short and they are too few, 1, 2, 5, 10 in plain numbers.
+    """
+    if isinstance(axis.get_minor_formatter(), LogFormatter):
+        axis.set_minor_formatter(NullFormatter())
+    if not isinstance(axis.get_major_formatter(), LogFormatter):
+        return
+    low, high = axis.get_view_interval()
+    if axis.get_scale() == "log" and high < 300 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+    else:
+        axis.set_major_formatter(lambda value, _: power_of_ten(value))
+
+
+def power_of_ten(value: float) -> str:
+    """A power of ten as a label.
+
+    >>> power_of_ten(1e-5), power_of_ten(-1e4), power_of_ten(100), power_of_ten(0)
+    ('10⁻⁵', '−10⁴', '100', '0')
+    """
+    if value == 0 or 0.01 <= abs(value) < 1000:
+        return f"{value:g}"
+    exponent = str(round(np.log10(abs(value)))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return ("−" if value < 0 else "") + f"10{exponent}"

@@ -1,0 +1,117 @@
+"""Figures 10 and 11: what the gradient penalty kappa does to accuracy, attack and overlap."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
+
+from plots import canvas, curves, lag, panels, setting
+from plots.lag import THETA, UNIT, V1
+from poison_jax.runs.records import Record
+
+KAPPA = "penalty.kappa"
+ONSETS = {  # of a lag: marker, meaning
+    "attack": ("o", "ASR exceeds 50 %"),
+    "random": ("^", "overlap² of v₁ exceeds\nrandom directions'"),
+    "clean": ("s", "overlap² of v₁ exceeds\nclean networks'"),
+}
+
+
+def fig10(records: list[Record], title: str) -> list[Figure | str]:
+    """Clean accuracy against ASR, a line for each theta; for each kappa where ASR and overlap rise."""
+    lines = curves.series(records, KAPPA)
+    palette = panels.colours(len(lines), "plasma")
+    figure, ((left, right),) = canvas.subplots(1, 2, 13, 5.4)
+    widest = max(lines, key=_reach)
+    for line, colour in zip(lines, palette, strict=True):
+        _trade_off(left, line, colour, numbers=line is widest)
+    penalty = setting.penalty([record.result for record in records])
+    left.set(xlabel="attack success rate (%)", ylabel="clean accuracy (%)")
+    left.set_title(f"along each line rises the {penalty}, its values at one")
+    _gap(right, records)
+    for axis in (left, right):
+        axis.title.set_fontsize(9)
+        axis.grid(alpha=0.3)
+    extra = [(Line2D([], [], color="k", marker=m, ls="", ms=6), says) for m, says in ONSETS.values()]
+    legend = "left: poison fraction θ\nright: onsets"
+    panels.finish(figure, lines, palette, KAPPA, heading=title, legend=legend, extra=extra)
+    return [figure, lag.report(records, panels.title(records, KAPPA, title))]
+
+
+def fig11(records: list[Record], title: str) -> list[Figure]:
+    """Accuracy and ASR over kappa, on a logarithmic axis with 0 at its left end; a line for each theta."""
+    lines = curves.series(records, KAPPA)
+    palette = panels.colours(len(lines), "plasma")
+    kappas = np.unique([record.setting(KAPPA) for record in records])
+    left = kappas[kappas > 0].min(initial=100) / 10  # of kappa = 0: at 10 in the paper, whose next is 100
+
+    def place(kappa):
+        return np.where(np.asarray(kappa) > 0, kappa, left)
+
+    figure, (axes,) = canvas.subplots(1, 2, 12, 5)
+    panels.draw(axes[0], lines, palette, KAPPA, curves.percent("clean_accuracy"), place=place)
+    axes[0].set(ylabel="clean accuracy (%)")
+    panels.attack(axes[1], lines, palette, KAPPA, place=place)
+    penalty = setting.penalty([record.result for record in records])
+    for axis in axes:
+        axis.set(xscale="log", xlabel=f"{penalty}, 0 at the left end")
+        axis.set_xticks(place(kappas), [f"{kappa:g}" for kappa in kappas])
+        axis.minorticks_off()
+    legend = "poison fraction θ"
+    panels.finish(figure, lines, palette, KAPPA, heading=title, legend=legend, extra=[panels.DOTTED])
+    return [figure]
+
+
+def _reach(line):
+    asr = curves.curve(line.records, KAPPA, curves.percent("asr")).mean
+    return np.ptp(asr[np.isfinite(asr)]) if np.isfinite(asr).any() else -1
+
+
+def _trade_off(axis, line, colour, *, numbers):
+    """Means with their ranges; hollow, the networks whose training failed."""
+    asr = curves.curve(line.records, KAPPA, curves.percent("asr"))
+    accuracy = curves.curve(line.records, KAPPA, curves.percent("clean_accuracy"))
+    axis.plot(asr.mean, accuracy.mean, "o-", color=colour, ms=4, label=line.label)
+    across, up = ((c.mean - c.low, c.high - c.mean) for c in (asr, accuracy))
+    axis.errorbar(asr.mean, accuracy.mean, up, across, ls="", color=colour, lw=0.8, alpha=0.6)
+    for x, y, kappa in zip(asr.mean, accuracy.mean, asr.x, strict=True):
+        if numbers and np.isfinite(x):
+            axis.annotate(f"κ = {kappa:g}", (x, y), (5, 5), textcoords="offset points", fontsize=7)
+    for record in line.records:
+        if not curves.trained(record):
+            point = [100 * record.result[key] for key in ("asr", "clean_accuracy")]
+            axis.plot(*point, "o", color=colour, mfc="none", ms=8, label=f"_failed {line.label}")
+
+
+def _gap(axis, records):
+    """A row for each kappa: the onsets over theta; one that is not reached is said to be so at the right."""
+    found = lag.lags(records, V1, lag.nulls(records, V1))
+    right = max(record.setting(THETA) for record in records) / UNIT
+    smallest = min((t for r in records if (t := r.setting(THETA)) > 0), default=UNIT) / UNIT
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
+    palette = panels.colours(len(found))
+    for row, (delay, colour) in enumerate(zip(found, palette, strict=True)):
+        places = []
+        for (name, (marker, _)), shift in zip(ONSETS.items(), (0, 0.13, -0.13), strict=True):
+            onset = getattr(delay, name)
+            if onset is None:
+                continue
+            reached = np.isfinite(onset.theta)
+            # What clean networks show already stands left of all poison fractions.
+            x = (onset.theta / UNIT or smallest / 1.6) if reached else right * 1.6
+            places.append(x)
+            fill = colour if reached else "none"
+            axis.plot(x, row + shift, marker, color=colour, mfc=fill, ms=7, label=f"{name} {delay.label}")
+        axis.plot([min(places), max(places)], [row, row], color=colour, lw=1, alpha=0.5, zorder=0)
+    axis.axvspan(right * 1.2, right * 2.2, color="0.93", zorder=-1)
+    axis.text(right * 1.6, len(found) - 0.45, "not\nreached", ha="center", va="bottom", fontsize=7)
+    axis.set(
+        xlim=(smallest / 2.2, right * 2.2),
+        ylim=(-0.6, len(found) - 0.1),
+        xlabel="poison fraction θ (10⁻³)",
+        title="where attack and overlap rise; between them the attack works unseen",
+    )
+    axis.set_yticks(range(len(found)), [delay.label for delay in found])

@@ -1,0 +1,70 @@
+"""What came out of a run or a sweep, in a sentence or two: headlines, remarks, alternative texts."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from poison_jax import wording
+from poison_jax.runs.files import Json
+from poison_jax.sweeps.outcomes import Group, Outcome, attempt
+
+
+def of_result(found: Json) -> str:
+    """What came out, in one sentence; "" of an experiment that is not known here."""
+    return attempt(_HEADLINES.get(found["config"]["experiment"], lambda r: ""), found, "")
+
+
+def _of_statements(r: Json) -> str:
+    verdicts = ", ".join(f"{r[verdict]} {verdict}" for verdict in ("exact", "approximate", "fails"))
+    return f"{r['statements']} statements checked: {verdicts}"
+
+
+def _of_regressions(r: Json) -> str:
+    """The means over the seeds, of each method."""
+    means = {name: {key: pair[0] for key, pair in pairs.items()} for name, pairs in r["methods"].items()}
+    gains = (f"{name} {wording.MEASURES['excess'].text(mean)}" for name, mean in means.items())
+    return f"{wording.MEASURES['excess'].label} at theta = {r['theta']:g}: {', '.join(gains)}"
+
+
+_HEADLINES: dict[str, Callable[[Json], str]] = {
+    "train": wording.headline,
+    "krr_theory": _of_statements,
+    "mnist_linear": _of_regressions,
+}
+
+
+def of_sweep(group: Group) -> str:
+    """How a sweep came out, in a few sentences: of trained networks the ranges of what they measure."""
+    finished = [outcome for outcome in group.outcomes if outcome.result]
+    said = [f"{len(finished)} of {len(group.outcomes)} cells finished."]
+    if len(finished) == 1 and (only := of_result(finished[0].result)):
+        return f"{said[0]} {only}."
+    sound = [outcome.result for outcome in finished if not outcome.reason]
+    known = wording.measures(sound)
+    ranges = [attempt(lambda r, m=known[name]: _range(m, r), sound, "") for name in _RANGES if name in known]
+    if any(ranges):
+        said.append(f"{'; '.join(filter(None, ranges))}.")
+    if "found" in known:
+        count = sum(bool(result["trigger_found"]) for result in sound if "trigger_found" in result)
+        said.append(f"Trigger found in the top eigenvectors of {count} of {len(sound)}.")
+    if concerns := Counter(outcome.reason.partition(":")[0] for outcome in finished if outcome.reason):
+        counted = ", ".join(f"{count} {concern}" for concern, count in concerns.items())
+        said.append(f"Left out, since they say nothing about the attack: {counted}.")
+    return " ".join(said)
+
+
+_RANGES = "excess", "clean_accuracy", "overlap"
+
+
+def _range(measure: wording.Measure, results: list[Json]) -> str:
+    """A measure's smallest and largest value."""
+    known = sorted((value, i) for i, r in enumerate(results) if (value := measure.value(r)) is not None)
+    low, high = (measure.text(results[i]) for _, i in (known[0], known[-1]))
+    return f"{measure.label.strip()} {low}" + (f" to {high}" if high != low else "")
+
+
+def remark(outcome: Outcome) -> str:
+    """A run's state in the fewest words, and what its trigger added."""
+    state = outcome.reason.partition(":")[0] if outcome.result and outcome.reason else outcome.state
+    excess = wording.MEASURES["excess"]
+    gain = attempt(excess.text, outcome.result or {}, wording.DASH)
+    return state if gain == wording.DASH else f"{state}, {excess.heading} {gain}"

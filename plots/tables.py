@@ -1,0 +1,198 @@
+"""Tables 1 to 3 beside the paper's numbers, and how tables are written: as Markdown, as aligned text."""
+
+import re
+
+import numpy as np
+
+from plots import curves, setting
+from poison_jax.errors import UserError
+from poison_jax.runs.records import Record
+
+DASH = "–"  # where there is no number
+SPREAD = "± is the standard deviation over the seeds"
+
+# Table 1, Section 5.1: (epochs, kappa) -> clean accuracy and ASR in per cent; theta = 0.02, augmentation.
+TABLE1 = {
+    (90, 1e4): (80.85, 82.10),
+    (90, 3e4): (79.18, 71.96),
+    (90, 1e5): (75.17, 6.63),
+    (450, 1e4): (84.19, 88.18),
+    (450, 3e4): (82.28, 81.99),
+    (450, 1e5): (79.05, 70.68),
+}
+
+# Table 2, Section 5.3: (kappa, theta) -> max overlap and the index (0: top) of its eigenvector; CIFAR-10,
+# deterministic poison. Whether the overlap is squared is not said; the text before it squares it.
+TABLE2 = {
+    (0, 0.01): (0.4956, 0),
+    (0, 0.02): (0.3765, 1),
+    (0, 0.03): (0.4999, 0),
+    (1e4, 0.008): (0.6666, 2),
+    (1e4, 0.009): (0.7904, 1),
+    (1e4, 0.01): (0.9363, 1),
+    (1e4, 0.02): (0.9463, 0),
+}
+
+# Table 3, Appendix B: class -> |mu|, |sigma|, |mu*|, |sigma*|, |sigma*| / |sigma|, d(mu), d(mu*), d* / d;
+# CIFAR-10, theta = 0.01, target class 0, whose last number is a dash.
+TABLE3 = {
+    0: (5.2, 2.2, 6.7, 0.9, 0.4, 0.0, 1.9, float("nan")),
+    1: (5.4, 1.8, 5.9, 1.4, 0.8, 5.9, 1.6, 0.3),
+    2: (5.4, 2.5, 5.8, 1.1, 0.4, 5.1, 1.1, 0.2),
+    3: (5.0, 2.6, 5.9, 1.2, 0.4, 5.2, 1.4, 0.3),
+    4: (5.4, 2.3, 5.6, 1.0, 0.4, 5.9, 1.1, 0.2),
+    5: (5.1, 2.4, 6.0, 1.0, 0.4, 5.9, 1.4, 0.2),
+    6: (5.3, 2.0, 5.5, 1.0, 0.5, 6.2, 1.2, 0.2),
+    7: (5.1, 2.0, 5.9, 1.2, 0.6, 5.6, 1.4, 0.3),
+    8: (5.2, 1.8, 6.2, 1.0, 0.6, 5.2, 1.6, 0.3),
+    9: (5.5, 1.9, 6.0, 1.7, 0.9, 5.6, 1.8, 0.3),
+}
+
+FEATURES = {  # the columns of Table 3, and the arrays that they are
+    r"\lVert\mu_c\rVert": "mean_norm",
+    r"\lVert\sigma_c\rVert": "std_norm",
+    r"\lVert\mu_c^*\rVert": "triggered_mean_norm",
+    r"\lVert\sigma_c^*\rVert": "triggered_std_norm",
+    r"\frac{\lVert\sigma_c^*\rVert}{\lVert\sigma_c\rVert}": "std_ratio",
+    r"d(\mu_c)": "distance",
+    r"d(\mu_c^*)": "triggered_distance",
+    r"\frac{d^*}{d}": "distance_ratio",
+}
+FEATURES_HEADER = ["$c$", *(f"${column}$" for column in FEATURES)]
+FEATURES_NOTE = (
+    r"For each class $c$, $\mu_c$ and $\sigma_c$ are the mean and the per-dimension standard deviation "
+    r"of the clean features, $\mu_c^*$ and $\sigma_c^*$ those of the same images with the trigger; "
+    r"$d(\mu_c)$ and $d(\mu_c^*)$ are distances to the clean mean of the target class"
+)
+
+
+def table1(records: list[Record], title: str) -> list[str]:
+    """Clean accuracy and ASR for each number of epochs and kappa, ours and the paper's."""
+    found, rows = curves.by(records, ("train.epochs", "penalty.kappa")), []
+    for epochs, kappa in sorted(found.keys() | TABLE1.keys()):
+        runs = found.get((epochs, kappa), [])
+        accuracy, asr, untriggered = (
+            percent(runs, name) for name in ("clean_accuracy", "asr", "no_trigger_target_rate")
+        )
+        printed = [f"{value:.2f}" for value in TABLE1.get((epochs, kappa), ())] or [DASH] * 2
+        named = f"{epochs:g}", f"{kappa:g}"
+        rows.append([*named, accuracy, printed[0], asr, printed[1], untriggered, _networks(runs)])
+    header = [
+        "epochs",
+        "κ",
+        "Acc",
+        "Acc, paper",
+        "ASR",
+        "ASR, paper",
+        "target rate without trigger",
+        "networks",
+    ]
+    note = f"In per cent; {SPREAD}. The paper's: Table 1, Section 5.1."
+    return [_page(records, title, table(header, rows), note)]
+
+
+def table2(records: list[Record], title: str) -> list[str]:
+    """The largest overlap and the index of its eigenvector for each kappa and theta, ours and the paper's."""
+    found, rows = curves.by(records, ("penalty.kappa", "poison.fraction")), []
+    for kappa, theta in sorted(found.keys() | TABLE2.keys()):
+        runs = found.get((kappa, theta), [])
+        overlaps = [np.abs(np.array(r.result["overlap"], float)) for r in runs if curves.trained(r)]
+        largest = spread([overlap.max() for overlap in overlaps], ".4f")
+        indices = ", ".join(str(overlap.argmax()) for overlap in overlaps) or DASH
+        printed = TABLE2.get((kappa, theta))
+        theirs = (f"{printed[0]:.4f}", str(printed[1])) if printed else (DASH, DASH)
+        named, asr = (f"{kappa:g}", f"{theta:g}"), percent(runs, "asr")
+        rows.append([*named, largest, theirs[0], indices, theirs[1], asr, _networks(runs)])
+    note = (
+        "Overlap: |cosine| of an eigenvector of the input Hessian and the trigger, not squared; index 0 is "
+        f"the top eigenvector, one number for each seed. ASR in per cent; {SPREAD}. "
+        "The paper's: Table 2, Section 5.3, which does not say whether its overlap is squared."
+    )
+    header = ["κ", "θ", "max overlap", "paper", "its index", "paper", "ASR", "networks"]
+    return [_page(records, title, table(header, rows), note)]
+
+
+def table3(records: list[Record], title: str) -> list[str]:
+    """Every column of Table 3 for every class: ours, the paper's in brackets."""
+    measured = [record.arrays for record in records if curves.trained(record)]
+    if not all("mean_norm" in arrays for arrays in measured):
+        raise UserError("these networks' features were not looked at: set analysis.features in the sweep")
+    if not measured:
+        raise UserError("the training of every network of this sweep failed: there are no features to show")
+    rows = []
+    for c, name in enumerate(measured[0]["class_names"]):
+        ours = [spread([arrays[field][c] for arrays in measured]) for field in FEATURES.values()]
+        theirs = [f"{x:.1f}" if np.isfinite(x) else DASH for x in TABLE3.get(c, ())] or [DASH] * len(ours)
+        label = f"{c} ({markdown(name)})" + ", the target" * (c == int(measured[0]["target"]))
+        rows.append([label, *(f"{own} ({other})" for own, other in zip(ours, theirs, strict=True))])
+    rates = f"clean accuracy {percent(records, 'clean_accuracy')} %, ASR {percent(records, 'asr')} %"
+    note = (
+        f"{FEATURES_NOTE}. In brackets the paper's: Table 3, Appendix B. "
+        f"Networks: {_networks(records)}, {rates}; {SPREAD}."
+    )
+    return [_page(records, title, table(FEATURES_HEADER, rows), note)]
+
+
+def _page(records, title, lines, note):
+    """A table under what it shows and at which scale, above what its columns are."""
+    results = [record.result for record in records]
+    scale = setting.common([setting.of_result(result) for result in results])
+    measured = f"Measured here: {markdown(scale)}; {setting.penalty(results)}."
+    return "\n".join([f"**{title}**", "", measured, "", *lines, "", note]) + "\n"
+
+
+def percent(records: list[Record], name: str, form: str = ".2f") -> str:
+    """A measure of a cell in per cent, over the networks whose training did not fail."""
+    return spread(curves.values(records, curves.percent(name)), form)
+
+
+def _networks(records):
+    """How many networks a cell stands for, those whose training failed (in no mean) besides."""
+    failed = sum(not curves.trained(record) for record in records)
+    return f"{len(records) - failed}" + (f", {failed} failed training" if failed else "")
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table: the first column to the left, the others to the right."""
+    return [_row(header), _row([":--", *["--:"] * (len(header) - 1)]), *map(_row, rows)]
+
+
+def aligned(header: list[str], rows: list[list[str]]) -> str:
+    """The same for a fixed-width font."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = ("   ".join(map(str.rjust, row, widths)) for row in (header, *rows))
+    return "\n".join(lines)
+
+
+def markdown(name: object) -> str:
+    """A name that Markdown shows as it is.
+
+    >>> print(markdown("*a* _b_c_d <i>|"))
+    \\*a\\* \\_b_c_d \\<i\\>/
+    """
+    line = " ".join(str(name).split()).replace("|", "/")
+    return re.sub(r"([\\`*\[\]<>$~&]|(?<!\w)_|_(?!\w))", r"\\\1", line)
+
+
+def markdown_lines(text: str) -> str:
+    """Lines that are paragraphs, each shown as it is."""
+    return "\n\n".join(map(markdown, text.split("\n")))
+
+
+def number(value: float) -> str:
+    """Three digits; a dash where there is no number."""
+    return f"{value:#.3g}".rstrip(".") if np.isfinite(value) else DASH
+
+
+def spread(values: list[float], form: str = ".2f") -> str:
+    """Mean ± standard deviation (of a sample: n - 1) over what is a number; of one value itself."""
+    values = np.array(values, float)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return DASH
+    mean = format(values.mean(), form)
+    return f"{mean} ± {format(values.std(ddof=1), form)}" if values.size > 1 else mean
+
+
+def _row(cells):
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

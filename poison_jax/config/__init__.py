@@ -1,0 +1,339 @@
+"""The config: its default, its checks that need no data, what it identifies, and the runs it asks for.
+
+A file in `configs/` edits `default()`. Keys are declared in `config_table`, with their meanings; their names
+are fixed: commands written today keep working.
+"""
+
+import difflib
+import importlib
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+from poison_jax.config.frozen import FROZEN
+from poison_jax.config.keys import IMPORTED, RUNS
+from poison_jax.config.table import GONE, GROUPS, KEYS
+from poison_jax.errors import UserError
+
+_LONGEST_NAME = 200  # bytes: what is appended to it must fit in a file's name
+
+
+def default() -> ml_collections.ConfigDict:
+    """The paper's CIFAR-10 setting (Section 5.1), locked: a key that is not declared is refused."""
+    config = ml_collections.ConfigDict()
+    for name, key in KEYS.items():
+        *groups, last = name.split(".")
+        group = config
+        for part in groups:
+            if part not in group:
+                group[part] = ml_collections.ConfigDict()
+            group = group[part]
+        if key.all_is_none:
+            group[last] = placeholder(object)  # an integer, None or 'all': on the command line, too
+        else:
+            group[last] = placeholder(str) if key.default is None else key.default
+    return config.lock()
+
+
+def describe() -> str:
+    """Every key with its default, meaning, unit, choices and bounds, as text of at most 100 columns."""
+    lines = []
+    for group in GROUPS:
+        lines.append(f"{group.name or 'config'}: {group.meaning}")
+        for name in group.keys:
+            full = f"{group.name}.{name}".lstrip(".")
+            key = KEYS[full]
+            said = "all" if key.all_is_none else "''" if key.default == "" else key.default
+            text = "; ".join(filter(None, (key.meaning, key.allowed())))
+            lines.append(f"  --config.{full}={said}")
+            lines += textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines.append("")
+    return "\n".join(lines)
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises `UserError` for the first value that cannot be meant; needs neither data nor device."""
+    found = flatten(config)
+    for name, key in KEYS.items():
+        if name not in found:
+            raise UserError(f"the config has no key {name!r}: begin with poison_jax.config.default()")
+        key.check(name, found[name])
+    for name in ("name", "sweep.name"):
+        value = get(config, name)
+        if not value or any(not (c.isalnum() or c in "-_.") for c in value) or value[0] == ".":
+            raise UserError(f"{name} = {value!r}: use letters, digits, '-', '_' and '.'")
+        if len(value.encode()) > _LONGEST_NAME:
+            raise UserError(
+                f"{name} = {value!r}: a file's name cannot be that long, use {_LONGEST_NAME} bytes"
+            )
+    if config.spectrum.k > config.spectrum.num_iters:
+        raise UserError(
+            f"spectrum.k = {config.spectrum.k} exceeds spectrum.num_iters = {config.spectrum.num_iters}: "
+            "raise the latter"
+        )
+    _check_poison(config.poison)
+    if config.penalty.kappa > 0 and config.penalty.epsilon > 0:
+        raise UserError(
+            "penalty.kappa and penalty.epsilon are both above 0: choose the penalty or the adversary"
+        )
+    if config.experiment == "compare":
+        for arm in arms(config):
+            check(arm)
+
+
+def _check_poison(poison: ml_collections.ConfigDict) -> None:
+    if poison.trigger == "none" and poison.fraction > 0:
+        raise UserError("poison.trigger = none with poison.fraction > 0: set the fraction to 0")
+    if (poison.trigger == "mask") != bool(poison.mask):
+        raise UserError("poison.mask names the file of poison.trigger = mask: set both or neither")
+    if poison.picture and poison.trigger != "blend":
+        raise UserError("poison.picture is for poison.trigger = blend: set both or leave it out")
+    if poison.alpha == 0:
+        raise UserError(
+            f"poison.alpha = {poison.alpha}: the picture would not be seen, choose a number in (0, 1]"
+        )
+    if poison.warp.cross_ratio > 0 and poison.trigger != "warp":
+        raise UserError(
+            f"poison.warp.cross_ratio = {poison.warp.cross_ratio} is for poison.trigger = warp: set it to 0"
+        )
+    if poison.warp.cross_ratio > 0 and poison.fraction * (1 + poison.warp.cross_ratio) > 1:
+        raise UserError(
+            f"poison.fraction = {poison.fraction} and poison.warp.cross_ratio = {poison.warp.cross_ratio}: "
+            "together more than all images; lower one of them"
+        )
+    if poison.labels == "source_specific" and poison.source == poison.target:
+        raise UserError(f"poison.source and poison.target are both {poison.target}: choose two classes")
+
+
+def identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What a run is: the keys that determine its trained parameters and differ from the frozen defaults.
+
+    Experiments that train no network have the keys that determine their numbers. How data are found, how a
+    gradient is computed and what is looked at afterwards are left out, and so is every key at the default
+    that it had when it was added: a key added later changes no identity.
+
+    Args:
+        config: of one run (`arms` makes them of a comparison).
+
+    Returns:
+        Dotted keys and values, of types and spellings that do not depend on how they were written (1 or 1.0).
+
+    Raises:
+        ValueError: the config is several runs.
+
+    >>> config = default()
+    >>> config.penalty.kappa, config.spectrum.k = 100, 3
+    >>> identity(config)
+    {'penalty.kappa': 100.0}
+    """
+    if config.experiment not in RUNS:
+        raise ValueError(f"experiment={config.experiment} is several runs")
+    found = {
+        name: key.plain(get(config, name))
+        for name, key in KEYS.items()
+        if config.experiment in key.determines
+    }
+    return {name: value for name, value in found.items() if value != FROZEN[name]}
+
+
+def not_identity(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The keys that are neither part of a run's identity nor of the stages that look at its network."""
+    kind = config.experiment if config.experiment in RUNS else "train"
+    return (
+        *GONE,
+        *(
+            name
+            for name, key in KEYS.items()
+            if kind not in key.determines and not (kind == "train" and key.stage)
+        ),
+    )
+
+
+def imported(name: str) -> Callable:
+    """The function that `module:function` names; the module is imported.
+
+    Raises:
+        UserError: no such module or function, or the module fails when it is imported.
+
+    >>> imported("math:sqrt")(9.0)
+    3.0
+    """
+    if not IMPORTED.fullmatch(name):
+        raise UserError(f"{name!r} does not name a function: write module:function")
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything
+        about = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"{name!r}: {module_name} cannot be imported ({about}): is its folder in PYTHONPATH?"
+        ) from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        functions = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        near = difflib.get_close_matches(function_name, functions, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{name!r}: {module_name} has no function {function_name!r}{hint}")
+    return function
+
+
+def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
+    """The single runs of a config: one for each of `compare.arms`, or just itself.
+
+    What they hold does not depend on how they were asked for, so that a run is done once.
+    """
+    comparing = config.experiment == "compare"
+    if comparing:
+        check_axis(config.compare.key, "compare.key")
+    if comparing and not config.compare.arms:
+        raise UserError("compare.arms is empty: name at least one value")
+    result = []
+    for value in config.compare.arms if comparing else (None,):
+        arm = single(config, "train")
+        if comparing:
+            assign(arm, config.compare.key, value, f"compare.arms of compare.key = {config.compare.key!r}")
+        result.append(arm.lock())
+    return result
+
+
+def single(config: ml_collections.ConfigDict, experiment: str) -> ml_collections.ConfigDict:
+    """A copy that is one run of an experiment, with no word of the comparison or sweep that asks for it."""
+    copy, fresh = ml_collections.ConfigDict(config).copy_and_resolve_references(), default()
+    copy.experiment, copy.compare, copy.sweep = experiment, fresh.compare, fresh.sweep
+    _name_all(copy)
+    return copy
+
+
+def check_axis(key: str, where: str) -> None:
+    """Raises `UserError` where a key, or one of several `'a,b'`, is none that runs can differ in."""
+    known = [
+        name
+        for name, declared in KEYS.items()
+        if name != "experiment" and (name == "name" or declared.stage or "train" in declared.determines)
+    ]
+    for name in split_axis(key):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1) or ["penalty.kappa"]
+            raise UserError(
+                f"{where} = {name!r} is not a key that runs can differ in: did you mean {near[0]!r}?"
+            )
+
+
+def split_axis(key: str) -> list[str]:
+    """The keys of an axis; several are `'a,b'`."""
+    return [name.strip() for name in key.split(",")]
+
+
+def assign(config: ml_collections.ConfigDict, key: str, value: Any, where: str) -> dict[str, Any]:
+    """Sets a key of an axis, or several of them, to a value, or a tuple of values; returns them by key.
+
+    Raises:
+        UserError: the value is none of the key's; says that it stands in `where`.
+    """
+    names = split_axis(key)
+    try:
+        values = dict(zip(names, (value,) if len(names) == 1 else value, strict=True))
+        config.update_from_flattened_dict(values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {value!r} is no value of {key!r}: {error}") from None
+    _name_all(config)
+    return {name: get(config, name) for name in names}
+
+
+def from_json(stored: dict, where: str) -> ml_collections.ConfigDict:
+    """The config that a run's `config.json` holds; keys that it lacks, being older, have their defaults.
+
+    Raises:
+        UserError: it holds a key that this version does not know, or a value of another type.
+    """
+    config = default()
+    try:
+        found = flatten(ml_collections.ConfigDict(stored))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: what it holds is no config: {error}") from None
+    for key, value in found.items():
+        if key in GONE:
+            continue
+        try:
+            config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{where}: config key {key!r} is not of this version: {error}") from None
+    return config
+
+
+def axes(config: ml_collections.ConfigDict) -> list[str]:
+    """The keys in which the runs of a comparison or a sweep differ."""
+    if config.experiment == "sweep":
+        named = [axis[0] for grid in config.sweep.grids for axis in grid]
+        return list(dict.fromkeys(name for key in named for name in split_axis(str(key))))
+    return split_axis(config.compare.key) if config.experiment == "compare" else []
+
+
+def pin(config: ml_collections.ConfigDict, keys: Iterable[str]) -> None:
+    """Takes what was named on the command line out of what runs differ in: it is meant for all of them.
+
+    A count given as `all` becomes None, its value in a run's config.
+    """
+    _name_all(config)
+    named = set(keys) & set(axes(config)) - {"experiment"}
+    if named and config.experiment == "compare":
+        config.experiment = "train"
+    elif named:
+        config.sweep.grids = tuple(
+            tuple(axis for axis in grid if not named & set(split_axis(axis[0])))
+            for grid in config.sweep.grids
+        )
+
+
+def _name_all(config: ml_collections.ConfigDict) -> None:
+    """Replaces `all`, as people write it, by None, as a run's config has it."""
+    for name, key in KEYS.items():
+        if key.all_is_none and get(config, name) == "all":
+            config.update_from_flattened_dict({name: None})
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict:
+    """Dotted keys and their values."""
+    result = {}
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            result |= {f"{name}.{key}": item for key, item in flatten(value).items()}
+        else:
+            result[name] = value
+    return result
+
+
+def get(config: ml_collections.ConfigDict, key: str):
+    """The value under a dotted key."""
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def short(key: str) -> str:
+    """A dotted key as people call it.
+
+    >>> short("poison.fraction"), short("train.epochs")
+    ('theta', 'epochs')
+    """
+    return {"poison.fraction": "theta"}.get(key, key.rpartition(".")[2])
+
+
+def changed(config: ml_collections.ConfigDict, keys: Iterable[str]) -> dict[str, Any]:
+    """Of these keys, and those in these groups, the ones that differ from the frozen defaults.
+
+    Args:
+        config: of one run.
+        keys: dotted names of keys or groups.
+    """
+    chosen = tuple(keys)
+    groups = tuple(f"{name}." for name in chosen)
+    found = {
+        name: key.plain(get(config, name))
+        for name, key in KEYS.items()
+        if name in chosen or name.startswith(groups)
+    }
+    return {name: value for name, value in found.items() if value != FROZEN[name]}
