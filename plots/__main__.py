@@ -56,9 +56,12 @@ def _parser(figures: ModuleType) -> argparse.ArgumentParser:
         each.add_argument("--runs", type=Path, required=True, metavar="DIR", help=where)
         each.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
         if name == "claims":
-            each.add_argument("--small", action="store_true", help="of the small grids")
+            sizes = [size.lstrip("-") or "paper" for size in figures.SIZES]
+            each.add_argument(
+                "--size", choices=sizes, help="whose grids; if left out, the first that DIR holds"
+            )
         else:
-            default = f"{name} if DIR holds it, else {name}{figures.SMALL}"
+            default = "the first that DIR holds of " + ", ".join(name + size for size in figures.SIZES)
             required = name in ("sweep", "lag")
             said = "which sweep" if required else f"which sweep; if left out, {default}"
             each.add_argument("--sweep", metavar="NAME", required=required, help=said)
@@ -72,28 +75,27 @@ def _parser(figures: ModuleType) -> argparse.ArgumentParser:
 
 def _of_sweep(figures, arguments):
     held = records.names(arguments.runs)
-    small = arguments.figure + figures.SMALL
-    default = small if arguments.figure not in held and small in held else arguments.figure
-    sweep = arguments.sweep or default
+    sweep = arguments.sweep or arguments.figure + figures.held_size(held, [arguments.figure])
     found = records.load(arguments.runs, sweep)
     return found, figures.of_records(found, arguments.figure, sweep)
 
 
 def _claims(arguments):
-    from plots import claims
+    from plots import claims, figures
 
-    suffix, held = "-small" if arguments.small else "", records.names(arguments.runs)
+    held = records.names(arguments.runs)
+    if arguments.size is None:
+        size = figures.held_size(held, figures.SWEEPS)
+    else:
+        size = {"paper": ""}.get(arguments.size, f"-{arguments.size}")
 
     def load(figure):
-        name = figure + suffix
+        name = figure + size
         return records.load(arguments.runs, name) if name in held else []
 
     text = claims.page(load)
     if not text:
-        kind = " (small)" * arguments.small
-        raise UserError(
-            f"{arguments.runs} holds no finished cell of the paper's sweeps{kind}: run them first"
-        )
+        raise UserError(f"{arguments.runs} holds no finished cell of the paper's sweeps: run them first")
     return [], [text]
 
 

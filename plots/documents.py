@@ -120,8 +120,8 @@ def _of_sweep(name: str) -> Callable[[Path, str], str]:
 
 
 def _claims(results: Path, sweeps: str) -> str:
-    """The claims' table; of `small` or `paper` sweeps."""
-    held, suffix = records.names(results), figures.SMALL * (sweeps == "small")
+    """The claims' table, of the sweeps of one size: `paper`, `small` or `short`."""
+    held, suffix = records.names(results), {"paper": ""}.get(sweeps, f"-{sweeps}")
     return claims.page(lambda name: records.load(results, name + suffix) if name + suffix in held else [])
 
 

@@ -4,7 +4,7 @@ A figure of a run gives `{name of the file: figure or Markdown}`, one of several
 a list of figures and Markdown texts.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +34,19 @@ from poison_jax.runs.files import Json
 from poison_jax.runs.records import Record
 from poison_jax.runs.store import Run
 
-SMALL = "-small"  # ends the name of a sweep over a small grid
+SIZES = (
+    "",
+    "-small",
+    "-short",
+)  # end the name of a sweep: the paper's grid, its regime on two cores, a quick look
+
+
+def held_size(held: Collection[str], figures: Iterable[str]) -> str:
+    """Which of `SIZES` is there of some figures' sweeps: the first; the paper's if there is none."""
+    figures = list(figures)
+    return next((size for size in SIZES if any(f"{name}{size}" in held for name in figures)), SIZES[0])
+
+
 NETWORKS, REGRESSIONS = "trained networks", "linear regressions"  # what a sweep is of
 
 
@@ -162,7 +174,9 @@ def name_of(records: list[Record], sweep: str) -> str:
     Raises:
         UserError: there is none.
     """
-    name = sweep.removesuffix(SMALL)
+    name = sweep
+    for size in SIZES[1:]:
+        name = name.removesuffix(size)
     if name in SWEEPS and name not in ("lag", "sweep"):
         return name
     experiments = {record.setting("experiment") for record in records}

@@ -14,11 +14,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from poison_jax import config as config_lib
-from poison_jax import models, poison, train
+from poison_jax import experiments, models, poison, train
 from poison_jax.config.frozen import FROZEN
 from poison_jax.config.table import KEYS
 from poison_jax.errors import UserError
-from poison_jax.experiments import dispatch as experiment
 from poison_jax.experiments.setup import Setup
 from poison_jax.runs import files, store
 
@@ -670,7 +669,7 @@ several_devices = pytest.mark.skipif(jax.device_count() == 1, reason="any batch 
 )
 def test_bad_input_costs_nothing(changes, words, tmp_path, no_compute):
     with pytest.raises(UserError) as error:
-        experiment.run(digits(**changes), str(tmp_path / "runs"))
+        experiments.run(digits(**changes), str(tmp_path / "runs"))
     message(error, *words)
     assert not (tmp_path / "runs").exists()
 
@@ -697,7 +696,7 @@ def test_another_configs_run_is_left_alone(taken, tmp_path, no_compute):
     files.write_json(file, arm.to_dict() | {"seed": 1})
     before = file.read_bytes()
     with pytest.raises(UserError) as error:
-        experiment.run(config, str(tmp_path))
+        experiments.run(config, str(tmp_path))
     message(error, "different config", str(run.path), "--workdir")
     assert file.read_bytes() == before
     assert [path.name for path in run.path.iterdir()] == ["config.json"]

@@ -104,7 +104,7 @@ def test_failed_training_is_left_out():
 
 def test_as_a_command(tmp_path, capsys):
     sweeps.write(tmp_path, "fig06-small", PLAIN)
-    command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path), "--small"])
+    command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path), "--size", "small"])
     text = (tmp_path / "claims.md").read_text()
     assert "| ASR increases with θ | fig06 | 2 of 2 steps" in text
     assert text in capsys.readouterr().out

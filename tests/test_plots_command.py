@@ -52,7 +52,9 @@ def test_help_lists_every_figure(capsys):
         assert f" {name} {entry.title}" in said
     with pytest.raises(SystemExit):
         command.main(["fig06", "--help"])
-    assert "fig06 if DIR holds it, else fig06-small" in " ".join(capsys.readouterr().out.split())
+    assert "the first that DIR holds of fig06, fig06-small, fig06-short" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_a_sweep_s_figure(tmp_path, capsys):

@@ -14,7 +14,8 @@ from unittest import mock
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import files, grid, records, store
+from poison_jax.runs import files, records, store
+from poison_jax.sweeps import grid
 from tests.faults.chapter import QUICK, ROOT, Chapter
 
 SHORT = 150  # seconds, below which all is done at a smaller size
