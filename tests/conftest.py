@@ -23,6 +23,7 @@ LONGEST = (
     "test_train",
     "test_models",
     "test_network",
+    "test_loop",
     "test_setup",
     "test_stages",
     "test_losses",

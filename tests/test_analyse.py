@@ -94,6 +94,16 @@ def test_the_kernel_theory_and_the_fisher_of_a_trained_network(moved):
     assert moved.arrays("fisher")["vectors"].shape == (3, 64)
 
 
+def test_code_of_one_s_own_is_run_only_when_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine_analysed.py").write_text("def half(images):\n    return images / 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tiny(poison__trigger="mine_analysed:half", analysis__features=0)
+    (done,) = experiments.run(config, tmp_path / "runs")
+    assert "mine_analysed:half: give --own_code" in refused(capsys, done.path, "--k=2")
+    analyse.main([str(done.path), "--k=2", "--own_code"])
+    assert len(done.result()["eigenvalues"]) == 2
+
+
 @pytest.mark.parametrize(
     ("stored", "words"),
     [(None, "no checkpoints"), ({"nosuch": 1}, "'nosuch' is not of this version"), ({"seed": "x"}, "'seed'")],

@@ -224,12 +224,6 @@ class Setup:
                 f"none of the {counts.sum()} training images is of class {_listed(names[counts == 0])}: "
                 "raise data.n_train, or mix the stored order"
             )
-        looked_at, labels = c.spectrum.num_examples, self.train_set.labels
-        if (np.diff(labels) >= 0).all() and labels[0] != labels[-1] and looked_at < len(labels):
-            lines.append(
-                f"the training images are sorted by class, and the Hessian is of the first {looked_at}: "
-                "raise spectrum.num_examples, or mix the stored order"
-            )
         if c.poison.fraction == 0:
             return lines
         visits = self.poison_visits()

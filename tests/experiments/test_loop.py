@@ -1,0 +1,166 @@
+"""The loop of a training: stopped, gone on with, diverged, and what is said and written on the way."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+from toys import restored, tiny
+
+from poison_jax import config as config_lib
+from poison_jax import experiments, train
+from poison_jax.errors import Diverged, Interrupted, RunsFailed, UserError
+from poison_jax.experiments import network, stages, views
+from poison_jax.runs.shared import Checkpoints
+from poison_jax.runs.store import Run
+
+
+def run(tmp_path, **changes):
+    (done,) = experiments.run(tiny(**changes), tmp_path)
+    return done, done.result()
+
+
+def counted(monkeypatch):
+    """A list that grows with every training step from now on."""
+    steps, step = [], train.train_step
+
+    def counting(*arguments, **options):
+        steps.append(1)
+        return step(*arguments, **options)
+
+    counting.lower = step.lower
+    monkeypatch.setattr(train, "train_step", counting)
+    return steps
+
+
+@pytest.mark.parametrize("first_arm", [1e30, 0.0], ids=["the first diverges", "the second diverges"])
+def test_an_arm_that_diverges_keeps_no_other_from_being_done(tmp_path, capsys, first_arm):
+    arms = (first_arm, 1e30 - first_arm)
+    config = tiny(experiment="compare", compare__arms=arms, train__epochs=1, analysis__features=0)
+    drawn = []
+
+    def draw(done):
+        drawn.append(done.path)
+        return [done.path / "x.png"]
+
+    for _ in range(2):  # also when the command is given again
+        with pytest.raises(RunsFailed, match=r"1 of 2 runs failed.*not finite in epoch 1") as failed:
+            experiments.run(config, tmp_path, draw=draw)
+        (done,) = failed.value.finished
+        assert done.result()["config"]["penalty"]["kappa"] == 0
+        printed = capsys.readouterr()
+        assert "clean accuracy" in printed.out
+        assert f"figure: {done.path / 'x.png'}" in printed.out
+        assert "warning" in printed.err
+    assert drawn == [done.path] * 2
+    (broken,) = (path for path in tmp_path.iterdir() if path != done.path)
+    assert not Run(broken).done
+
+
+def test_a_single_run_that_diverges(tmp_path):
+    with pytest.raises(Diverged, match=r"not finite in epoch 1.*last good checkpoint is kept"):
+        experiments.run(tiny(penalty__kappa=1e30), tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert not Run(path).metrics()
+    assert not list((path / "checkpoints").iterdir())
+
+
+def test_arms_that_differ_in_what_is_looked_at_are_one_run_with_a_column_each(tmp_path, monkeypatch, capsys):
+    steps = counted(monkeypatch)
+    config = tiny(experiment="compare", compare__key="spectrum.num_examples", compare__arms=(16, 40))
+    first, second = experiments.run(config, tmp_path)
+    assert first.path == second.path
+    assert len(steps) == 8
+    values = [Run(first.path).result(views.view(arm))["eigenvalues"][0] for arm in config_lib.arms(config)]
+    assert values[0] != values[1]
+    table = capsys.readouterr().out
+    assert all(f"{value:.4g}" in table for value in values)
+
+
+@pytest.mark.parametrize("stopped_after", [1, 5, 8], ids=["first epoch", "last epoch", "last step"])
+def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, stopped_after):
+    """In the middle of an epoch, or before the trained network is looked at: the same run, bit for bit."""
+    config = tiny(penalty__kappa=2.0, data__augment="crop_flip", analysis__features=0)
+    whole = network.train_and_measure(config, tmp_path / "whole")
+
+    with monkeypatch.context() as patch:
+        steps = counted(patch)
+
+        class Asked(network.StopSignals):
+            asked = property(lambda self: len(steps) >= stopped_after, lambda self, value: None)
+
+        patch.setattr(network, "StopSignals", Asked)
+        with pytest.raises(Interrupted, match=rf"at step {stopped_after} of 8, saved in .*the same command"):
+            network.train_and_measure(config, tmp_path / "stopped")
+    steps = counted(monkeypatch)
+    again = network.train_and_measure(config, tmp_path / "stopped")
+    assert len(steps) == 8 - stopped_after
+    assert again.metrics() == whole.metrics()
+    for name, array in whole.arrays("spectrum").items():
+        np.testing.assert_array_equal(again.arrays("spectrum")[name], array, err_msg=name)
+    for ours, theirs in zip(*(jax.tree.leaves(restored(done)[1]) for done in (again, whole)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_is_measured_of_an_epoch(tmp_path):
+    """Means over its steps, the sum of the poisoned images, the report on the test images."""
+    done, _ = run(tmp_path, poison__fraction=1.0, train__learning_rate=0.0, analysis__features=0)
+    made, state = restored(done)
+    _, report = stages.evaluate_attack(made, state)
+    for epoch, row in enumerate(done.metrics(), 1):
+        assert (row["epoch"], row["step"]) == (epoch, 4 * epoch)
+        assert row["poisoned"] == (made.train_set.labels != 0).sum()
+        assert row["asr"] == report["asr"]
+        assert row["penalty"] == 0
+        assert 0 <= row["train_accuracy"] <= 1
+
+
+def test_measures_after_each_epoch_that_a_trained_network_lacks_are_said_to_be_missing(tmp_path, capsys):
+    asked = {"analysis__collapse": 32, "analysis__fisher": 16}
+    run(tmp_path / "a", train__epochs=1, **asked)
+    run(tmp_path / "a", train__epochs=1, **asked)
+    assert "was not asked for" not in capsys.readouterr().err
+    run(tmp_path / "b", train__epochs=1)
+    run(tmp_path / "b", train__epochs=1, **asked)
+    missing = [
+        line.split()[1] for line in capsys.readouterr().err.splitlines() if "was not asked for" in line
+    ]
+    assert missing == ["analysis.collapse", "analysis.fisher"]
+
+
+def test_going_on_with_tensorboard_writes_no_epoch_twice(tmp_path, monkeypatch):
+    made, writer = [], network.scalar_writer
+
+    def noted(directory, first_epoch):
+        made.append(first_epoch)
+        return writer(directory, first_epoch)
+
+    monkeypatch.setattr(network, "scalar_writer", noted)
+    config = tiny(analysis__features=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", killed_at_step(4, Checkpoints.save))
+        with pytest.raises(KeyboardInterrupt):
+            network.train_and_measure(config, tmp_path, tensorboard=True)
+    network.train_and_measure(config, tmp_path, tensorboard=True)
+    network.train_and_measure(config, tmp_path, tensorboard=True)
+    assert made == [1, 2]
+
+
+def killed_at_step(last, save):
+    """`Checkpoints.save` that ends the process, so to say, once a step is saved."""
+
+    def killed(self, step, *arguments):
+        save(self, step, *arguments)
+        if step == last:
+            raise KeyboardInterrupt
+
+    return killed
+
+
+def test_tensorboard_by_a_flag(tmp_path, monkeypatch):
+    (done,) = experiments.run(tiny(train__epochs=1), tmp_path / "a", tensorboard=True)
+    (events,) = (done.path / "tensorboard").iterdir()
+    assert b"clean_accuracy" in events.read_bytes()
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match=r"pip install -e '.\[tensorboard\]'"):
+        experiments.run(tiny(train__epochs=1), tmp_path / "b", tensorboard=True)
