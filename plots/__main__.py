@@ -85,7 +85,7 @@ def _claims(arguments):
 
     held = records.names(arguments.runs)
     if arguments.size is None:
-        size = figures.held_size(held, figures.SWEEPS)
+        size = figures.held_size(held, claims.SWEEPS)
     else:
         size = {"paper": ""}.get(arguments.size, f"-{arguments.size}")
 

@@ -15,6 +15,7 @@ from poison_jax.runs.records import Record
 
 THETA, KAPPA, EPOCHS = lag.THETA, "penalty.kappa", "train.epochs"
 TIE = 1.0  # per cent: less is no difference
+SWEEPS = ("fig06", "fig07", "fig09", "fig11", "table1", "table3")  # that claims are read from
 WORKS = 20.0  # per cent of attacked images above the rate without a trigger: there is an attack to speak of
 
 
@@ -33,8 +34,7 @@ def all_claims(load: Callable[[str], list[Record]]) -> list[Claim]:
     Args:
         load: `fig06` -> the finished records of that sweep, none if there is no such sweep.
     """
-    plain, augmented, deterministic = load("fig06"), load("fig07"), load("fig09")
-    warp, longer, features = load("fig11"), load("table1"), load("table3")
+    plain, augmented, deterministic, warp, longer, features = map(load, SWEEPS)
     return [
         Claim("fig06", "ASR increases with θ", *_monotone(plain, THETA, "asr", +1)),
         Claim("fig06", "ASR decreases with κ", *_monotone(plain, KAPPA, "asr", -1)),

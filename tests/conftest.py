@@ -54,7 +54,7 @@ def draw_sweep(monkeypatch):
     """A sweep's figure and table in no time, for tests of the report."""
     from report_stores import drawn
 
-    monkeypatch.setattr("plots.draw_sweep", drawn)
+    monkeypatch.setattr("plots.draw_records", drawn)
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def finished(workdir, name="single", *, changes=None, **overrides):
     )
     images = rng.integers(0, 255, (3, 4, 4, 3), dtype=np.uint8)
     run.save_arrays(
-        "examples",
+        "attack",
         mask=np.eye(4, dtype=bool),
         class_names=np.array(["cat", "dog"]),
         labels=np.array([0, 1, 0]),
@@ -116,9 +116,9 @@ def swept(workdir, name="grid", kappas=(0.0, 10.0, 100.0, 1000.0)):
     return board
 
 
-def drawn(path, name, out):
-    """Stands for `plots.draw_sweep`."""
-    cells = len(records.load(path, name))
+def drawn(found, name, out):
+    """Stands for `plots.draw_records`."""
+    cells = len(found)
     drawn = [out / f"{name}.png", out / f"{name}.pdf", out / f"{name}.md"]
     drawn[0].write_bytes(png())
     drawn[1].write_bytes(b"%PDF")

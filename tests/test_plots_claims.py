@@ -108,7 +108,9 @@ def test_as_a_command(tmp_path, capsys):
     text = (tmp_path / "claims.md").read_text()
     assert "| ASR increases with θ | fig06 | 2 of 2 steps" in text
     assert text in capsys.readouterr().out
+    command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path)])  # the first grid that is there
+    assert text in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
-        command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path)])
+        command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path), "--size", "paper"])
     assert stopped.value.code == 2
     assert "no finished cell" in capsys.readouterr().err

@@ -71,12 +71,11 @@ def of_run(run: Run, work: Path, outcome: str) -> str:
 
 
 def _draw_sweep(path: Path, group: Group, work: Path) -> list[Path]:
-    if not group.count("done"):
-        return []
-    if group.count("damaged") and (path / records.SWEEPS / f"{group.name}.json").exists():
-        records.write_lines(_finished(path, group), work / f"{group.name}.jsonl")
-        path = work
-    return plots.draw_sweep(path, group.name, work)
+    if (path / records.SWEEPS / f"{group.name}.json").exists():
+        done = list(_finished(path, group))
+    else:
+        done = records.load(path, group.name)
+    return plots.draw_records(done, group.name, work) if done else []
 
 
 def _finished(path: Path, group: Group) -> Iterator[Record]:
