@@ -142,7 +142,7 @@ def test_what_is_damaged_in_a_finished_run_is_set_aside(run, capsys, name):
 
 def test_arrays_that_are_added_later_are_sealed_too(run):
     """And what was damaged before stays so."""
-    for name in ("spectrum", "examples"):
+    for name in ("spectrum", "attack"):
         run.save_arrays(name, values=np.arange(3.0))
     run.finish({})
     (run.path / "attack.npz").write_bytes(b"")

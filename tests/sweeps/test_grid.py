@@ -136,7 +136,7 @@ def test_bad_grids(grids, words):
         grid.cells(sweep(*grids))
 
 
-SWEEPS = sorted((Path(__file__).parents[2] / "configs" / "sweeps").glob("[ft]*.py"))  # figures and tables
+SWEEPS = sorted((Path(__file__).parents[2] / "configs" / "sweeps").glob("[ft]*[0-9].py"))
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)

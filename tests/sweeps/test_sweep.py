@@ -99,7 +99,7 @@ def test_all_cells_are_done_and_shown(undisturbed):
     workdir, out = undisturbed
     assert len(runs(workdir)) == 4
     assert "4/4 done, 0 running, 0 failed" in out
-    assert re.search(r"┃ theta, kappa ┃ clean ┃", out)
+    assert re.search(r"┃ theta, kappa ┃ .* ┃ +clean accuracy ┃", out)
     for cell in ("0.1, 0.0", "0.3, 5.0"):
         assert re.search(rf"│ {cell} .*%.*%", out), cell
     log = (workdir / "sweeps" / "toy" / "worker-1.log").read_text()
