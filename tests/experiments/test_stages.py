@@ -206,7 +206,7 @@ def test_where_training_ended(kept):
         ({"poison__labels": "source_specific"}, lambda labels: labels == 1),
         ({"poison__labels": "all_to_all"}, lambda labels: labels >= 0),
     ],
-    ids=str,
+    ids=["nobody", "clean_label", "source_specific", "all_to_all"],
 )
 def test_poison_visits_are_of_the_images_that_may_be_poisoned(changes, allowed):
     made = Setup(tiny(**changes))

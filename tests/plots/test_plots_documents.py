@@ -13,7 +13,7 @@ from poison_jax.errors import UserError
 plots.table()
 from plots import documents  # noqa: E402  (it needs matplotlib, as the table does)
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_documents_are_of_the_records():

@@ -17,7 +17,7 @@ SWEEPS = plots.table().SWEEPS
 OF_NETWORKS = [name for name in SWEEPS if name != "fig05"]
 OVER_THETA = ("fig06", "fig09", "fig10", "fig13")
 FAILED = {"status": "failed training: near chance", "asr": 1.0, "accuracy": 0.1, "untriggered": 1.0}
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def asr(theta, kappa, seed):

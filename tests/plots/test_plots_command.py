@@ -20,7 +20,7 @@ from plots import canvas, figures, panels, tables
 from poison_jax.errors import UserError
 from poison_jax.runs import store
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ODD_NAMES = ["a$b$", "$x_{", "$\\frac{", "<b>&amp;", "100%", "_", "*b*", "猫", "", "a\nb", "$"]
 
 
