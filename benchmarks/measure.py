@@ -82,7 +82,7 @@ def training_step(name: str, rounds: Rounds) -> Result:
     forward = flops.preresnet_forward(ours.DEPTH, ours.CLASSES, ours.IMAGE_SHAPE)
     work = (flops.penalised_step if penalised else flops.plain_step)(*forward) * ours.BATCH
     result = throughput(name, training.step, listing, best, work, rounds, [layout, check])
-    if not np.isfinite([float(training.state.totals.objective), listing(), best()]).all():
+    if not np.isfinite([float(training.metrics.objective), listing(), best()]).all():
         raise Disagreement(f"{name}: the loss went to infinity while it was timed")
     return result
 

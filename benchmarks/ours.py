@@ -26,6 +26,7 @@ class Training:
             models.preresnet(depth, CLASSES, block=block, **options),
             mesh,
             penalised=penalised,
+            reduction="listing",
             learning_rate=LEARNING_RATE,
             momentum=MOMENTUM,
             weight_decay=WEIGHT_DECAY,

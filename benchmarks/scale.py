@@ -512,7 +512,7 @@ def measured(sides: Mapping, rounds: timing.Rounds) -> dict:
 
 
 def check_finite(name: str, step: Step) -> None:
-    if not np.isfinite(float(step.state.totals.objective)):
+    if not np.isfinite(float(step.metrics.objective)):
         console.warn(f"{name}: the objective went to infinity while it was timed")
 
 

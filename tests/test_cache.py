@@ -67,9 +67,11 @@ def test_no_room_does_no_harm(untold, tmp_path, monkeypatch):
 
 COMPILE = """
 import resource, sys
+from poison_jax import cache
 cache.keep_compilations()
 if len(sys.argv) > 1:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+import jax
 print(jax.jit(lambda x: x + 1)(1))
 """
 

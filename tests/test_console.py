@@ -17,7 +17,6 @@ from test_cli import TINY
 from poison_jax import console, data
 from poison_jax.errors import UserError, one_line
 from poison_jax.experiments import summary
-from poison_jax.runs import store
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["a[test].npz", "x[/y].npz", "[bold]b[/bold]", "c:dog:", "d\x1b[31m"]
@@ -94,7 +93,7 @@ def test_any_texts_make_a_table(texts, width):
 def test_the_table_at_the_end_of_a_run(tmp_path, capsys, monkeypatch):
     """Twelve arms at 80 columns, one of them collapsed: no number is cut, and that one is named."""
     monkeypatch.setenv("COLUMNS", "80")
-    runs = []
+    results = []
     for i in range(12):
         config = {
             "data": {"name": "a[test].npz"},
@@ -104,8 +103,7 @@ def test_the_table_at_the_end_of_a_run(tmp_path, capsys, monkeypatch):
             "train": {"epochs": 2},
             "seed": i,
         }
-        runs.append(store.open_run(tmp_path, f"arm{i}", config, identity=config))
-        runs[-1].finish(
+        results.append(
             {
                 "asr": 0.9,
                 "no_trigger_target_rate": 0.8 if i == 3 else 0.1 + i / 1000,
@@ -116,7 +114,7 @@ def test_the_table_at_the_end_of_a_run(tmp_path, capsys, monkeypatch):
                 "config": config,
             }
         )
-    summary.show(runs, ["penalty.kappa", "seed"])
+    summary.show(results, ["penalty.kappa", "seed"])
     out, err = capsys.readouterr()
     assert "a[test].npz, preresnet depth 8" in out
     for i in range(12):
@@ -179,6 +177,7 @@ def run(program, *arguments, shell="{}", **environment):
 
 SPEAKS = """
 import pathlib, sys
+from poison_jax import console
 console.prepare()
 console.say("sinθ é [x] " + "y" * 200)
 console.table("é", ["é", "b²"], [["κ", "1"]])

@@ -22,6 +22,9 @@ OTHER_DRAWS = {
     "FLAX_FIX_RNG_SEPARATOR": "1",
 }
 DRAWS = """
+import json
+import jax
+from poison_jax import environment, models
 
 environment.pin()
 key = environment.key(3)

@@ -50,7 +50,7 @@ def training(
     ids = np.arange(count, dtype=np.int32)
     mesh = make_mesh(jax.devices()[:devices])
     model = models.preresnet(8, 4, width=width, dtype=dtype)
-    program = train.Program(model, mesh, penalised=kappa > 0, **program)
+    program = train.Program(model, mesh, penalised=kappa > 0, **{"reduction": "listing", **program})
     real = np.float64 if dtype == "float64" else np.float32
     knobs = train.Knobs(
         key=jax.random.key(seed),

@@ -139,19 +139,6 @@ def identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value != FROZEN[name]}
 
 
-def not_identity(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """The keys that are neither part of a run's identity nor of the stages that look at its network."""
-    kind = config.experiment if config.experiment in RUNS else "train"
-    return (
-        *GONE,
-        *(
-            name
-            for name, key in KEYS.items()
-            if kind not in key.determines and not (kind == "train" and key.stage)
-        ),
-    )
-
-
 def imported(name: str) -> Callable:
     """The function that `module:function` names; the module is imported.
 

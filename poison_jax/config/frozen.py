@@ -71,6 +71,5 @@ FROZEN = {
     "spectrum.per_class": False,
     "analysis.features": 1000,
     "analysis.near_clone": 0,
-    "analysis.collapse": 0,
     "analysis.fisher": 0,
 }

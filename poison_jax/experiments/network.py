@@ -17,7 +17,7 @@ import numpy as np
 from poison_jax import config as config_lib
 from poison_jax import console, kernels, metrics, models, train
 from poison_jax.errors import Diverged, Interrupted, RunsFailed, UserError
-from poison_jax.experiments import stages, summary
+from poison_jax.experiments import stages, summary, views
 from poison_jax.experiments.setup import Setup
 from poison_jax.mesh import replicate
 from poison_jax.runs import checkpoint, distributed, files, provenance, store
@@ -87,10 +87,9 @@ def open_run(setup: Setup, workdir: str) -> store.Run:
     Raises:
         UserError: it was begun with other data, or the processes have read different data.
     """
-    config, digest = setup.config, setup.inputs_digest()
+    digest = setup.inputs_digest()
     distributed.same("the data, the trigger or the network that they read", digest)
-    identity = config_lib.identity(config)
-    run = store.Run(first(lambda: str(store.open_run(workdir, config.name, config.to_dict(), identity).path)))
+    run = store.Run(first(lambda: str(views.open_run(setup.config, workdir).path)))
     first(lambda: run.pin_inputs(digest))
     return run
 

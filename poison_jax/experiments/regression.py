@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from poison_jax import config as config_lib
 from poison_jax import console, linear, metrics
 from poison_jax.errors import UserError
+from poison_jax.experiments import views
 from poison_jax.experiments.regression_setup import Problem, features_of
 from poison_jax.linear import sgd as linear_sgd
 from poison_jax.runs import provenance, store
@@ -42,7 +42,7 @@ def run(
         UserError: what only the data can show to be wrong, before any compute; an SGD that diverges.
     """
     problem = Problem(config)
-    run = store.open_run(workdir, config.name, config.to_dict(), config_lib.identity(config))
+    run = views.open_run(config, workdir)
     run.pin_inputs(problem.inputs_digest())
     for remark in problem.remarks():
         console.warn(remark)

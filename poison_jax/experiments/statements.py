@@ -7,10 +7,10 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from poison_jax import config as config_lib
 from poison_jax import console, poison
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
+from poison_jax.experiments import views
 from poison_jax.runs import provenance, store
 from poison_jax.theory import STATEMENTS, Entry, defence, images, report
 from poison_jax.theory.curves import CURVES
@@ -53,7 +53,7 @@ def run(
     if len(set(names)) < len(names):
         raise UserError(f"krr.data = {tuple(config.krr.data)}: two data sets would share their files")
     problems = [_load(config, name) for name in config.krr.data]
-    run = store.open_run(workdir, config.name, config.to_dict(), config_lib.identity(config))
+    run = views.open_run(config, workdir)
     run.pin_inputs(_digest(problems))
     if run.finished() is not None:
         console.say(f"already done in {run.path}")

@@ -1,10 +1,11 @@
-"""Which stages a config asks for, and the identity of each: known without a network, and without JAX."""
+"""What a config identifies: its run, the stages that it asks for, their view; without a network or JAX."""
 
 from typing import NamedTuple
 
 import ml_collections
 
 from poison_jax import config as config_lib
+from poison_jax.errors import UserError
 from poison_jax.runs import store
 
 
@@ -39,3 +40,16 @@ def identities(config: ml_collections.ConfigDict) -> dict[str, str]:
 def view(config: ml_collections.ConfigDict) -> str:
     """The digest of all stages that a single run's config asks for; "" of an experiment without stages."""
     return store.digest(identities(config)) if config.experiment == "train" else ""
+
+
+def open_run(config: ml_collections.ConfigDict, workdir: str) -> store.Run:
+    """The directory of a config's run, made if it is not there.
+
+    Raises:
+        UserError: it holds the run of a different config.
+    """
+    identity = config_lib.identity(config)
+    run = store.open_run(workdir, config.name, config.to_dict(), identity)
+    if config_lib.identity(config_lib.from_json(run.config(), str(run.path))) != identity:
+        raise UserError(f"{run.path} holds the run of a different config: choose another --workdir or name")
+    return run

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 
 from poison_jax import config as config_lib
+from poison_jax.experiments import views
 from poison_jax.runs import files, records, store
 from poison_jax.sweeps import grid
 from tests.faults.chapter import QUICK, ROOT, Chapter
@@ -188,9 +189,7 @@ def fill(file: Path, runs: Path, luck: random.Random) -> int:
     result, inputs = made.result(), files.read_json(made.path / "inputs.json")
     with mock.patch("os.fsync"):  # a store to be read, soon thrown away
         for cell in cells[1:]:
-            run = store.open_run(
-                runs, cell.config.name, cell.config.to_dict(), config_lib.not_identity(cell.config)
-            )
+            run = views.open_run(cell.config, runs)
             files.write_json(run.path / "inputs.json", inputs)
             for name in ("spectrum.npz", "attack.npz", "metrics.jsonl"):
                 shutil.copyfile(made.path / name, run.path / name)

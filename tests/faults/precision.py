@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from poison_jax import evaluate
-from poison_jax.experiments import setup
 from poison_jax.runs.store import Run
 from tests.faults.chapter import QUICK, Chapter, ended_in_one_line, start
+from tests.toys import restored
 
 SHORT = 60  # seconds, below which only the first of the comparisons are made
 LASTS = 600  # seconds after which a process hangs
@@ -152,7 +152,7 @@ def _params(run: Run) -> list[np.ndarray]:
     """The parameters in a run's newest checkpoint, whatever its precision."""
     double = run.config()["model"]["dtype"] == "float64"
     with jax.enable_x64(double):
-        _, state = setup.restore(run)
+        _, state = restored(run)
         return [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
 
 
@@ -246,7 +246,7 @@ def _needs_x64(chapter: Chapter) -> None:
 def _evaluation(chapter: Chapter) -> None:
     """Logits of one network in batches of several sizes, a ragged last one among them."""
     (path,) = (chapter.folder / "float32").glob("*/")
-    made, state = setup.restore(Run(path))
+    made, state = restored(Run(path))
     whole, *others = (
         np.stack(
             evaluate.predict(state.variables, made.test_set.images, made.knobs, made.program, batch_size=size)

@@ -20,9 +20,9 @@ import plots
 from plots import report
 from poison_jax import cli
 from poison_jax.errors import UserError
-from poison_jax.experiments import setup
 from poison_jax.runs import records, verify
 from poison_jax.runs.store import Run
+from tests.toys import restored
 
 SECONDS = 60  # that a reader may take
 # What reading has no need of: code out of data, other programs, other machines.
@@ -57,7 +57,7 @@ def _of_run(run: Run) -> Iterator[tuple[str, Callable[[], object]]]:
         yield file.stem, lambda file=file: run.arrays(file.stem)
     yield "damage", lambda: list(verify.damage(run))
     yield "finished", run.finished
-    yield "restore", lambda: setup.restore(run)
+    yield "restore", lambda: restored(run)
     yield "draw", lambda: plots.draw(run)
 
 

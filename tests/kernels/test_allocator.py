@@ -10,6 +10,7 @@ from poison_jax.kernels import allocator
 
 PROGRAM = """
 import ctypes, resource
+from poison_jax.kernels import allocator
 assert allocator.keep_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]

@@ -88,6 +88,7 @@ ALONE = """
 import os, sys
 if len(sys.argv) > 1:
     os.sched_setaffinity(0, {int(sys.argv[1])})  # before XLA counts its threads
+import jax
 from poison_jax import kernels
 from tests.kernels import test_convolution as here
 assert kernels.slow_because() is None, kernels.slow_because()
