@@ -512,8 +512,8 @@ def measured(sides: Mapping, rounds: timing.Rounds) -> dict:
 
 
 def check_finite(name: str, step: Step) -> None:
-    if not np.isfinite(float(step.metrics.objective)):
-        console.warn(f"{name}: the objective went to infinity while it was timed")
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(step.state.params)):
+        console.warn(f"{name}: the parameters went to infinity while it was timed")
 
 
 def cells(one: Curve) -> list[str]:

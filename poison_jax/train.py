@@ -29,7 +29,7 @@ class Program(NamedTuple):
     mode: str = "stochastic"
     penalised: bool = False  # kappa = 0 must not pay for double backprop
     adversarial_steps: int = 0  # gradients of an adversarial perturbation; 0: none
-    noise: bool = False  # whether some images are warped by a noisy field, with their true labels
+    noise: bool = False  # whether some images are warped by a noise field, with their true labels
     reduction: str = "per_example"
     batch_norm: str = "train"
     learning_rate: float = 0.1
@@ -46,7 +46,7 @@ class Knobs(NamedTuple):
     kappa: jax.Array
     epsilon: jax.Array  # radius of adversarial perturbations
     fraction: jax.Array  # theta
-    cross_ratio: jax.Array  # images warped by a noisy field, over poisoned ones
+    cross_ratio: jax.Array  # images warped by a noise field, over poisoned ones
     labels: poison.LabelMap
     trigger: poison.Trigger  # for images of the size that is attacked
     mean: jax.Array  # [C]; its dtype is the dtype of the images
@@ -60,7 +60,7 @@ class TrainData(NamedTuple):
     labels: jax.Array  # int32 [N]
     ids: jax.Array  # int32 [N]
     poisoned: jax.Array  # bool [N]: who is, in deterministic mode
-    crossed: jax.Array  # bool [N]: who is warped by a noisy field, in deterministic mode
+    noised: jax.Array  # bool [N]: who is warped by a noise field, in deterministic mode
 
 
 class Metrics(NamedTuple):
@@ -147,9 +147,9 @@ def make_batch(
     keys = jax.vmap(partial(jax.random.fold_in, key))(train_data.ids[rows])
     augment_keys, poison_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     if program.mode == "deterministic":
-        poisoned, crossed = train_data.poisoned[rows], train_data.crossed[rows]
+        poisoned, noised = train_data.poisoned[rows], train_data.noised[rows]
     else:
-        poisoned, crossed = poison.select_crossed(
+        poisoned, noised = poison.select_with_noise(
             poison.uniform_draws(poison_keys, len(rows)),
             labels,
             knobs.fraction,
@@ -163,8 +163,8 @@ def make_batch(
 
         if program.noise:
             keys = jax.vmap(partial(jax.random.fold_in, data=1))(poison_keys)
-            fields = jax.vmap(poison.noisy, (0, None))(keys, knobs.trigger.field)
-            images = put(crossed, jax.vmap(poison.warp)(images, fields))
+            fields = jax.vmap(poison.noise_field, (0, None))(keys, knobs.trigger.field)
+            images = put(noised, jax.vmap(poison.warp)(images, fields))
         return put(poisoned, poison.apply(images, knobs.trigger))
 
     if program.when == "before_augment":

@@ -129,6 +129,7 @@ def test_efficiency_of_real_devices_counts_them(monkeypatch):
     assert [row.efficiency for row in rows] == pytest.approx([1, 2**-0.5, 8**-0.5])
 
 
+@pytest.mark.slow
 def test_a_whole_tiny_run(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scale, "QUICK", TINY)
     monkeypatch.setattr(cache, "keep_compilations", lambda: None)

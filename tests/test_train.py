@@ -234,7 +234,7 @@ def test_memory_is_told_before_the_step_and_grows_with_the_penalty():
 
 
 def test_warp_with_noise_mode():
-    """Poisoned images are warped by the field, crossed ones otherwise with their label, others not at all."""
+    """Poisoned images are warped by the field, noised ones otherwise with their label, others not at all."""
     field = poison.warp_field(jax.random.key(0), 8, 8, s=2.0)
     _, train_data, knobs, program = training(
         trigger=poison.Trigger(field=field), fraction=0.3, cross_ratio=1.0, noise=True
@@ -247,8 +247,8 @@ def test_warp_with_noise_mode():
     warped = np.asarray(poison.warp(clean, field))
     distance = [np.abs(pixels - other).max((1, 2, 3)) for other in (clean, warped)]
     np.testing.assert_array_equal(poisoned, distance[1] < 1e-5)
-    crossed = ~poisoned & (distance[0] > 1e-3)
-    assert 5 < crossed.sum() < 40
+    noised = ~poisoned & (distance[0] > 1e-3)
+    assert 5 < noised.sum() < 40
     np.testing.assert_array_equal(labels, np.where(poisoned, 0, train_data.labels))
     plain = program._replace(noise=False)
     images, _, same = jax.device_get(make_batch(train_data, rows, jax.random.key(5), knobs, program=plain))

@@ -63,10 +63,10 @@ def training(
         mean=np.full(1, 0.5, real),
         std=np.full(1, 0.25, real),
     )
-    poisoned, crossed = poison.select_crossed(
+    poisoned, noised = poison.select_with_noise(
         poison.deterministic_draws(ids), labels, fraction, cross_ratio, knobs.labels
     )
-    data = train.TrainData(images, labels, ids, poisoned, crossed)
+    data = train.TrainData(images, labels, ids, poisoned, noised)
     state = train.init_state(jax.random.key(7), (8, 8, 1), program)
     data, knobs = replicate((data, knobs), mesh)
     return state, data, knobs, program

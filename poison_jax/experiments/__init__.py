@@ -43,12 +43,12 @@ def run(
         RunsFailed: some arms of a comparison could not be done; the others are, and are drawn.
         Interrupted: asked to stop; what was done is kept.
     """
-    distributed.same("their config", json.dumps(config.to_dict(), sort_keys=True))
+    distributed.check_equal("their config", json.dumps(config.to_dict(), sort_keys=True))
     config_lib.check(config)
     if config.experiment not in _MODULES:
         raise UserError(f"experiment = {config.experiment} is several runs: start it with sweeps.run")
     name = _MODULES[config.experiment]
-    if distributed.several() and name != "network":
+    if distributed.is_multiprocess() and name != "network":
         raise UserError(f"experiment={config.experiment} is the work of one process: start it as one")
     module = importlib.import_module(f"poison_jax.experiments.{name}")
     failure = None

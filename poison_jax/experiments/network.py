@@ -21,7 +21,7 @@ from poison_jax.experiments import stages, summary, views
 from poison_jax.experiments.setup import Setup
 from poison_jax.mesh import replicate
 from poison_jax.runs import checkpoint, distributed, files, provenance, store
-from poison_jax.runs.distributed import entered_by_first, first
+from poison_jax.runs.distributed import entered_by_first, on_first
 from poison_jax.runs.shared import Checkpoints
 from poison_jax.runs.signals import StopSignals
 from poison_jax.runs.tensorboard import scalar_writer
@@ -64,7 +64,7 @@ def run(
             done = train_and_measure(arm, workdir, title=title, tensorboard=tensorboard)
             finished.append(done)
             # Now, for arms that differ in what is looked at are one run, and its last result is another's.
-            results.append(first(done.result))
+            results.append(on_first(done.result))
         except Diverged as error:
             if len(arms) == 1:
                 raise
@@ -88,9 +88,9 @@ def open_run(setup: Setup, workdir: str) -> store.Run:
         UserError: it was begun with other data, or the processes have read different data.
     """
     digest = setup.inputs_digest()
-    distributed.same("the data, the trigger or the network that they read", digest)
-    run = store.Run(first(lambda: str(views.open_run(setup.config, workdir).path)))
-    first(lambda: run.pin_inputs(digest))
+    distributed.check_equal("the data, the trigger or the network that they read", digest)
+    run = store.Run(on_first(lambda: str(views.open_run(setup.config, workdir).path)))
+    on_first(lambda: run.pin_inputs(digest))
     return run
 
 
@@ -125,9 +125,9 @@ def train_and_measure(
     setup = Setup(config)
     run, plan = open_run(setup, workdir), stages.plan(setup, directions)
     title += setup.title
-    if first(lambda: run.finished(plan.view)) is not None:
+    if on_first(lambda: run.finished(plan.view)) is not None:
         console.say(f"{title}: already done in {run.path}")
-        _say_what_was_not_measured(config, first(run.metrics))
+        _say_what_was_not_measured(config, on_first(run.metrics))
         return run
     console.say(f"{title}: {run.path}")
 
@@ -147,7 +147,7 @@ def train_and_measure(
             seconds, rows, measured = note["seconds"], note["metrics"], note["steps"]
             if int(state.step) < total:
                 console.say(f"  resumed at epoch {int(state.step) / steps:.2f} of {epochs}")
-        first(lambda: run.keep_metrics(rows))
+        on_first(lambda: run.keep_metrics(rows))
         start = int(state.step)
         if start == total:
             _say_what_was_not_measured(config, rows)
@@ -186,11 +186,11 @@ def train_and_measure(
                     if (
                         (i + 1) % LOOK_EVERY == 0
                         or i + 1 == steps
-                        or (stop.asked and not distributed.several())
+                        or (stop.asked and not distributed.is_multiprocess())
                     ):
                         measured += _finite(pending, run, epoch, i)
                         pending = []
-                        if i + 1 < steps and distributed.agreed(stop.asked):
+                        if i + 1 < steps and distributed.any_process(stop.asked):
                             save()
                             raise _stopped(run, state, total)
 
@@ -199,7 +199,7 @@ def train_and_measure(
                 row = {"epoch": epoch + 1, "step": int(state.step), **_means(measured), **report}
                 row |= stages.after_epoch(setup, state)
                 rows, measured = [*rows, files.plain(row)], []
-                first(functools.partial(run.append_metrics, rows[-1]))
+                on_first(functools.partial(run.append_metrics, rows[-1]))
                 if write_scalars:
                     write_scalars(row)
                 spent = save()
@@ -209,7 +209,7 @@ def train_and_measure(
                     f"clean accuracy {report['clean_accuracy']:6.2%}  ASR {report['asr']:6.2%}  "
                     f"{console.duration(spent)}, {console.duration(left)} left"
                 )
-                if distributed.agreed(stop.asked):
+                if distributed.any_process(stop.asked):
                     raise _stopped(run, state, total)
             if start < total:
                 seconds = spent
@@ -245,7 +245,7 @@ def measure(
         "config": setup.config.to_dict(),
         **provenance.here(),
     }
-    first(lambda: run.finish(result, plan.view))
+    on_first(lambda: run.finish(result, plan.view))
 
 
 def look_again(run: store.Run, config: ml_collections.ConfigDict, *, triggers: Sequence[str] = ()) -> None:

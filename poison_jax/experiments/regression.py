@@ -111,7 +111,7 @@ def _sgd(problem: Problem, seed: int, advance: Callable[[], None]) -> Arrays:
     used[0, -1] = 0
     models = 2 * len(problem.thetas)
     sgd_data = jax.device_put(
-        linear_sgd.TrainData(
+        linear_sgd.Regression(
             features[:, ~trigger],
             features[:, trigger],
             problem.train_set.labels,

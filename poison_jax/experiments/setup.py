@@ -179,24 +179,24 @@ class Setup:
     def train_data(self) -> train.TrainData:
         """The training set as the step takes it, on the host."""
         images, labels, ids, *_ = self.train_set
-        poisoned = crossed = np.zeros(len(labels), bool)  # stochastic: drawn in the step
+        poisoned = noised = np.zeros(len(labels), bool)  # stochastic: drawn in the step
         if self.config.poison.mode == "deterministic":
-            poisoned, crossed = self._selected(np.arange(len(labels)))
-        return train.TrainData(images, labels, ids, poisoned, crossed)
+            poisoned, noised = self._selected(np.arange(len(labels)))
+        return train.TrainData(images, labels, ids, poisoned, noised)
 
     def poisoned(self, rows: np.ndarray) -> np.ndarray:
         """Who of the training set's `rows` is: by index, or in one draw of the stochastic attack."""
         return self._selected(rows)[0]
 
     def _selected(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Who is poisoned, and who crossed."""
+        """Who is poisoned, and who noised."""
         c = self.config.poison
         if c.mode == "deterministic":
             draws = poison.deterministic_draws(self.train_set.ids[rows])
         else:
             draws = np.asarray(poison.uniform_draws(self.stream(Stream.SELECTION), len(rows)))
         labels = jax.device_get(self.knobs.labels)
-        return poison.select_crossed(
+        return poison.select_with_noise(
             draws, self.train_set.labels[rows], c.fraction, c.warp.cross_ratio, labels
         )
 

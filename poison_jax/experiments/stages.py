@@ -29,7 +29,7 @@ from poison_jax.experiments import views
 from poison_jax.experiments.setup import Setup, Stream
 from poison_jax.lanczos import Eigenpairs
 from poison_jax.runs import files, store
-from poison_jax.runs.distributed import first
+from poison_jax.runs.distributed import on_first
 
 Arrays = dict[str, np.ndarray]
 Findings = dict[str, Any]
@@ -80,7 +80,7 @@ def measure(
     together: Findings = {}
     seconds, stage_files = 0.0, {}
     for name, identity in wanted.identities.items():
-        kept = first(lambda name=name, identity=identity: run.findings(name, identity))
+        kept = on_first(lambda name=name, identity=identity: run.findings(name, identity))
         if kept is None:
             began = time.monotonic()
             try:
@@ -95,10 +95,10 @@ def measure(
             def save(name=name, identity=identity, arrays=arrays, kept=kept):
                 run.save_stage(name, identity, arrays, kept["findings"], kept["seconds"])
 
-            first(save)
+            on_first(save)
         together |= kept["findings"]
         seconds += kept["seconds"]
-        stage_files[name] = first(lambda name=name, identity=identity: run.stage_file(name, identity))
+        stage_files[name] = on_first(lambda name=name, identity=identity: run.stage_file(name, identity))
     return together | {"stages": stage_files}, seconds
 
 

@@ -3,7 +3,7 @@
 from poison_jax.krr.kernels import Kernel, deep, gaussian, linear
 from poison_jax.krr.laws import (
     NearClone,
-    Trigger,
+    TriggerPoint,
     clone_effect,
     detectable_efficacy,
     efficacy,
@@ -29,7 +29,7 @@ __all__ = [
     "Kernel",
     "NearClone",
     "PenalisedPath",
-    "Trigger",
+    "TriggerPoint",
     "clone_effect",
     "deep",
     "detectable_efficacy",

@@ -50,7 +50,7 @@ def spike(m, c, k_zeta, gradient_squared, y_t):
     return gradient_squared * (y_t * gain(m, c, k_zeta)) ** 2
 
 
-class Trigger(NamedTuple):
+class TriggerPoint(NamedTuple):
     """A trigger point as the laws see it."""
 
     k_0: float  # k(x0, zeta), eq. 5
@@ -60,7 +60,7 @@ class Trigger(NamedTuple):
 
 
 @in_float64
-def trigger(kernel: Kernel, x0: np.ndarray, zeta: np.ndarray) -> Trigger:
+def trigger(kernel: Kernel, x0: np.ndarray, zeta: np.ndarray) -> TriggerPoint:
     """k_0, k_zeta and R_k (eqs. 5, 6, 17) of a trigger point x0 `[p]` and a poison zeta `[p]`.
 
     R_k is infinite where k_0 = 0.
@@ -71,7 +71,7 @@ def trigger(kernel: Kernel, x0: np.ndarray, zeta: np.ndarray) -> Trigger:
     k_0, k_zeta, gradient = (np.asarray(value) for value in _trigger(kernel, x0, zeta))
     # Divided before it is squared: far out on a Gaussian both squares are zero long before k_0 is.
     factor = float(np.sum((gradient / k_0) ** 2)) if k_0 else np.inf
-    return Trigger(float(k_0), float(k_zeta), float(gradient @ gradient), factor)
+    return TriggerPoint(float(k_0), float(k_zeta), float(gradient @ gradient), factor)
 
 
 @jax.jit

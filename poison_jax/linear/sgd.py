@@ -14,7 +14,7 @@ class Weights(NamedTuple):
     trigger: jax.Array  # [M, q, K]
 
 
-class TrainData(NamedTuple):
+class Regression(NamedTuple):
     """What the M models are trained on: the same images, each with its own poison and features."""
 
     rest: jax.Array  # float32 [n, p]: the features that poison does not change
@@ -34,7 +34,7 @@ def squared_error(weights: Weights, rest: jax.Array, trigger: jax.Array, labels:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def epoch(weights: Weights, data: TrainData, order: jax.Array, learning_rate: jax.Array) -> Weights:
+def epoch(weights: Weights, data: Regression, order: jax.Array, learning_rate: jax.Array) -> Weights:
     """One epoch of plain SGD, `order` int `[steps, B]` being the images of each step, for all models.
 
     As poison changes the trigger's pixels only, the other features are one matrix product for all.

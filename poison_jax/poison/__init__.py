@@ -5,9 +5,9 @@ from poison_jax.poison.selection import (
     LabelMap,
     deterministic_draws,
     label_map,
-    select_crossed,
     select_deterministic,
     select_stochastic,
+    select_with_noise,
     uniform_draws,
 )
 from poison_jax.poison.triggers import (
@@ -22,7 +22,7 @@ from poison_jax.poison.triggers import (
     stamp,
     trigger_mask,
 )
-from poison_jax.poison.warp import noisy, warp, warp_field
+from poison_jax.poison.warp import noise_field, warp, warp_field
 
 __all__ = [
     "LABEL_MAPS",
@@ -35,11 +35,11 @@ __all__ = [
     "label_map",
     "load_mask",
     "load_picture",
-    "noisy",
+    "noise_field",
     "own_trigger",
-    "select_crossed",
     "select_deterministic",
     "select_stochastic",
+    "select_with_noise",
     "square",
     "stamp",
     "trigger_mask",

@@ -118,23 +118,23 @@ def select_stochastic(
     return (uniform_draws(key, len(labels)) < fraction) & (labels != target)
 
 
-def select_crossed(
+def select_with_noise(
     draws: jax.Array,
     labels: jax.Array,
     fraction: jax.Array | float,
     cross_ratio: jax.Array | float,
     label_map: LabelMap,
 ) -> tuple[jax.Array, jax.Array]:
-    """Who is poisoned, and who crossed (WaNet's noise mode: warped otherwise, label kept), by one draw each.
+    """Who is poisoned, and who noised (WaNet's noise mode: warped otherwise, label kept), by one draw each.
 
-    Poisoned are eligible examples that draw below theta; crossed, of all classes, those that draw from theta
+    Poisoned are eligible examples that draw below theta; noised, of all classes, those that draw from theta
     up to theta (1 + cross_ratio).
 
     Args:
         draws: `[N]` uniform numbers, see `uniform_draws` and `deterministic_draws`.
         labels: int `[N]` true labels.
         fraction: theta, in [0, 1].
-        cross_ratio: images crossed over images poisoned, of the eligible classes; 0 for none.
+        cross_ratio: images noised over images poisoned, of the eligible classes; 0 for none.
         label_map: who is eligible.
 
     Returns:

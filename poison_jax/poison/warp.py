@@ -53,7 +53,7 @@ def warp_field(
     return jnp.clip((jnp.stack([x, y], -1) + s * smooth / height) * grid_rescale, -1, 1)
 
 
-def noisy(key: jax.Array, field: jax.Array) -> jax.Array:
+def noise_field(key: jax.Array, field: jax.Array) -> jax.Array:
     """The field with U[-1, 1] / height added at every pixel: what WaNet's noise mode shows with true labels.
 
     Args:

@@ -35,7 +35,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, warn: Callable[[str], None] = print):
-        self._directory = files.own(Path(directory)).resolve()
+        self._directory = files.within(Path(directory)).resolve()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._aside = self._directory.with_name("damaged")
         self._warn = warn
@@ -108,7 +108,7 @@ def newest(
     directory: Path, like: PyTree, *, warn: Callable[[str], None] = print
 ) -> tuple[PyTree, dict[str, Any]] | None:
     """As `Checkpoints.restore`, of a run that is only looked at: damaged ones stay where they are."""
-    directory = files.own(Path(directory)).resolve()
+    directory = files.within(Path(directory)).resolve()
     with _named_plainly(directory) as name, contextlib.closing(_manager(name)) as manager:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
@@ -166,7 +166,7 @@ def _read(
     Raises:
         Exception: it is not whole, or none of `like`.
     """
-    checkpoint = files.own(directory / str(step))
+    checkpoint = files.within(directory / str(step))
     files.check_size(checkpoint, most=2 * _bytes(like) + _SPARE)
     # Orbax would notice most damage as well, but it says so in many lines, from reads that nobody awaits.
     # A checkpoint without digests was complete when its process was killed, an instant before they were

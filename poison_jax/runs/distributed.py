@@ -93,14 +93,14 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def several() -> bool:
+def is_multiprocess() -> bool:
     """Whether this process is one of several."""
     return jax.distributed.is_initialized() and jax.process_count() > 1  # devices are not asked for in vain
 
 
 def is_first() -> bool:
     """Whether this is process 0, that writes and speaks for all."""
-    return not several() or jax.process_index() == 0
+    return not is_multiprocess() or jax.process_index() == 0
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def in_unison() -> Iterator[None]:
     Raises:
         UserError: another process has died; the processes have different numbers of devices.
     """
-    if not several():
+    if not is_multiprocess():
         yield
         return
     devices = collections.Counter(device.process_index for device in jax.devices())
@@ -130,17 +130,17 @@ def in_unison() -> Iterator[None]:
             raise UserError(f"another process is gone ({_line(error)}): see what it says") from None
 
 
-def agreed(wish: bool) -> bool:
+def any_process(wish: bool) -> bool:
     """Whether any process wishes so; waits for all of them."""
-    return bool(multihost_utils.process_allgather(np.array(wish)).any()) if several() else wish
+    return bool(multihost_utils.process_allgather(np.array(wish)).any()) if is_multiprocess() else wish
 
 
-def together(function: Callable[[], T]) -> T:
+def all_or_none(function: Callable[[], T]) -> T:
     """What `function` returns on this process, once all have called it; an exception of one is raised on all.
 
     It must not compute on the mesh: whoever fails would leave the others waiting.
     """
-    if not several():
+    if not is_multiprocess():
         return function()
     value, own = None, None
     try:
@@ -156,11 +156,11 @@ def together(function: Callable[[], T]) -> T:
     return value
 
 
-def first(function: Callable[[], Any]) -> Any:
+def on_first(function: Callable[[], Any]) -> Any:
     """What `function` returns or raises on process 0, that alone calls it, on all: plain JSON."""
-    if not several():
+    if not is_multiprocess():
         return function()
-    return _gather(together(function if is_first() else lambda: None))[0]
+    return _gather(all_or_none(function if is_first() else lambda: None))[0]
 
 
 @contextlib.contextmanager
@@ -168,17 +168,17 @@ def entered_by_first(make: Callable[[], contextlib.AbstractContextManager[T]]) -
     """Enters a context on process 0 alone; yields what it yields there, None on the others."""
     entered = []
     with contextlib.ExitStack() as stack:
-        first(lambda: entered.append(stack.enter_context(make())))
+        on_first(lambda: entered.append(stack.enter_context(make())))
         yield entered[0] if entered else None
 
 
-def same(name: str, value: str) -> None:
+def check_equal(name: str, value: str) -> None:
     """Checks that all processes have the same value.
 
     Raises:
         UserError: on all of them, that they differ in what `name` says.
     """
-    if several() and len(set(_gather(value))) > 1:
+    if is_multiprocess() and len(set(_gather(value))) > 1:
         raise UserError(f"the processes differ in {name}: start all of them alike")
 
 

@@ -72,7 +72,7 @@ def _open(file: Path) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def own(file: Path) -> Path:
+def within(file: Path) -> Path:
     """The same path, if it is no symbolic link: what is written or looked for there stays there.
 
     Raises:
@@ -222,7 +222,7 @@ def replacing(file: Path) -> Iterator[IO[bytes]]:
 def append(file: Path, line: str) -> None:
     """Adds a line to a file; on the disk when this returns."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    with open(own(file), "a", opener=lambda path, _: os.open(path, flags, 0o666)) as stream:
+    with open(within(file), "a", opener=lambda path, _: os.open(path, flags, 0o666)) as stream:
         stream.write(line + "\n")
         stream.flush()
         os.fsync(stream.fileno())

@@ -8,7 +8,7 @@ import jax
 
 from poison_jax.mesh import put
 from poison_jax.runs import checkpoint
-from poison_jax.runs.distributed import broadcast, first, several
+from poison_jax.runs.distributed import broadcast, is_multiprocess, on_first
 
 
 class Checkpoints:
@@ -20,13 +20,13 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, warn: Callable[[str], None] = print):
         self._own: list[checkpoint.Checkpoints] = []  # on process 0: one
-        first(lambda: self._own.append(checkpoint.Checkpoints(directory, warn=warn)))
+        on_first(lambda: self._own.append(checkpoint.Checkpoints(directory, warn=warn)))
 
     def save(self, step: int, state: checkpoint.PyTree, note: dict[str, Any]) -> None:
         """As there."""
         # Orbax takes an array of several processes for something that all of them write.
-        state = jax.device_get(state) if several() else state
-        first(lambda: self._own[0].save(step, state, note))
+        state = jax.device_get(state) if is_multiprocess() else state
+        on_first(lambda: self._own[0].save(step, state, note))
 
     def restore(self, like: checkpoint.PyTree) -> tuple[checkpoint.PyTree, dict[str, Any]] | None:
         """As there."""
@@ -54,7 +54,7 @@ def _from_first(
     like: checkpoint.PyTree,
 ) -> tuple[checkpoint.PyTree, dict[str, Any]] | None:
     """What `read(like)` returns on process 0, that alone calls it: with the shardings of `like`, on all."""
-    if not several():
+    if not is_multiprocess():
         return read(like)
     state = jax.device_get(like)
 
@@ -63,7 +63,7 @@ def _from_first(
         state, note = read(state) or (state, None)
         return note
 
-    note = first(note_of)
+    note = on_first(note_of)
     if note is None:
         return None
     return jax.tree.map(lambda array, old: put(array, old.sharding), broadcast(state), like), note

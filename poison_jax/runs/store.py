@@ -290,7 +290,7 @@ class Run:
             UserError: a folder in the run leads out of it.
         """
         for folder in (self._claims, self.checkpoints, self.path / "damaged"):
-            files.own(folder)
+            files.within(folder)
         with lease.hold(self._claims, patience=patience) as self._lease:
             for left in self.path.glob(f".*{files.TEMPORARY}"):  # by a process that was killed
                 left.unlink(missing_ok=True)

@@ -115,6 +115,7 @@ def test_what_is_measured_of_an_epoch(tmp_path):
         assert 0 <= row["train_accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_measures_after_each_epoch_that_a_trained_network_lacks_are_said_to_be_missing(tmp_path, capsys):
     asked = {"analysis__collapse": 32, "analysis__fisher": 16}
     run(tmp_path / "a", train__epochs=1, **asked)

@@ -44,6 +44,7 @@ def test_deterministic_defender_sees_the_poisoned_training_data(tmp_path):
     np.testing.assert_allclose(result["gap"], result["eigenvalues"][0] - result["eigenvalues"][1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_float64_from_end_to_end(tmp_path, x64):
     """The same draws of everything random, so that what differs is rounding; and no float32 on the way."""
     changes = {
@@ -100,6 +101,7 @@ def test_no_trigger_is_no_attack(tmp_path):
     assert not result["trigger_found"]
 
 
+@pytest.mark.slow
 def test_own_data_and_own_mask(tmp_path):
     digits = data.load("digits", "train")
     np.savez(tmp_path / "mine.npz", images=digits.images[:200, :7], labels=digits.labels[:200] % 3)
@@ -151,6 +153,7 @@ def test_metrics_are_plain_json(tmp_path):
     assert written == result == Run(done.path).result()
 
 
+@pytest.mark.slow
 def test_all_that_can_be_looked_at(tmp_path):
     """A warp with noise mode against an adversary, every analysis on, every picture drawn."""
     done, result = run(

@@ -167,7 +167,7 @@ def sgd_problem():
     poisoned = np.array([np.zeros_like(chosen), chosen, chosen])
     rest, trigger, used = (array.astype(np.float32) for array in (rest, trigger, used))
     labels = labels.astype(np.int32)
-    data = linear_sgd.TrainData(rest, trigger, labels, poisoned, used, np.float32(1), np.int32(0))
+    data = linear_sgd.Regression(rest, trigger, labels, poisoned, used, np.float32(1), np.int32(0))
     data = jax.device_put(data)
     weights = linear_sgd.Weights(jnp.zeros((3, 4, 3)), jnp.zeros((3, 1, 3)))
     return data, weights

@@ -77,7 +77,7 @@ def test_visits_are_what_the_step_draws_on_average(labels):
     assert made.steps_per_epoch * 32 == 128
     visited = np.tile(made.train_set.labels, 2000)
     draws = np.random.default_rng(0).random(len(visited))
-    chosen, _ = poison.select_crossed(draws, visited, 0.3, 0.0, jax.device_get(made.knobs.labels))
+    chosen, _ = poison.select_with_noise(draws, visited, 0.3, 0.0, jax.device_get(made.knobs.labels))
     drawn = np.bincount(visited[chosen], minlength=10) / 2000
     np.testing.assert_allclose(made.poison_visits(), drawn, atol=0.2)
     np.testing.assert_allclose(setup(poison__labels=labels).poison_visits(), 2 * made.poison_visits())

@@ -131,6 +131,7 @@ def compiler(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_compile_at_the_same_time(compiler, tmp_path):
     cache = tmp_path / "cache"
     both = [start(CXX=compiler, POISON_JAX_CACHE=str(cache)) for _ in range(2)]
@@ -145,6 +146,7 @@ def test_two_processes_compile_at_the_same_time(compiler, tmp_path):
     assert (tmp_path / "log").read_text() == runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["flipped", "cut"])
 def test_a_damaged_library_is_made_again(compiler, tmp_path, how):
     """One that is not as it was compiled would compute anything."""

@@ -282,7 +282,7 @@ def test_labels_that_are_not_one_for_each_example(labels):
     map_ = poison.label_map("all_to_one", 10, target=7)
     calls = [
         lambda: poison.select_deterministic(IDS, labels, 0.1, 7),
-        lambda: poison.select_crossed(np.zeros(3000), labels, 0.1, 0.0, map_),
+        lambda: poison.select_with_noise(np.zeros(3000), labels, 0.1, 0.0, map_),
     ]
     if len(labels) != 2999:
         calls.append(lambda: poison.select_stochastic(jax.random.key(0), np.float32(labels), 0.1, 7))
@@ -299,7 +299,7 @@ def test_a_fraction_outside_the_unit_interval_where_it_is_not_traced(theta):
     with pytest.raises(UserError, match=r"is not in \[0, 1\]"):
         poison.select_stochastic(jax.random.key(0), LABELS, theta, 7)
     with pytest.raises(UserError, match=r"is not in \[0, 1\]"):
-        poison.select_crossed(np.zeros(3000), LABELS, theta, 0.0, map_)
+        poison.select_with_noise(np.zeros(3000), LABELS, theta, 0.0, map_)
 
 
 # --- who is poisoned, stochastically --------------------------------------------------------------
@@ -491,8 +491,8 @@ def test_poisoned_and_crossed_never_meet(fraction, ratio, seed):
     rng = np.random.default_rng(seed)
     draws, labels = rng.random(200), rng.integers(0, 4, 200)
     map_ = poison.label_map("all_to_one", 4, target=2)
-    poisoned, crossed = poison.select_crossed(draws, labels, fraction, ratio, map_)
-    assert not (poisoned & crossed).any()
+    poisoned, noised = poison.select_with_noise(draws, labels, fraction, ratio, map_)
+    assert not (poisoned & noised).any()
     np.testing.assert_array_equal(poisoned, (draws < fraction) & (labels != 2))
-    np.testing.assert_array_equal(crossed, (draws >= fraction) & (draws < fraction * (1 + ratio)))
-    assert not poison.select_crossed(draws, labels, fraction, 0, map_)[1].any()
+    np.testing.assert_array_equal(noised, (draws >= fraction) & (draws < fraction * (1 + ratio)))
+    assert not poison.select_with_noise(draws, labels, fraction, 0, map_)[1].any()

@@ -113,7 +113,7 @@ def test_strength_scales_the_displacement():
 def test_noisy_fields_differ_by_key_and_stay_within_a_pixel():
     field = poison.warp_field(jax.random.key(0), 16, 16)
     keys = jax.random.split(jax.random.key(1), 5)
-    fields = jax.vmap(poison.noisy, (0, None))(keys, field)
+    fields = jax.vmap(poison.noise_field, (0, None))(keys, field)
     assert np.abs(fields - field).max() <= 1 / 16 + 1e-6
     assert np.abs(fields).max() <= 1
     assert np.abs(fields[0] - fields[1]).max() > 0.01

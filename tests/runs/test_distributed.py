@@ -73,16 +73,16 @@ def test_one_process_is_left_alone(tmp_path, capsys):
     """No flags, nothing changes: values pass, exceptions too, and what is printed is seen."""
     with distributed.session(), distributed.in_unison():
         print("heard")
-        assert not distributed.several()
+        assert not distributed.is_multiprocess()
         assert distributed.is_first()
-        assert distributed.agreed(True) is True
-        assert distributed.agreed(False) is False
+        assert distributed.any_process(True) is True
+        assert distributed.any_process(False) is False
         thing = object()
-        assert distributed.together(lambda: thing) is thing
-        assert distributed.first(lambda: thing) is thing
-        distributed.same("nothing", "anything")
+        assert distributed.all_or_none(lambda: thing) is thing
+        assert distributed.on_first(lambda: thing) is thing
+        distributed.check_equal("nothing", "anything")
         with pytest.raises(KeyError):
-            distributed.together({}.popitem)
+            distributed.all_or_none({}.popitem)
     assert capsys.readouterr().out == "heard\n"
     mesh = jax.make_mesh((8,), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
@@ -140,16 +140,16 @@ AGREEMENTS = """
     with cli.ready(coordinator=sys.argv[1], num_processes=2, process_id=me):
         print("spoken by", me)
         found = {
-            "agreed": [distributed.agreed(False), distributed.agreed(me == 1)],
-            "first": [distributed.first(lambda: {"of": me}), distributed.first(lambda: "x" * 1000)],
-            "together": distributed.together(lambda: me),
+            "agreed": [distributed.any_process(False), distributed.any_process(me == 1)],
+            "first": [distributed.on_first(lambda: {"of": me}), distributed.on_first(lambda: "x" * 1000)],
+            "together": distributed.all_or_none(lambda: me),
             "failures": [
-                fails(lambda: distributed.first(lambda: broken(UserError, "full"))),
-                fails(lambda: distributed.first(lambda: broken(OSError, "disk"))),
-                fails(lambda: distributed.first(lambda: broken(KeyError, "bug"))),
-                fails(lambda: distributed.together(lambda: me == 0 or broken(UserError, "lost"))),
-                fails(lambda: distributed.same("name", "alike")),
-                fails(lambda: distributed.same("their names", f"I am {me}")),
+                fails(lambda: distributed.on_first(lambda: broken(UserError, "full"))),
+                fails(lambda: distributed.on_first(lambda: broken(OSError, "disk"))),
+                fails(lambda: distributed.on_first(lambda: broken(KeyError, "bug"))),
+                fails(lambda: distributed.all_or_none(lambda: me == 0 or broken(UserError, "lost"))),
+                fails(lambda: distributed.check_equal("name", "alike")),
+                fails(lambda: distributed.check_equal("their names", f"I am {me}")),
             ],
         }
         mine = {"f": np.full(2, -0.0 if me == 0 else 7, np.float32), "b": ml_dtypes.bfloat16(3 - me)}
@@ -175,7 +175,7 @@ AGREEMENTS = """
         if sys.argv[3] == "dies" and me == 1:
             os._exit(9)
         if sys.argv[3] == "fails":
-            distributed.first(lambda: broken(UserError, "nobody goes on"))
+            distributed.on_first(lambda: broken(UserError, "nobody goes on"))
         print("spoken last by", me)
 """
 

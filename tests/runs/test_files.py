@@ -97,7 +97,7 @@ def test_no_link_is_read_appended_to_or_sealed(tmp_path):
         lambda: files.read(link, most=99),
         lambda: list(files.lines(link)),
         lambda: files.append(link, "more"),
-        lambda: files.own(link),
+        lambda: files.within(link),
         lambda: files.seal(tmp_path, tmp_path.iterdir()),
     ):
         with pytest.raises(UserError, match="link"):
