@@ -218,22 +218,18 @@ runpy.run_path("main.py", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("how", ["a user without a name and a home", "no docstrings", "no jit", "no stdin"])
+@pytest.mark.parametrize("how", ["a user without a name and a home", "no docstrings", "no stdin"])
 def test_it_runs_for(how, finished, tmp_path):
     command = [sys.executable, *(["-c", NOBODY] if "user" in how else ["main.py"])]
     command += [f"--workdir={tmp_path / 'runs'}", *TINY]
     if how == "no stdin":
         command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
-    more = {"no docstrings": {"PYTHONOPTIMIZE": "2"}, "no jit": {"JAX_DISABLE_JIT": "1"}}.get(how, {})
+    more = {"no docstrings": {"PYTHONOPTIMIZE": "2"}}.get(how, {})
     environment = os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"} | more
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ours, theirs = (Run(path).result() for path in [next((tmp_path / "runs").iterdir()), finished[1]])
-    if how == "no jit":  # rounded elsewhere
-        assert ours["environment"]["jax_disable_jit"]
-        assert ours["train_accuracy"] == pytest.approx(theirs["train_accuracy"], abs=0.05)
-    else:
-        assert ours["eigenvalues"] == theirs["eigenvalues"]
+    assert ours["eigenvalues"] == theirs["eigenvalues"]
 
 
 def test_a_user_without_a_home_is_told_where_data_are_looked_for(tmp_path):
@@ -393,11 +389,11 @@ def test_read_only_disk(disk):
 
 def test_full_disk_loses_nothing(disk):
     path, remount = disk
-    process = main(f"--workdir={path / 'runs'}", *TINY)
+    process = main(f"--workdir={path / 'runs'}", *TINY, "--config.poison.fraction=0.5")
     [run] = (path / "runs").iterdir()
     assert not (run / "result.json").exists()
     assert remount("size=64m")  # the same command, with space
-    again = main(f"--workdir={path / 'runs'}", *TINY)
+    again = main(f"--workdir={path / 'runs'}", *TINY, "--config.poison.fraction=0.5")
     assert again.returncode == 0, again.stderr
     assert {file.name for file in run.iterdir()} >= FILES
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1

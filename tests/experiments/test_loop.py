@@ -33,10 +33,8 @@ def counted(monkeypatch):
     return steps
 
 
-@pytest.mark.parametrize("first_arm", [1e30, 0.0], ids=["the first diverges", "the second diverges"])
-def test_an_arm_that_diverges_keeps_no_other_from_being_done(tmp_path, capsys, first_arm):
-    arms = (first_arm, 1e30 - first_arm)
-    config = tiny(experiment="compare", compare__arms=arms, train__epochs=1, analysis__features=0)
+def test_an_arm_that_diverges_keeps_no_other_from_being_done(tmp_path, capsys):
+    config = tiny(experiment="compare", compare__arms=(1e30, 0.0), train__epochs=1, analysis__features=0)
     drawn = []
 
     def draw(done):

@@ -245,7 +245,7 @@ TINY = [
     "--config.data.n_train=320",
     "--config.data.n_test=64",
     "--config.model.width=4",
-    "--config.train.epochs=6",
+    "--config.train.epochs=4",
     "--config.train.batch_size=32",
     "--config.spectrum.k=2",
     "--config.spectrum.num_iters=3",
@@ -295,7 +295,7 @@ def test_two_processes_train_what_one_does(tmp_path):
 
     alone = one()
     processes = pair()
-    while not any("epoch   2/6" in line for line in iter(processes[0].stdout.readline, "")):
+    while not any("epoch   2/4" in line for line in iter(processes[0].stdout.readline, "")):
         assert processes[0].poll() is None, processes[0].stderr.read()
     processes[1].send_signal(signal.SIGTERM)
     (_, err), (other_out, other_err) = finish(processes)
