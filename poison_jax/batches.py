@@ -106,7 +106,7 @@ def num_classes(apply_fn: Callable[..., Any], variables: Any, images: np.ndarray
     Args:
         apply_fn: `(variables, images [B, ...]) -> logits [B, K]`, or a tuple that begins with them.
         variables: its first argument, any pytree of arrays.
-        images: `[B, ...]` of a shape that will be used: the trace is kept for that.
+        images: `[B, ...]` of the shape of the later batches, so that the network is traced once.
 
     Raises:
         UserError: a leaf of `variables` that is no array; logits that are not `[B, K]`.

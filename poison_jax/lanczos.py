@@ -22,7 +22,7 @@ class Eigenpairs(NamedTuple):
     values: np.ndarray  # [k]
     vectors: np.ndarray  # [k, d]
     residuals: np.ndarray  # [k]
-    smallest_value: float  # the most negative Ritz value
+    smallest_value: float  # the smallest Ritz value
     smallest_residual: float
 
 

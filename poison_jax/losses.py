@@ -252,6 +252,8 @@ def adversarial(
 
     def objective(params, inputs, *args):
         delta, clean = jnp.zeros_like(inputs), None
+        if attacked_loss is not None:  # another loss than the one that is minimised
+            clean = loss_with_aux(params, inputs, *args)[0].mean()
         for _ in range(steps):
             (losses, _), gradient = value_and_input_gradient(attacked_with_aux, params, inputs + delta, *args)
             clean = losses.mean() if clean is None else clean

@@ -63,8 +63,8 @@ def input_hessian(
         on_product: called after every Hessian-vector product of a Python loop.
         memory: bytes that a Python loop may keep of the batches' linearised gradients, which spare every
             product but the first their forward pass; batches beyond it are computed anew.
-        starts: how many copies of a repeated eigenvalue can be found, `num_iters` steps each, at most as many
-            as there are pixels in all; see `top_eigenpairs` for what one start cannot see.
+        starts: how many copies of a repeated eigenvalue can be found; `num_iters` steps each, d steps at most
+            in all; see `top_eigenpairs` for what one start cannot see.
 
     Returns:
         `Eigenpairs`; `vectors` are `[k, d]` with d = H * W * C, to be reshaped as an image.
@@ -115,8 +115,8 @@ def per_class(
     count = -(-largest // batch_size)
     pairs_of = {}
     for label in np.unique(labels):
-        own = labels == label
-        parts = _weighted(images[own], labels[own], batch_size, mesh, count)
+        of_class = labels == label
+        parts = _weighted(images[of_class], labels[of_class], batch_size, mesh, count)
         pairs_of[label] = _eigenpairs(apply_fn, variables, parts, **options)
     nothing = jax.tree.map(lambda part: np.full_like(part, np.nan), next(iter(pairs_of.values())))
     pairs = [pairs_of.get(label, nothing) for label in range(num_classes)]
@@ -134,8 +134,8 @@ def checked(
     """Images, labels and the batch size, or the refusals that `input_hessian` names."""
     images = batches.checked_images(images)
     batch_size = batches.size_of(batch_size, len(images), mesh)
-    (first,), _ = next(batches.split(images, batch_size=batch_size))
-    labels = class_labels(labels, len(images), batches.num_classes(apply_fn, variables, first))
+    (example_batch,), _ = next(batches.split(images, batch_size=batch_size))
+    labels = class_labels(labels, len(images), batches.num_classes(apply_fn, variables, example_batch))
     return images, labels, batch_size
 
 
@@ -194,7 +194,7 @@ def _batch_products(apply_fn, variables, parts, memory):
     """`v -> H v` of every batch: from its linearised gradient as long as there is memory for it."""
     shapes = jax.eval_shape(functools.partial(_linearise, apply_fn), variables, parts[0])
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-    kept = min(len(parts), int(memory // size))
+    kept = min(len(parts), int(memory // max(size, 1)))
     return [
         functools.partial(_apply, _linearise(apply_fn, variables, batch))
         if i < kept

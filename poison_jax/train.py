@@ -42,7 +42,7 @@ class Program(NamedTuple):
 class Knobs(NamedTuple):
     """What a sweep turns: traced, so that one compilation serves every value."""
 
-    key: jax.Array  # of the run
+    key: jax.Array  # of the run's stream of steps
     kappa: jax.Array
     epsilon: jax.Array  # radius of adversarial perturbations
     fraction: jax.Array  # theta
@@ -265,7 +265,7 @@ def epoch_order(key: jax.Array, epoch: int, *, count: int, batch_size: int) -> j
     The few that do not fill a batch are left out of this epoch; the next one shuffles anew.
 
     Args:
-        key: of the run; no step folds in the number that is folded in here.
+        key: of the run's stream of steps; no step folds in the number that is folded in here.
         epoch: from 0.
     """
     steps = count // batch_size

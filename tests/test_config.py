@@ -398,6 +398,10 @@ def test_message_lists_the_choices(key):
         ({"poison.picture": "cat.png"}, "poison.picture"),
         ({"poison.labels": "source_specific", "poison.source": 0}, "poison.source"),
         ({"poison.trigger": "warp", "poison.fraction": 0.4, "poison.warp.cross_ratio": 2.0}, "cross_ratio"),
+        (
+            {"poison.trigger": "warp", "poison.warp.cross_ratio": 2.0, "spectrum.data": "poisoned"},
+            "spectrum.data",
+        ),
         ({"penalty.kappa": 1.0, "penalty.epsilon": 0.5}, "penalty.epsilon"),
         ({"experiment": "compare", "compare.key": "penalty.kappa,penalty.epsilon"}, "compare.key"),
         ({"experiment": "compare", "compare.arms": ()}, "compare.arms"),

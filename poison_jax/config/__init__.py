@@ -75,6 +75,10 @@ def check(config: ml_collections.ConfigDict) -> None:
             "raise the latter"
         )
     _check_poison(config.poison)
+    if config.spectrum.data == "poisoned" and config.poison.warp.cross_ratio > 0:
+        raise UserError(
+            "spectrum.data = poisoned has no images of the noise mode (poison.warp.cross_ratio > 0): use clean"
+        )
     if config.penalty.kappa > 0 and config.penalty.epsilon > 0:
         raise UserError(
             "penalty.kappa and penalty.epsilon are both above 0: choose the penalty or the adversary"
@@ -310,7 +314,7 @@ def short(key: str) -> str:
 
 
 def changed(config: ml_collections.ConfigDict, keys: Iterable[str]) -> dict[str, Any]:
-    """Of these keys, and those in these groups, the ones that differ from the frozen defaults.
+    """Of these keys, and those in these groups, the stages' that differ from the frozen defaults.
 
     Args:
         config: of one run.
@@ -321,6 +325,6 @@ def changed(config: ml_collections.ConfigDict, keys: Iterable[str]) -> dict[str,
     found = {
         name: key.plain(get(config, name))
         for name, key in KEYS.items()
-        if name in chosen or name.startswith(groups)
+        if key.stage and (name in chosen or name.startswith(groups))
     }
     return {name: value for name, value in found.items() if value != FROZEN[name]}

@@ -67,7 +67,6 @@ FROZEN = {
     "spectrum.num_iters": 10,
     "spectrum.num_examples": 1024,
     "spectrum.data": "clean",
-    "spectrum.batch_size": 128,
     "spectrum.per_class": False,
     "analysis.features": 1000,
     "analysis.near_clone": 0,

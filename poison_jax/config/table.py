@@ -245,9 +245,7 @@ GROUPS = (
                 choices=("clean", "poisoned"),
                 stage=True,
             ),
-            "batch_size": Key(
-                128, "images at once; memory grows with it, the result does not change", low=1, stage=True
-            ),
+            "batch_size": Key(128, "images at once; memory grows with it, the result does not change", low=1),
             "per_class": Key(False, "the top eigenpairs of each class's Hessian, too", stage=True),
         },
     ),

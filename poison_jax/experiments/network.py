@@ -49,7 +49,8 @@ def run(
     """
     started = time.monotonic()
     arms, axes = config_lib.arms(config), config_lib.axes(config) or ["penalty.kappa"]
-    if reason := kernels.slow_because(config.model.convolutions):
+    reason = kernels.slow_because(config.model.convolutions)
+    if reason and ":" not in config.model.name:
         console.warn(f"convolutions take two to three times as long as they need to: {reason}")
     remarks: list[str] = []
     for setup in [Setup(arm) for arm in arms]:  # every arm is checked before the first one trains

@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
 
     INIT = 0  # weights
     STEPS = 1  # batch order, augmentation, poison draws: folded further, by epoch, step and image
+    # 2 was used by an earlier version: a stream never gets the number of another.
     LANCZOS = 3  # start vector
     SELECTION = 4  # one draw of the stochastic attack, for whoever looks at poisoned data
     TRIGGER = 5  # a trigger's own randomness: the warp's field, a random pattern
@@ -38,7 +39,7 @@ class Setup:
         mesh: all devices.
         input_shape: `(h, w, C)` of the network's input.
         input_mask: the pixels that a stamped trigger sets in the network's input, bool `[h, w]` or
-            `[h, w, C]`; None where it sets none (blend, warp).
+            `[h, w, C]`; None where it sets none (blend, warp, a function).
         model, program, knobs: as `train` takes them; the trigger in `knobs` is for the attacked image.
         steps_per_epoch: full batches.
         key: of the run.
@@ -150,7 +151,9 @@ class Setup:
 
     @property
     def convolutions(self) -> str:
-        """Which convolutions the network uses: `kernels` or `xla`."""
+        """Which convolutions the network uses: `kernels` or `xla`, as a network of one's own always does."""
+        if ":" in self.config.model.name:
+            return "xla"
         return kernels.chosen(self.config.model.convolutions, devices=self.mesh.size)
 
     def first_state(self) -> train.TrainState:

@@ -77,7 +77,7 @@ def measure(
         UserError: a stage that is needed cannot be made.
     """
     trained = Trained(setup, state, epochs, wanted.directions)
-    together: Findings = {}
+    findings_of_all: Findings = {}
     seconds, stage_files = 0.0, {}
     for name, identity in wanted.identities.items():
         kept = on_first(lambda name=name, identity=identity: run.findings(name, identity))
@@ -96,10 +96,10 @@ def measure(
                 run.save_stage(name, identity, arrays, kept["findings"], kept["seconds"])
 
             on_first(save)
-        together |= kept["findings"]
+        findings_of_all |= kept["findings"]
         seconds += kept["seconds"]
         stage_files[name] = on_first(lambda name=name, identity=identity: run.stage_file(name, identity))
-    return together | {"stages": stage_files}, seconds
+    return findings_of_all | {"stages": stage_files}, seconds
 
 
 def evaluate_attack(
@@ -247,12 +247,16 @@ def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
 
 
 def input_fisher(trained: Trained) -> tuple[Arrays, Findings]:
-    """Top eigenpairs of the input Fisher (eq. 29), on as many of the Hessian's images as asked for."""
+    """Top eigenpairs of the input Fisher (eq. 29), on as many of the Hessian's images as asked for.
+
+    No more than the Hessian has (`spectrum.num_examples`): `fisher_examples` says how many.
+    """
     setup, count = trained.setup, trained.setup.config.analysis.fisher
     images, labels, direction = _hessian_images(setup)
     pairs = _eigenpairs(trained, fisher.input_fisher, images[:count], labels[:count])
     overlaps = _overlaps(pairs.vectors, direction)
-    return pairs._asdict() | {"overlap": overlaps, "shape": np.array(setup.input_shape)}, {}
+    arrays = pairs._asdict() | {"overlap": overlaps, "shape": np.array(setup.input_shape)}
+    return arrays, {"fisher_examples": len(images[:count])}
 
 
 def pre_fc_features(trained: Trained) -> tuple[Arrays, Findings]:

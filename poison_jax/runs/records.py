@@ -1,7 +1,7 @@
 """The cells of a sweep as records, from a store of runs or from the JSON lines of `results/`.
 
 A sweep leaves `<workdir>/sweeps/<name>.json`, which says what its cells are; the cells are ordinary run
-directories beside it, or lines of `<workdir>/sweeps/<name>/stored.jsonl`, done elsewhere. `python -m
+directories beside it, or lines in `<workdir>/sweeps/<name>/stored/`, done elsewhere. `python -m
 poison_jax.records --runs DIR --out results` adds what figures and tables need of the finished ones to
 `<name>.jsonl`, a line a cell. Nothing here needs an ML package.
 """

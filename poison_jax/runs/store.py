@@ -219,7 +219,10 @@ class Run:
 
         Raises:
             Damaged: they are absent, not as they were written, or too large.
+            UserError: the run has no result in that view.
         """
+        if view and not self.done_with(view):
+            raise UserError(f"{self.path} has no result of the view {view}: make it first")
         stages = (self.result(view) or {}).get("stages")
         file = self.path / f"{stages.get(name, name) if isinstance(stages, dict) else name}.npz"
         if file.parent != self.path or not files.is_name(file.name):

@@ -49,7 +49,7 @@ class Board:
         """What a cell found, here or where its stored line comes from; None while it is not done.
 
         Raises:
-            Damaged: the file that says it is.
+            Damaged: its result file is damaged.
         """
         record = self.record(cell)
         return None if record is None else record.result

@@ -45,6 +45,8 @@ def cells(config: ml_collections.ConfigDict) -> list[Cell]:
     Raises:
         UserError: an axis that is none, an empty grid, a cell that cannot be meant.
     """
+    if config.experiment not in ("train", "compare", "sweep"):
+        raise UserError(f"experiment={config.experiment} is one run, that trains no network: it has no cells")
     if config.experiment != "sweep":
         named = config_lib.axes(config) or ["penalty.kappa"]
         return [
@@ -86,12 +88,12 @@ def kinds(cells: list[Cell]) -> list[list[Cell]]:
     """
     found: dict[tuple, list[Cell]] = {}
     for cell in cells:
-        same = {
+        costs = {
             key: value > 0 if key in ("penalty.kappa", "penalty.epsilon") else value
             for key, value in cell.overrides.items()
             if key not in ("seed", "poison.fraction")
         }
-        found.setdefault((id(cell.base), repr(same)), []).append(cell)
+        found.setdefault((id(cell.base), repr(costs)), []).append(cell)
     return list(found.values())
 
 

@@ -49,8 +49,8 @@ def matching(cells: list[Cell], results: Path) -> dict[str, Record]:
             cell = of_name.get(record.key) or of_identity.get(_identity(record))
             if cell is None:
                 continue
-            first = found.setdefault(cell.key, record._replace(overrides=cell.overrides))
-            if says := _difference(first.result, record.result):
+            taken = found.setdefault(cell.key, record._replace(overrides=cell.overrides))
+            if says := _difference(taken.result, record.result):
                 console.warn(f"{cell}: a line in {file} is not taken: {says}")
     return found
 
@@ -113,7 +113,7 @@ def _difference(stored: Json, other: Json) -> str:
     stored, other = files.plain(stored), files.plain(other)
     for name in stored:
         if name in other and name not in _CIRCUMSTANCES and stored[name] != other[name]:
-            return f"{name} is {stored[name]} in the first, {other[name]} in the other"
+            return f"{name} is {stored[name]} in what is stored, {other[name]} in the new one"
     return ""
 
 

@@ -77,7 +77,7 @@ def test_every_key_is_of_one_kind():
     neither = {key for key in KEYS if kind(key) == "neither"}
     assert neither - {
         key for key in KEYS if key.partition(".")[0] in ("compare", "sweep", "krr", "linear")
-    } == {"name", "data.dir", "analysis.collapse"}
+    } == {"name", "data.dir", "analysis.collapse", "spectrum.batch_size"}
 
 
 def test_a_stage_that_is_not_wanted_has_no_identity():

@@ -179,6 +179,8 @@ def _single(draw) -> Example:
     poison, more = _poison(draw, of["shape"], size, of["classes"])
     settings |= augment | poison | _training(draw, of["count"])
     settings |= _analysis(draw, size[0] * size[1] * of["shape"][2])
+    if settings.get("poison.warp.cross_ratio", 0) > 0:  # the noise mode's images are not in the poisoned data
+        settings["spectrum.data"] = "clean"
     settings |= {
         "model.width": draw(st.sampled_from([1, 3])),
         "model.dtype": draw(st.sampled_from(["float32", "float32", "bfloat16"])),
