@@ -77,7 +77,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_poison(config.poison)
     if config.spectrum.data == "poisoned" and config.poison.warp.cross_ratio > 0:
         raise UserError(
-            "spectrum.data = poisoned has no images of the noise mode (poison.warp.cross_ratio > 0): use clean"
+            "spectrum.data = poisoned lacks the images of the noise mode (poison.warp.cross_ratio > 0): "
+            "use clean"
         )
     if config.penalty.kappa > 0 and config.penalty.epsilon > 0:
         raise UserError(
