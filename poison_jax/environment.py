@@ -47,7 +47,8 @@ def record() -> dict[str, Any]:
     >>> record()["jax_threefry_partitionable"]
     True
     """
-    settings = {name: getattr(jax.config, name) for name in (*PINNED, *RECORDED)}
+    values = {name: getattr(jax.config, name) for name in (*PINNED, *RECORDED)}
+    settings = {name: "default" if value is None else value for name, value in values.items()}
     variables = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     if "XLA_FLAGS" in variables:
         flags = sorted(f for f in variables.pop("XLA_FLAGS").split() if not f.startswith(_NO_NUMBERS))

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import models, poison, train
+from poison_jax import console, models, poison, train
+from poison_jax.errors import UserError
 from poison_jax.experiments.setup import Setup
 from poison_jax.mesh import make_mesh, replicate
 from poison_jax.runs import checkpoint
@@ -109,5 +110,8 @@ def tiny(**changes):
 def restored(run):
     """The `Setup` of a run and its last state."""
     made = Setup(config_lib.from_json(run.config(), run.path))
-    state, _ = checkpoint.newest(run.checkpoints, made.first_state())
+    found = checkpoint.newest(run.checkpoints, made.first_state(), warn=console.warn)
+    if found is None:
+        raise UserError(f"{run.checkpoints} holds no whole checkpoint")
+    state, _ = found
     return made, state

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from poison_jax import arrays, data
+from poison_jax import arrays, data, prepared
 from poison_jax.errors import Damaged, UserError
 from poison_jax.runs import files, records
 from poison_jax.runs.store import Run
@@ -244,13 +244,14 @@ def _read_sweep(chapter: Chapter, finished: Path) -> None:
 def _read_cache(chapter: Chapter) -> None:
     """What decoded data are kept in; `data.load` decodes again what this cannot read."""
     file, digits = chapter.folder / "digits.npz", data.load("digits", "train")
-    data._write_cache(file, digits)
+    fields = {name: getattr(digits, name) for name in ("images", "labels", "ids")}
+    prepared._write_cache(file, fields | {"class_names": np.array(digits.class_names)})
     how = _damage(file, chapter.random)
     try:
         found = arrays.read_npz(file)
     except Exception:
         chapter.count("damage that was named")
-        chapter.check(data._read_cache(file) is None, f"{how}: it is taken all the same")
+        chapter.check(prepared._read_cache(file) is None, f"{how}: it is taken all the same")
         return
     chapter.count("damage that changes no number")
     same = all(np.array_equal(found.get(name), getattr(digits, name)) for name in ("images", "labels", "ids"))

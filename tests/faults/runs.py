@@ -193,8 +193,11 @@ def content(file: Path) -> Any:
         return {name: (a.shape, a.dtype.str, a.tobytes()) for name, a in arrays.items()}
     if file.suffix == ".json":
         value = json.loads(file.read_bytes())
-        value.pop("wall_seconds", None)
         value.pop(files.CHECKSUM, None)  # it is of the time as well
+        for clock in ("wall_seconds", "seconds"):
+            value.pop(clock, None)
+        if file.name == files.SEAL:  # JSON files hold a time
+            return {name: digest for name, digest in value.items() if not name.endswith(".json")}
         return value
     whole = file.read_bytes()
     if file.suffix in _ENDS and not whole.endswith(_ENDS[file.suffix]):
