@@ -113,7 +113,7 @@ def _difference(stored: Json, other: Json) -> str:
     stored, other = files.plain(stored), files.plain(other)
     for name in stored:
         if name in other and name not in _CIRCUMSTANCES and stored[name] != other[name]:
-            return f"{name} is {stored[name]} in what is stored, {other[name]} in the new one"
+            return f"{name} is {stored[name]} in the first, {other[name]} in the other"
     return ""
 
 

@@ -25,7 +25,7 @@ STAGE_KEYS = {
     for stage in views.STAGES.values()
     for key in KEYS
     if any(key == name or key.startswith(f"{name}.") for name in stage.names)
-}
+} - {"spectrum.batch_size"}  # changes memory, not the result
 
 
 def kind(key):
