@@ -37,6 +37,14 @@ def network(data=CIFAR10, size=""):
     return resize(config, size)
 
 
+def arms(config, name, fraction, kappas):
+    """A comparison over kappa at one theta, with what is looked at after each epoch."""
+    config.name, config.experiment = name, "compare"
+    config.poison.fraction, config.compare.arms = fraction, kappas
+    config.analysis.collapse, config.analysis.near_clone = 1000, 100
+    return config
+
+
 def sweep(figure, size, data=CIFAR10):
     """A sweep over networks on a data set."""
     config = network(data, size)

@@ -11,9 +11,4 @@ from configs import common
 
 
 def get_config(size=""):
-    config = common.network(common.DIGITS, size)
-    config.experiment = "compare"
-    config.compare.arms = (0.0, 300.0)
-    config.poison.fraction = 0.1
-    config.analysis.collapse, config.analysis.near_clone = 1000, 100
-    return config
+    return common.arms(common.network(common.DIGITS, size), "digits", 0.1, (0.0, 300.0))

@@ -12,9 +12,4 @@ from configs import common
 
 
 def get_config(size=""):
-    config = common.network(common.MNIST, size)
-    config.experiment = "compare"
-    config.compare.arms = (0.0, 100.0)
-    config.poison.fraction = 0.01
-    config.analysis.collapse, config.analysis.near_clone = 1000, 100
-    return config
+    return common.arms(common.network(common.MNIST, size), "mnist", 0.01, (0.0, 100.0))

@@ -1,4 +1,4 @@
-"""What Section 5 claims, beside what sweeps show.
+"""The claims of Section 5, judged by the finished cells of sweeps.
 
 Every claim is a rule over finished cells. It is *seen* where the rule holds in all comparisons that can be
 made, *in part* where it holds in most of them, *not seen* otherwise, and *open* where cells are missing.

@@ -1,4 +1,4 @@
-"""What training does, epoch by epoch, in runs of several kappa or theta.
+"""Training curves: metrics after each epoch, of runs that differ in kappa or theta.
 
 Accuracy and attack, the input Fisher's energy along the trigger (eq. 30; `analysis.fisher`) and neural
 collapse (Section 3.4; `analysis.collapse`), of the runs that measured them.

@@ -1,4 +1,4 @@
-"""What figures share: pictures of images and eigenvectors, and curves over a key with one legend for all.
+"""Shared panels: pictures of images and eigenvectors, and curves over a key with one legend.
 
 A line is a mean over the seeds, its band goes from the smallest to the largest. A run whose training
 failed is a hollow marker and belongs to no line.

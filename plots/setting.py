@@ -1,4 +1,4 @@
-"""What a trained network is and how its attack went, in the words of figure titles."""
+"""Words for figure titles: the setting of a trained network and the outcome of its attack."""
 
 import textwrap
 

@@ -1,4 +1,4 @@
-"""What happens to images on the device, inside the train step, before the network sees them."""
+"""Augmentation and normalisation of images on the device, inside the train step."""
 
 import jax
 import jax.numpy as jnp

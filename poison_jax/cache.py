@@ -1,4 +1,4 @@
-"""What can be made again, kept between starts: decoded data, compiled programs."""
+"""The cache between starts: decoded data and compiled programs, which can be made again."""
 
 import atexit
 import contextlib

@@ -1,4 +1,4 @@
-"""What is measured: accuracies, attack success rates, overlap of a direction with the trigger."""
+"""Metrics: accuracies, attack success rates, overlap of a direction with the trigger."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What came out of a run or a sweep, in a sentence or two: headlines, remarks, alternative texts."""
+"""Headlines, remarks and alternative texts: the outcome of a run or a sweep in a sentence or two."""
 
 from collections import Counter
 from collections.abc import Callable

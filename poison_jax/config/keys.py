@@ -1,4 +1,4 @@
-"""What the declaration of a config key says, and the check of a value against it."""
+"""The declaration of a config key, and the check of a value against it."""
 
 import re
 from typing import Any, NamedTuple

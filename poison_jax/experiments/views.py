@@ -1,4 +1,4 @@
-"""What a config identifies: its run, the stages that it asks for, their view; without a network or JAX."""
+"""Identities of a config: its run, its stages and their view; needs neither a network nor JAX."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Who is poisoned, and with which label."""
+"""Selection of the poisoned examples, and label maps."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What the attack does to an image: patches that are stamped, pictures that are blended in, the warp."""
+"""Triggers: patches that are stamped, pictures that are blended in, the warp, functions of images."""
 
 from collections.abc import Callable
 from pathlib import Path

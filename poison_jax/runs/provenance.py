@@ -1,4 +1,4 @@
-"""What made a result: versions, device and the settings of the process."""
+"""Provenance of a result: versions, device and the settings of the process."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""What cells of a sweep are done, running, failed or waiting: said by files, for any number of processes."""
+"""The state of a sweep's cells (done, running, failed, waiting), in files that any process may read."""
 
 import contextlib
 import os

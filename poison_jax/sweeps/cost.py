@@ -1,4 +1,4 @@
-"""What runs will cost before they are done: model FLOPs (see `flops`), and hours at the rate of a device."""
+"""Cost estimates before anything runs: model FLOPs (see `flops`), and hours at the rate of a device."""
 
 import statistics
 import time

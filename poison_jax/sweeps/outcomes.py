@@ -1,4 +1,4 @@
-"""What a store or a folder of results holds, as far as it can be read: finished, or why not.
+"""Outcomes of the runs in a store or a folder of results: finished, or why not.
 
 Nothing here is written, and nothing that is damaged stops the rest from being read.
 """

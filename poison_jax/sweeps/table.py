@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: done, running, failed, time left; and the table at its end."""
+"""The live table of a sweep (done, running, failed, time left), and the table at its end."""
 
 import time
 

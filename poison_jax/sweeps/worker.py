@@ -1,4 +1,4 @@
-"""What a worker does: cells of a sweep, until none is left.
+"""A worker: does cells of a sweep until none is left.
 
 Any number of them, on any machines that share the disk, may work on one sweep: each claims a cell before
 it begins (`lease`). Why one cannot be done, if it cannot, is kept (`board`), and it is passed over.
