@@ -284,11 +284,12 @@ def test_a_damaged_result_is_made_again(undisturbed, start, tmp_path):
     assert (file.parent / "damaged" / "result.json").read_bytes() == damaged
 
 
-def test_who_looks_at_the_data_for_nobody_says_nothing():
+def test_who_looks_at_the_data_for_nobody_says_nothing(capfd):
     """The sweep was killed meanwhile."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
     ours.close()
     inputs._set_up(theirs, os.getppid(), [])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_dry_run(undisturbed, start, tmp_path):
