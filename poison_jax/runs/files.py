@@ -197,8 +197,14 @@ def _checksum(value: Json) -> str:
 
 def write(file: Path, content: bytes) -> None:
     """Writes a file, whole or not at all; on the disk when this returns."""
-    with replacing(file) as stream:
-        stream.write(content)
+    for attempt in range(3):
+        try:
+            with replacing(file) as stream:
+                stream.write(content)
+            return
+        except FileNotFoundError:  # whoever claims a run removes what killed processes left, and this as well
+            if attempt == 2 or not file.parent.is_dir():
+                raise
 
 
 @contextlib.contextmanager

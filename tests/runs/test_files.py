@@ -137,3 +137,21 @@ def test_a_file_of_holes_is_not_digested(tmp_path, monkeypatch):
 def test_plain_values():
     value = {"a": np.float32("nan"), "b": (np.int64(1), np.array([1.5, np.inf])), "c": {"d": np.True_}}
     assert files.plain(value) == {"a": None, "b": [1, [1.5, None]], "c": {"d": True}}
+
+
+def test_a_file_is_written_though_its_draft_is_cleared_away(tmp_path, monkeypatch):
+    """Two processes begin one run: the one that claims it clears away what the other is writing."""
+    rename, cleared = os.replace, []
+
+    def clear_once(source, target):
+        if not cleared:
+            cleared.append(source)
+            os.unlink(source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", clear_once)
+    files.write_json(tmp_path / "config.json", {"a": 1})
+    assert cleared
+    assert files.read_json(tmp_path / "config.json") == {"a": 1}
+    with pytest.raises(FileNotFoundError):
+        files.write_json(tmp_path / "absent" / "config.json", {})

@@ -84,7 +84,8 @@ def outcome(workdir):
 
 def wait_for(condition, *processes):
     while not condition():
-        assert all(process.poll() is None for process in processes), "ended too early"
+        for process in processes:
+            assert process.poll() is None, ("ended too early", process.returncode, *process.communicate())
         time.sleep(0.02)
 
 
