@@ -1,7 +1,7 @@
 """The law of collapse: how far triggered features have gone to the target's, over the decay time.
 
-Decay time is T = sum_t lr_t * weight_decay. If it governs the collapse, networks trained for different numbers
-of epochs lie on one curve over it.
+Decay time is T = sum_t lr_t * weight_decay. If it governs the collapse, networks trained for different
+numbers of epochs lie on one curve over it.
 """
 
 from collections.abc import Callable
