@@ -48,7 +48,7 @@ def markdown(entries: Sequence[Entry]) -> str:
             f"\n## {entry.statement}\n",
             f"**{_WORDS[entry.verdict].capitalize()}.** {entry.note}\n",
             f"*Computed:* {entry.setup}: predicted {number(entry.predicted)}, measured "
-            f"{number(entry.measured)}, error {_error(entry)}.",
+            f"{number(entry.measured)}, error {error(entry)}.",
         ]
     return "\n".join(lines) + "\n\n" + _TAIL
 
@@ -62,7 +62,8 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _error(entry: Entry) -> str:
+def error(entry: Entry) -> str:
+    """The error in words: `rounding` where it is."""
     if entry.error < 1e-9:
         return "rounding"
     return f"{entry.error:.2g}" + ("" if entry.predicted else " (absolute)")
