@@ -80,10 +80,12 @@ def test_gradient_gram_equals_the_sum_over_points(name, n, p):
         np.testing.assert_allclose(G, generic, rtol=1e-11, atol=1e-12)
 
 
-def test_gradient_gram_far_from_the_origin():
+def test_gradient_gram_far_from_the_origin_and_of_clones():
     X, _ = data()
     _, G = dense("gaussian", X + 1e3)
     np.testing.assert_allclose(krr.gradient_gram(make("gaussian"), X + 1e3), G, rtol=1e-11, atol=1e-12)
+    clones = krr.gradient_gram(make("gaussian"), np.ones((8, 3)))  # df is constant in kappa
+    np.testing.assert_array_equal(clones, 0)
 
 
 @every_kernel
@@ -148,8 +150,8 @@ def _root(A):
 @examples
 @given(name=kernels, ridge=ridges, kappa=st.floats(-3, 1), factor=st.floats(1.1, 10), seed=seeds)
 def test_degrees_of_freedom_decrease_with_kappa(form, name, ridge, kappa, factor, seed):
-    """Theorem 3.9, its first half; in the exact form too, where the smoother is the minimiser's."""
-    X, _ = data(seed=seed)
+    """Theorem 3.9, its first half, and what is monotone instead of the residual in the exact form."""
+    X, y = data(seed=seed)
     K, G = dense(name, X)
     path = krr.PenalisedPath(K, G, form=form)
     none, low, high = (path.degrees_of_freedom(ridge, k) for k in (0.0, 10**kappa, 10**kappa * factor))
@@ -158,8 +160,13 @@ def test_degrees_of_freedom_decrease_with_kappa(form, name, ridge, kappa, factor
     assert 0 < high < low < none < 8
     smoother = np.stack([K @ path.alpha(row, ridge, 10**kappa) for row in np.eye(8)], 1)
     np.testing.assert_allclose(low, np.trace(smoother), rtol=1e-6)
-    if form == "exact":  # a minimiser's smoother is symmetric
+    if form == "exact":  # a minimiser's smoother is symmetric; the terms of J that it trades are monotone
         np.testing.assert_allclose(smoother, smoother.T, atol=1e-7)
+        alphas = [path.alpha(y, ridge, k) for k in (0.0, 10**kappa, 10**kappa * factor)]
+        rest = [np.sum((y - K @ a) ** 2) + ridge * a @ K @ a for a in alphas]
+        penalty = [a @ G @ a for a in alphas]
+        assert (np.diff(rest) >= -1e-9 * rest[0]).all()
+        assert (np.diff(penalty) <= 1e-9 * penalty[0]).all()
 
 
 def test_linear_kernel_is_a_larger_ridge():
