@@ -236,21 +236,6 @@ def test_hermite_fit_of_the_gaussian_by_hand():
 # The filter
 
 
-def test_filter_response_is_the_fit_to_equally_spaced_points_on_a_circle():
-    """There K and G are circulant, and each form of the penalised fit multiplies the Fourier modes of y."""
-    n = 15
-    x, w = 2 * np.pi * np.arange(n) / n, np.arange(-7, 8)
-    spectrum = np.exp(-(w**2) / 8.0)
-    modes = np.exp(1j * np.outer(x, w)) / np.sqrt(n)
-    K = (modes * spectrum @ modes.conj().T).real  # eigenvalues kh(w)
-    G = (modes * (w * spectrum) ** 2 @ modes.conj().T).real  # B' B with B = K', by translation
-    y = np.random.default_rng(0).standard_normal(n)
-    for form in ("exact", "paper"):
-        fitted = K @ krr.PenalisedPath(K, G, form=form).alpha(y, 0.2, 0.3)
-        response = krr.filter_response(np.abs(w), spectrum, 0.2, 0.3, form=form)
-        np.testing.assert_allclose(modes.conj().T @ fitted, response * (modes.conj().T @ y), atol=1e-10)
-
-
 def test_filter_response_forms():
     assert krr.filter_response(3.0, 0.5, 0.2, 0.1) == pytest.approx(0.5 / (0.5 + 0.2 + 0.45))
     assert krr.filter_response(3.0, 0.5, 0.2, 0.1) == pytest.approx(1 / (1 + 0.2 / 0.5 + 0.1 * 9))  # App. D
@@ -288,18 +273,16 @@ def twins(ridge, kappa, form):
         *((lambda v=v: fit(kappa=v), "^kappa = .*finite and >= 0$") for v in (-1e-9, np.nan, np.inf)),
         (lambda: fit(form="Paper"), "^form 'Paper': use one of exact, paper$"),
         (lambda: fit(y=y[1:]), "^y has 7 targets for 8 points in X$"),
-        (lambda: fit(X=X[:0], y=y[:0]), "^y has 0 targets for 0 points in X$"),
         (lambda: fit(X=X[0]), "^X has the shape"),
-        (lambda: fit(y=np.full(8, np.nan)), "^y holds a NaN"),
         (lambda: krr.gradient_gram(make("gaussian"), X[None]), "^X has the shape"),
         (lambda: krr.gradient_gram(make("gaussian"), X * np.inf), "^X holds a NaN"),
         (lambda: krr.PenalisedPath(K, G[1:, 1:]), r"^K \(8, 8\) and G \(7, 7\)"),
         (lambda: krr.PenalisedPath(K[1:], G[1:]), r"^K \(7, 8\) and G \(7, 8\) must be square"),
+        (lambda: krr.PenalisedPath(K[:0, :0], G[:0, :0]), r"^K \(0, 0\) and G \(0, 0\)"),
         (lambda: krr.PenalisedPath(K, G, form="remark"), "^form 'remark'"),
         (lambda: PATH.alpha(y, 0, 0.1), "^ridge = 0"),
         (lambda: PATH.alpha(y[:, None], 0.3, 0.1), "^y has the shape"),
         (lambda: PATH.alpha(y[1:], 0.3, 0.1), "^y has 7 targets for 8 points in K$"),
-        (lambda: krr.PenalisedPath(K[:0, :0], G[:0, :0]), r"^K \(0, 0\) and G \(0, 0\)"),
         (lambda: twins(1e-300, 0.0, "paper"), "^ridge = 1e-300: .*not positive definite"),
         (lambda: PATH.degrees_of_freedom(0.3, -1), "^kappa = -1"),
         (lambda: krr.hermite_fit(make("gaussian"), X, y, 0, 0.1), "^ridge = 0"),
@@ -311,7 +294,6 @@ def twins(ridge, kappa, form):
             lambda: krr.hermite_fit(make("gaussian"), X, y[1:], 0.3, 0.1),
             "^y has 7 targets for 8 points in X$",
         ),
-        (lambda: krr.hermite_fit(make("gaussian"), X, y[:, None], 0.3, 0.1), "^y has the shape"),
         (
             lambda: krr.filter_response(1.0, 1.0, 1.0, 1.0, form="high"),
             "^form 'high': .*remark, exact, paper$",
