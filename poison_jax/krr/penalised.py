@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from poison_jax.arrays import finite
 from poison_jax.errors import UserError
 from poison_jax.krr.kernels import Kernel
-from poison_jax.krr.regression import Expansion, as_array, as_data, in_float64
+from poison_jax.krr.regression import Expansion, as_data, in_float64
 
 FORMS = ("exact", "paper")
 
@@ -32,7 +33,7 @@ def gradient_gram(kernel: Kernel, X: np.ndarray) -> np.ndarray:
         kernel: the kernel.
         X: points `[n, p]`.
     """
-    X = as_array("X", X, 2)
+    X = finite("X", X, 2)
     return np.asarray(_gradient_gram(kernel.against(X), X))
 
 
@@ -87,9 +88,9 @@ class PenalisedPath:
     def __init__(self, K: np.ndarray, G: np.ndarray, *, form: str = "exact"):
         if form not in FORMS:
             raise UserError(f"form {form!r}: use one of {', '.join(FORMS)}")
-        K, G = as_array("K", K, 2), as_array("G", G, 2)
-        if K.shape != G.shape or K.shape[0] != K.shape[1] or not len(K):
-            raise UserError(f"K {K.shape} and G {G.shape} must be square, alike and not empty")
+        K, G = finite("K", K, 2), finite("G", G, 2)
+        if K.shape != G.shape or K.shape[0] != K.shape[1]:
+            raise UserError(f"K {K.shape} and G {G.shape} must be square and alike")
         if form == "paper":
             self._A, self._P = jnp.asarray(K), jnp.asarray(G)
             self._half = self._back = jnp.eye(len(K))  # alpha itself is z
@@ -105,7 +106,7 @@ class PenalisedPath:
     def alpha(self, y: np.ndarray, ridge: float, kappa: float) -> np.ndarray:
         """Coefficients alpha `[n]` for targets y `[n]`."""
         _check(ridge, kappa)
-        y = as_array("y", y, 1)
+        y = finite("y", y, 1)
         if len(y) != len(self._half):
             raise UserError(f"y has {len(y)} targets for {len(self._half)} points in K")
         return np.asarray(self._back @ self._solved(ridge, kappa, self._half.T @ y))

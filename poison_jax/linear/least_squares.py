@@ -11,6 +11,7 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
+from poison_jax.arrays import finite
 from poison_jax.errors import UserError
 
 _EPS = np.finfo(np.float64).eps
@@ -58,7 +59,7 @@ def factorise(X: np.ndarray) -> Factorisation:
     >>> factorise(np.array([[1.0, 2.0], [2.0, 4.0], [0.0, 0.0]])).rank
     1
     """
-    X = _checked("X", X, (2,))
+    X = finite("X", X, 2)
     (reflectors, tau), _ = scipy.linalg.qr(X, mode="raw", check_finite=False)
     return _with_svd(X, reflectors, tau)
 
@@ -135,7 +136,7 @@ def add_feature(X: np.ndarray | Factorisation, Y: np.ndarray, beta: np.ndarray, 
     """
     X = _factorised(X)
     Y, Z = _rows_of("Y", Y, X), _rows_of("x_new", x_new, X)
-    beta = _checked("beta", beta, (1, 2))
+    beta = finite("beta", beta, 1, 2)
     wanted = X.X.shape[1:] + Y.shape[1:]
     if beta.shape != wanted:
         raise UserError(f"beta is {list(beta.shape)}, must be {list(wanted)}: a coefficient a column of X")
@@ -205,25 +206,7 @@ def _factorised(X: np.ndarray | Factorisation) -> Factorisation:
 
 
 def _rows_of(name: str, value: np.ndarray, X: Factorisation) -> np.ndarray:
-    array = _checked(name, value, (1, 2))
+    array = finite(name, value, 1, 2)
     if len(array) != len(X.X):
         raise UserError(f"{name} has {len(array)} rows, X has {len(X.X)}: they must be the same examples")
-    return array
-
-
-def _checked(name: str, value: np.ndarray, dimensions: tuple[int, ...]) -> np.ndarray:
-    """The value as a finite float64 array."""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        raise UserError(f"{name} is not a rectangular array of numbers") from None
-    if array.dtype.kind not in "biuf":
-        raise UserError(f"{name} must be real numbers, not {array.dtype}")
-    if array.ndim not in dimensions or 0 in array.shape:
-        wanted = " or ".join(f"{n}-dimensional" for n in dimensions)
-        raise UserError(f"{name} is {list(array.shape)}, must be {wanted} and not empty")
-    array = array.astype(np.float64, copy=False)
-    if not np.isfinite(array).all():
-        bad = np.count_nonzero(~np.isfinite(array))
-        raise UserError(f"{name} has {bad} values that are not finite (NaN or infinite): remove them")
     return array
