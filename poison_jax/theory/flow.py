@@ -168,35 +168,29 @@ class PoisonedFlow:
     training points, where g_i = (f(x_i) - y_i) grad f(x_i). The flow starts at the unpenalised fit.
     """
 
-    def __init__(self, seed: int = 0):
-        rng = np.random.default_rng(seed)
+    def __init__(self):
+        rng = np.random.default_rng(0)
         clean, poisons, p = 24, 8, 3
         zeta = np.pad([3.0], (0, p - 1))
         X = np.vstack([rng.normal(size=(clean, p)), zeta + 0.4 * rng.normal(size=(poisons, p))])
         y = np.concatenate([-np.ones(clean), np.ones(poisons)])
-        kernel = krr.gaussian(1.5)
-        self.start = krr.fit(kernel, X, y, 1.0).alpha
-        with jax.enable_x64(True):
-            self._data = tuple(
-                map(jnp.asarray, (capacity.gaussian_gram(X, 1.5), capacity.section_gradients(X, 1.5), y))
-            )
+        self.start = krr.fit(krr.gaussian(1.5), X, y, 1.0).alpha
+        self.data = capacity.gaussian_gram(X, 1.5), capacity.section_gradients(X, 1.5), y
 
     def run(self, kappa: float, times: np.ndarray) -> np.ndarray:
         """Coefficients `[len(times), n]`."""
         with jax.enable_x64(True):
-            return integrate(
-                lambda a: np.asarray(_velocity(jnp.asarray(a), kappa, *self._data)), self.start, times
-            )
+            return integrate(lambda a: np.asarray(_velocity(a, kappa, *self.data)), self.start, times)
 
     def fisher(self, alpha: np.ndarray) -> np.ndarray:
         """F `[p, p]` of eq. 29 at the training points."""
-        K, sections, y = map(np.asarray, self._data)
+        K, sections, y = self.data
         gradient = (K @ alpha - y)[:, None] * np.einsum("iap,a->ip", sections, alpha)
         return gradient.T @ gradient / len(y)
 
     def smallest_alpha(self, alpha: np.ndarray, v: np.ndarray) -> float:
         """The smallest v'A(x) v of eq. 31 over the training points."""
-        K, sections, y = map(np.asarray, self._data)
+        K, sections, y = self.data
         residual, slope = K @ alpha - y, np.einsum("iap,a,p->i", sections, alpha, v)
         moved = slope[:, None] * K + residual[:, None] * np.einsum("iap,p->ia", sections, v)
         return float(np.sum(moved**2, 1).min())  # d(v'g_i)/d alpha, squared
@@ -204,7 +198,7 @@ class PoisonedFlow:
     def objective(self, alpha: np.ndarray, kappa: float) -> float:
         """J of eq. 25."""
         with jax.enable_x64(True):
-            return float(_objective(jnp.asarray(alpha), kappa, *self._data))
+            return float(_objective(*map(jnp.asarray, (alpha, kappa, *self.data))))
 
 
 def _objective(alpha, kappa, K, sections, y):

@@ -42,7 +42,9 @@ def markdown(entries: Sequence[Entry]) -> str:
     counts = Counter(entry.verdict for entry in entries)
     total = f"{counts[EXACT]} hold exactly, {counts[APPROXIMATE]} approximately, {counts[FAILS]} fail"
     lines = [_HEAD, f"{len(entries)} entries: {total}.\n", "| statement | verdict |", "| --- | --- |"]
-    lines += [f"| {_title(entry)} | {_WORDS[entry.verdict]} |" for entry in entries]
+    for entry in entries:
+        title = entry.statement.replace("|", "\\|")
+        lines.append(f"| {title} | {_WORDS[entry.verdict]} |")
     for entry in entries:
         lines += [
             f"\n## {entry.statement}\n",
@@ -67,7 +69,3 @@ def error(entry: Entry) -> str:
     if entry.error < 1e-9:
         return "rounding"
     return f"{entry.error:.2g}" + ("" if entry.predicted else " (absolute)")
-
-
-def _title(entry: Entry) -> str:
-    return entry.statement.replace("|", "\\|")

@@ -899,7 +899,7 @@ def test_worst_case_is_exceeded_by_no_direction_and_no_ascent():
 def test_poisoned_flow():
     """F, alpha of eq. 31 and J against differences; under the flow J does not rise."""
     system = flow.PoisonedFlow()
-    K, B, y = (np.asarray(part) for part in system._data)
+    K, B, y = system.data
     a, v = system.start, np.array([0.6, 0.0, 0.8])
 
     def slopes(a):
