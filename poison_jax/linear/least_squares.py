@@ -151,11 +151,12 @@ def add_feature(X: np.ndarray | Factorisation, Y: np.ndarray, beta: np.ndarray, 
     coordinates = _coordinates(X, Z)
     D, C = _solve(X, coordinates, 0.0), Z - _span(X, coordinates)
     C = C - _span(X, _coordinates(X, C))  # once more: orthogonal even where little is left
-    C = np.pad(C, ((0, len(C.T)), (0, 0)))  # at least as many rows as columns: V is square
+    more = (0, len(D) + len(Z.T)), (0, 0)  # rows of zeros, so that there are no fewer than columns
+    C, e = np.pad(C, more), np.pad(e, more)
     U, s, Vt = scipy.linalg.svd(C, full_matrices=False, check_finite=False)
     # C is computed with rounding errors in proportion to Z, not to C.
-    rank = int(np.sum(s > 10 * _EPS * (len(C) + len(D)) * np.linalg.norm(Z)))
-    explained = U[: len(e), :rank].T @ e
+    rank = int(np.sum(s > 10 * _EPS * max(C.shape) * np.linalg.norm(Z)))
+    explained = U[:, :rank].T @ e
     beta_new = Vt[:rank].T @ (explained / s[:rank, None])
 
     if rank < len(s):
