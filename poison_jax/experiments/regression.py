@@ -140,7 +140,7 @@ def _sgd(problem: Problem, seed: int, advance: Callable[[], None]) -> Arrays:
     return {"weights": np.array(recorded).reshape(shape), "steps": steps * np.array(problem.epochs)}
 
 
-# --- what the fits do -----------------------------------------------------------------------------
+# --- the measures ---------------------------------------------------------------------------------
 
 
 def _fill(problem: Problem, run: store.Run) -> None:
@@ -232,7 +232,7 @@ def _difference(step: np.ndarray, full: np.ndarray) -> np.ndarray:
     return np.linalg.norm(step - full, axis=(-2, -1)) / np.linalg.norm(full, axis=(-2, -1))
 
 
-# --- what a person is told ------------------------------------------------------------------------
+# --- the tables -----------------------------------------------------------------------------------
 
 _COLUMNS = {  # measure -> its column's head, and how much of it is 1 in the column
     "clean_accuracy": ("clean\naccuracy, %", 100),

@@ -1,4 +1,4 @@
-"""The laws of a cloned poison (Sections 3.1 to 3.3): what they read at a trigger point, and what is exact.
+"""Laws of a cloned poison (Sections 3.1 to 3.3), and their exact form.
 
     efficacy   Delta f(x0) = k_0 y_t S                             (eqs. 10, 11; Theorem A.2)
     spike      |grad Delta f(x0)|^2 = |grad k(x0, zeta)|^2 y_t^2 S^2 = R_k (Delta f)^2

@@ -1,4 +1,4 @@
-"""Kernel ridge regression, and what an input does to it: eqs. 1 to 4. In float64."""
+"""Kernel ridge regression and its derivatives in the input (eqs. 1 to 4), in float64."""
 
 import functools
 from collections.abc import Callable

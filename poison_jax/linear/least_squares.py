@@ -1,4 +1,4 @@
-"""Least squares, and what one more block of features does to it (Section 4, Lemma F.1).
+"""Least squares, and its update for one more block of features (Section 4, Lemma F.1).
 
 NumPy on the host, in float64 whatever JAX is set to: the statements checked with it hold to ten digits,
 and LAPACK's QR of 60,000 x 785 numbers takes two seconds there.
@@ -199,7 +199,7 @@ def _apply_q(X: Factorisation, transposed: str, array: np.ndarray) -> np.ndarray
     return lapack.dormqr("L", transposed, X.reflectors[:, : len(X.tau)], X.tau, array, workspace)[0]
 
 
-# --- what callers may hand in ---------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 def _factorised(X: np.ndarray | Factorisation) -> Factorisation:

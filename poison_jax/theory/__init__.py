@@ -1,4 +1,4 @@
-"""Every numbered statement of the paper beside what the computer finds."""
+"""Every numbered statement of the paper: what it predicts, what is measured, the verdict."""
 
 from poison_jax.theory import adversarial, algebra, capacity, clones, filters, flow, near_clones, spikes
 from poison_jax.theory.entry import Entry
