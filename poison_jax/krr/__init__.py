@@ -3,7 +3,17 @@
 from poison_jax.krr.kernels import Deep as deep
 from poison_jax.krr.kernels import Kernel, gaussian
 from poison_jax.krr.kernels import Linear as linear
-from poison_jax.krr.laws import TriggerPoint, clone_effect, gain, trigger
+from poison_jax.krr.laws import (
+    NearClone,
+    TriggerPoint,
+    clone_effect,
+    detectable_efficacy,
+    efficacy,
+    gain,
+    near_clone,
+    spike,
+    trigger,
+)
 from poison_jax.krr.penalised import (
     HermiteFit,
     PenalisedPath,
@@ -19,10 +29,13 @@ __all__ = [
     "Expansion",
     "HermiteFit",
     "Kernel",
+    "NearClone",
     "PenalisedPath",
     "TriggerPoint",
     "clone_effect",
     "deep",
+    "detectable_efficacy",
+    "efficacy",
     "filter_response",
     "fit",
     "gain",
@@ -30,6 +43,8 @@ __all__ = [
     "gradient_gram",
     "hermite_fit",
     "linear",
+    "near_clone",
     "penalised_fit",
+    "spike",
     "trigger",
 ]

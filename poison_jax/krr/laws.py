@@ -1,8 +1,4 @@
-"""Laws of a cloned poison (Sections 3.1 to 3.3), and their exact form.
-
-    efficacy   Delta f(x0) = k_0 y_t S                             (eqs. 10, 11; Theorem A.2)
-    spike      |grad Delta f(x0)|^2 = |grad k(x0, zeta)|^2 y_t^2 S^2 = R_k (Delta f)^2
-               (eq. 15, with the y_t^2 that it lacks; eqs. 16, 17)
+"""The laws of a cloned poison: gain, efficacy, spike (Sections 3.1 to 3.3), and their exact form.
 
 The paper's laws are first order in the cross-block k(X, zeta) of Assumption 3.1. For exact clones the
 effect is known in closed form without any assumption: the same laws, with the kernel replaced by what
@@ -32,6 +28,27 @@ def gain(m, c, k_zeta):
     0.6666666666666666
     """
     return m / (c + k_zeta * m)
+
+
+def efficacy(m, c, k_zeta, k_0, y_t):
+    """Shift of the score at the trigger, `k_0 y_t m / (c + k_zeta m)` (eqs. 10, 11; Theorem A.2).
+
+    Args:
+        m, c, k_zeta: as in `gain`.
+        k_0: k(x0, zeta) (eq. 5).
+        y_t: label of the clones.
+    """
+    return k_0 * y_t * gain(m, c, k_zeta)
+
+
+def spike(m, c, k_zeta, gradient_squared, y_t):
+    """Gauss-Newton spike `|grad k(x0, zeta)|^2 y_t^2 S^2`: eq. 15 with the y_t^2 that it lacks.
+
+    Args:
+        m, c, k_zeta, y_t: as in `efficacy`.
+        gradient_squared: |grad_x k(x0, zeta)|^2.
+    """
+    return gradient_squared * (y_t * gain(m, c, k_zeta)) ** 2
 
 
 class TriggerPoint(NamedTuple):
@@ -64,6 +81,27 @@ def _trigger(kernel, x0, zeta):
         return kernel(x[None], zeta[None])[0, 0]
 
     return section(x0), section(zeta), jax.grad(section)(x0)
+
+
+class NearClone(NamedTuple):
+    """Leading orders in r / l of a Gaussian kernel (Corollary 3.7)."""
+
+    k_0: np.ndarray  # eq. 22, error O(r^4 / l^4)
+    efficacy: np.ndarray  # eq. 23, relative error O(r^2 / l^2)
+    spike: np.ndarray  # eq. 24 with y_t^2, relative error O(r^2 / l^2)
+
+
+def near_clone(r, lengthscale, m, c, y_t) -> NearClone:
+    """Eqs. 22 to 24 for a trigger point at distance r of the clones, r << l."""
+    S = gain(m, c, 1.0)
+    ratio = (np.asarray(r) / lengthscale) ** 2
+    return NearClone(1 - ratio / 2, y_t * S * np.ones_like(ratio), (y_t * S) ** 2 * ratio / lengthscale**2)
+
+
+def detectable_efficacy(clean_curvature, spike_factor):
+    """The efficacy above which the spike exceeds the background: `sqrt(Lambda_clean / R_k)` (Remark 3.5)."""
+    with np.errstate(divide="ignore"):  # R_k = 0, at the clones themselves: never
+        return np.sqrt(np.divide(clean_curvature, spike_factor))
 
 
 def clone_effect(clean: KRR, zeta: np.ndarray, y_t: float, m: float) -> Expansion:

@@ -107,12 +107,12 @@ def efficacy(
     near = poison(GAUSSIAN, m, y_t, distance=3.0)
     x_near = step_from(near.zeta, 1.0)
     found = near.shift(x_near)
-    law = krr.trigger(GAUSSIAN, x_near, near.zeta).k_0 * y_t * krr.gain(m, near.c, 1.0)
+    law = krr.efficacy(m, near.c, 1.0, krr.trigger(GAUSSIAN, x_near, near.zeta).k_0, y_t)
     exact = krr.clone_effect(near.clean, near.zeta, y_t, m).predict(x_near)
     yield holds(
         statement,
         f"{said}, m = {m}, y_t = {y_t:g}",
-        at.k_0 * y_t * krr.gain(m, case.c, at.k_zeta),
+        krr.efficacy(m, case.c, at.k_zeta, at.k_0, y_t),
         case.shift(x0),
         f"Without cross-block; else to first order in it ({found / law - 1:+.1%} with the clones two length "
         "scales off the data's centre). Exact with any clean data: kt(x0, zeta) (y_t - f_clean(zeta)) m / (c "

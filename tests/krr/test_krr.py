@@ -314,6 +314,42 @@ def test_trigger():
     assert krr.trigger(krr.gaussian(2.0), [100.0, 0.0, 0.0], np.zeros(3)) == (0, 1, 0, np.inf)
 
 
+def test_laws_are_the_formulae():
+    assert krr.gain(10, 5.0, 1.0) == pytest.approx(2 / 3, rel=1e-15)
+    assert krr.gain(3, 2.0, 4.0) == pytest.approx(3 / 14, rel=1e-15)
+    assert krr.efficacy(3, 2.0, 4.0, 0.5, -2.0) == pytest.approx(-3 / 14, rel=1e-15)
+    assert krr.efficacy(1e12, 2.0, 4.0, 0.5, -2.0) == pytest.approx(-0.25)  # eq. 13: k_0 y_t / k_zeta
+    assert krr.efficacy(2e-9, 2.0, 4.0, 0.5, -2.0) == pytest.approx(-1e-9)  # eq. 12: linear in m
+    assert krr.spike(3, 2.0, 4.0, 7.0, -2.0) == pytest.approx(7 * 9 / 49, rel=1e-15)
+    assert krr.detectable_efficacy(0.36, 4.0) == pytest.approx(0.3, rel=1e-15)
+    assert krr.detectable_efficacy(0.36, np.inf) == 0  # a spike that costs no efficacy is seen at once
+
+
+def test_no_efficacy_is_detectable_at_the_clones_themselves():
+    assert krr.detectable_efficacy(0.36, 0.0) == np.inf
+
+
+@pytest.mark.parametrize("lengthscale", [0.4, 3.0])
+def test_near_clone_has_the_stated_orders(lengthscale):
+    """Corollary 3.7 against isolated clones, which are a fit to them alone."""
+    m, c, label = 4, 0.5, -1.5
+    model = krr.fit(krr.gaussian(lengthscale), np.zeros((m, 3)), np.full(m, label), c)
+    ratio = np.array([0.02, 0.03, 0.05, 0.08])
+    points = np.outer(ratio * lengthscale, [2 / 3, -1 / 3, 2 / 3])
+    leading = krr.near_clone(ratio * lengthscale, lengthscale, m, c, label)
+    k_0 = [krr.trigger(krr.gaussian(lengthscale), x, np.zeros(3)).k_0 for x in points]
+    shift, spike = model.predict(points), np.sum(model.input_gradient(points) ** 2, 1)
+    errors = (
+        (np.abs(leading.k_0 - k_0), 4, 1 / 8),
+        (np.abs(shift / leading.efficacy - 1), 2, 1 / 2),
+        (np.abs(spike / leading.spike - 1), 2, 1),
+    )
+    for error, order, constant in errors:
+        slope, intercept = np.polyfit(np.log(ratio), np.log(error), 1)
+        assert slope == pytest.approx(order, abs=0.02)
+        assert np.exp(intercept) == pytest.approx(constant, rel=0.05)
+
+
 # Bad input, and compilation
 
 X, y = data()
