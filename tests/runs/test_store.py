@@ -4,18 +4,14 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import poison_jax
 from poison_jax.errors import Damaged, UserError
 from poison_jax.runs import files, store
 
-ROOT = Path(poison_jax.__file__).parents[1]
 CONFIG = {"seed": 0, "penalty": {"kappa": 0.5}, "data": {"dir": "/here", "name": "digits"}, "sizes": (1, 2)}
 IDENTITY = {"seed": 0, "penalty.kappa": 0.5, "sizes": (1, 2)}
 
@@ -91,24 +87,10 @@ def test_a_config_that_is_gone_or_damaged_is_written_again(run, tmp_path, capsys
         assert (run.path / "damaged" / "config.json").read_bytes() == content
 
 
-DAMAGES = {
-    "empty": lambda content: b"",
-    "cut": lambda content: content[: len(content) // 2],
-    "a digit": lambda content: content.replace(b"0.25", b"0.75"),
-    "a name": lambda content: content.replace(b"asr", b"ast"),
-    "the checksum's name": lambda content: content.replace(b"checksum", b"checksun"),
-    "a list": lambda content: b"[1]",
-    "no text": lambda content: b"\xff\xfe" + content,
-    "deep": lambda content: b'{"a":' * 10**5,
-    "a long number": lambda content: b'{"a": ' + b"1" * 5000 + b"}",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_result_is_one_line_to_the_user(run, damage):
+def test_a_damaged_result_is_one_line_to_the_user(run):
     run.finish({"asr": 0.25})
     file = run.path / "result.json"
-    content = damage(file.read_bytes())
+    content = file.read_bytes().replace(b"0.25", b"0.75")
     file.write_bytes(content)
     with pytest.raises(Damaged, match=r"\A.*result.json .*move it away\Z"):
         run.result()
@@ -247,6 +229,7 @@ def test_results_are_strict_json(run):
 
 
 def test_metrics_are_read_in_order(run, capsys):
+    run.keep_metrics([])
     assert run.metrics() == []
     rows = [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2, 3, 4)]
     for row in rows:
@@ -296,12 +279,6 @@ def test_damaged_metrics_come_from_the_checkpoint(run, damage, capsys):
     assert capsys.readouterr().err == f"warning: {file} is damaged: written again from the checkpoint\n"
 
 
-def test_keep_metrics_of_a_run_without_any(run, capsys):
-    run.keep_metrics([])
-    assert run.metrics() == []
-    assert capsys.readouterr().err == ""
-
-
 def test_arrays_round_trip(run):
     rng = np.random.default_rng(0)
     arrays = {
@@ -318,27 +295,26 @@ def test_arrays_round_trip(run):
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "content",
     [
-        lambda content: content[: len(content) // 2],
-        lambda content: b"",
-        lambda content: content[:300] + b"\xff" * 300 + content[600:],
+        lambda whole, other: whole[: len(whole) // 2],
+        lambda whole, other: b"",
+        lambda whole, other: whole[:300] + b"\xff" * 300 + whole[600:],
+        lambda whole, other: other,
+        None,
     ],
-    ids=["truncated", "empty", "overwritten"],
+    ids=["truncated", "empty", "overwritten", "pickled", "absent"],
 )
-def test_damaged_arrays(run, damage):
+def test_arrays_that_cannot_be_read(run, content):
     run.save_arrays("spectrum", vectors=np.random.default_rng(0).random((3, 100)))
+    np.savez(run.path / "other.npz", vectors=np.array([{}], object))
     file = run.path / "spectrum.npz"
-    file.write_bytes(damage(file.read_bytes()))
+    whole, other = file.read_bytes(), (run.path / "other.npz").read_bytes()
+    file.unlink()
+    if content:
+        file.write_bytes(content(whole, other))
     with pytest.raises(UserError, match=r"\A.*spectrum.npz cannot be read.*\Z"):
         run.arrays("spectrum")
-
-
-def test_absent_and_pickled_arrays(run):
-    np.savez(run.path / "pickled.npz", vectors=np.array([{}], object))
-    for name in ("absent", "pickled"):
-        with pytest.raises(UserError, match=rf"\A.*{name}.npz cannot be read.*\Z"):
-            run.arrays(name)
 
 
 # --- stages and views -----------------------------------------------------------------------------
@@ -439,23 +415,6 @@ def test_kill_while_a_run_is_made(tmp_path):
     assert open_run(tmp_path).config()["seed"] == 0
 
 
-def test_claim_refuses_another_process_until_it_is_killed(run):
-    code = (
-        "import sys, time; from poison_jax.runs import store\n"
-        "with store.Run(sys.argv[1]).claim(): print('claimed', flush=True); time.sleep(600)"
-    )
-    command = [sys.executable, "-c", code, str(run.path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as rival:
-        try:
-            assert rival.stdout.readline() == "claimed\n"
-            with pytest.raises(UserError, match="another process is working on"), run.claim():
-                pytest.fail("claimed twice")
-        finally:
-            rival.kill()  # SIGKILL: nothing of its own releases the claim
-    with run.claim():
-        pass
-
-
 def test_claim_is_released_by_its_end(run):
     with pytest.raises(Kill), run.claim():
         raise Kill
@@ -463,20 +422,3 @@ def test_claim_is_released_by_its_end(run):
         pass
     with run.claim():
         pass
-
-
-def test_store_imports_no_ml_package():
-    code = "import sys, poison_jax.runs.store; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    heavy = {
-        "jax",
-        "jaxlib",
-        "flax",
-        "optax",
-        "orbax",
-        "tensorflow",
-        "tensorflow_datasets",
-        "sklearn",
-        "scipy",
-    }
-    assert heavy.isdisjoint(done.stdout.split())

@@ -5,10 +5,10 @@ from small_stores import begin, finish
 from toys import tiny
 
 from poison_jax import config as config_lib
-from poison_jax import experiments
+from poison_jax import experiments, records
 from poison_jax.errors import UserError
 from poison_jax.experiments.setup import Setup
-from poison_jax.sweeps import cost, flops, grid, stored
+from poison_jax.sweeps import cost, flops, grid
 
 FORWARD, FIRST = flops.preresnet_forward(8, 10, (8, 8, 1), width=4)  # of `tiny`: 128 digits, 2 epochs
 
@@ -58,7 +58,7 @@ def test_what_is_done_elsewhere_is_not_to_be_done(tmp_path, capsys):
     axis = ("seed", (0, 1))
     first, _ = begin(tmp_path / "there", sweep(axis))
     finish(tmp_path / "there", first)
-    stored.main(["--runs", str(tmp_path / "there"), "--out", str(tmp_path / "results")])
+    records.main(["--runs", str(tmp_path / "there"), "--out", str(tmp_path / "results")])
     cost.show(grid.cells(sweep(axis)), str(tmp_path / "here"), str(tmp_path / "results"))
     out = capsys.readouterr().out
     assert "to do: 1 cells" in out
