@@ -70,13 +70,21 @@ def attempt(board: Board, cell: str) -> bool:
 
 
 class Processes:
-    """An engine of `sweep`: workers on this machine, each with its share of the cores, or its own GPU."""
+    """An engine of `sweep`: workers on this machine, each with its share of the cores, or its own GPU.
+
+    An engine does some of the cells that wait, at its own pace.
+    """
 
     def __init__(self, board: Board, workers: int):
         self._board, self._workers = board, workers
         self._running: dict[int, tuple[subprocess.Popen, IO]] = {}  # each with its log
 
     def look_after(self, waiting: list[str]) -> None:
+        """Called every now and then with the cells that wait: starts and restarts what does them.
+
+        Raises:
+            UserError: they cannot be done at all.
+        """
         for i, (process, log) in list(self._running.items()):
             if process.poll() is None:
                 continue
@@ -91,9 +99,11 @@ class Processes:
             self._running[i] = self._start(i)
 
     def busy(self) -> bool:
+        """Whether anything of it is running."""
         return any(process.poll() is None for process, _ in self._running.values())
 
     def stop(self) -> None:
+        """Ends what is running; its state is saved."""
         for process, _ in self._running.values():
             process.send_signal(signal.SIGTERM)
         for process, log in self._running.values():

@@ -23,7 +23,7 @@ def check() -> None:
 
 
 class RayTasks:
-    """An engine of `sweep`: a task for each cell.
+    """An engine of `sweep`, as `processes.Processes`: a task for each cell.
 
     Args:
         board: of the sweep.

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import ml_collections
 
@@ -28,23 +28,6 @@ from poison_jax.sweeps.processes import Processes
 from poison_jax.sweeps.table import Progress, summary
 
 POLL = 0.5  # seconds between two looks at whether to stop; the store is looked at every fourth time
-
-
-class Engine(Protocol):
-    """Whatever does cells: some of those waiting, at its own pace."""
-
-    def look_after(self, waiting: list[str]) -> None:
-        """Called every now and then with the cells that wait: starts and restarts what does them.
-
-        Raises:
-            UserError: they cannot be done at all.
-        """
-
-    def busy(self) -> bool:
-        """Whether anything of it is running."""
-
-    def stop(self) -> None:
-        """Ends what is running; its state is saved."""
 
 
 def run(
@@ -114,8 +97,8 @@ def run(
         )
 
 
-def _engine(config: ml_collections.ConfigDict) -> Callable[[Board], Engine]:
-    """What makes the engine of a board, checked."""
+def _engine(config: ml_collections.ConfigDict) -> Callable[[Board], Any]:
+    """What makes the engine of a board (whatever does its cells: see `Processes`), checked."""
     if config.sweep.engine == "ray":
         from poison_jax.sweeps import ray_cluster
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import QUICK
@@ -37,37 +38,31 @@ def engine(monkeypatch):
     """
     asked = []
 
-    class Instant:
-        def __init__(self, board):
-            self.board = board
+    def engine_of(config):
+        cells = {cell.key: cell for cell in grid.cells(config)}
 
-        def look_after(self, waiting):
-            asked.append(waiting)
-            for cell in waiting:
-                theta = self.board.overrides(cell)["poison.fraction"]
-                (made,) = grid.cells(
-                    sweep_of((("poison.fraction", (theta,)),), data__name="digits", sweep__name="toy")
-                )
-                assert made.key == cell
-                if theta > 0.5:
-                    self.board.fail(cell, "it diverged")
-                else:
-                    finish_cell(self.board.workdir, made, asr=theta, clean_accuracy=0.5)
+        def of_board(board):
+            def look_after(waiting):
+                asked.append(waiting)
+                for cell in waiting:
+                    theta = cells[cell].config.poison.fraction
+                    if theta > 0.5:
+                        board.fail(cell, "it diverged")
+                    else:
+                        finish_cell(board.workdir, cells[cell], asr=theta, clean_accuracy=0.5)
 
-        def busy(self):
-            return False
+            return SimpleNamespace(look_after=look_after, busy=lambda: False, stop=lambda: None)
 
-        def stop(self):
-            pass
+        return of_board
 
-    monkeypatch.setattr(sweep, "_engine", lambda config: Instant)
+    monkeypatch.setattr(sweep, "_engine", engine_of)
     monkeypatch.setattr(sweep, "check_inputs", lambda cells: None)
     monkeypatch.setattr(sweep, "POLL", 0.001)
     return asked
 
 
-def thetas(*values, **changes):
-    return sweep_of((("poison.fraction", values),), data__name="digits", sweep__name="toy", **changes)
+def thetas(*values):
+    return sweep_of((("poison.fraction", values),), sweep__name="toy")
 
 
 def test_cells_that_fail_are_listed_and_retried(engine, tmp_path, capsys):
