@@ -3,7 +3,7 @@
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax.runs import records, store
+from poison_jax.runs import files, records, store
 from poison_jax.sweeps import grid
 from poison_jax.sweeps.board import Board
 
@@ -67,3 +67,14 @@ def write_lines(found, file):
     """Records as JSON lines."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(records.line(record) + "\n" for record in found))
+
+
+def renamed(file, **changes):
+    """Has a file's lines be as an older version wrote them: other names, no views, keys that are gone."""
+    lines = []
+    for i, text in enumerate(file.read_text().splitlines()):
+        content = files.loads(text.encode(), "") | {"run": f"old-{i}"} | changes
+        del content["view"]
+        content["result"]["config"]["train"]["together"] = 4
+        lines.append(files.dumps(content) + "\n")
+    file.write_text("".join(lines))

@@ -5,14 +5,13 @@ import runpy
 from pathlib import Path
 
 import pytest
-from small_stores import begin, finish, sweep, write_lines
+from small_stores import begin, finish, renamed, sweep, write_lines
 
 import poison_jax.records as command
 from poison_jax import sweeps
 from poison_jax.errors import UserError
-from poison_jax.runs import files, records
-from poison_jax.sweeps import grid, processes, stored
-from poison_jax.sweeps import sweep as sweep_lib
+from poison_jax.runs import records
+from poison_jax.sweeps import grid, stored
 
 ROOT = Path(__file__).parents[2]
 THETA = ("poison.fraction", (0.1, 0.2, 0.3))
@@ -28,17 +27,6 @@ def results(tmp_path, *cells):
         finish(tmp_path / "there", cell, asr=0.5)
     add(tmp_path / "there", tmp_path / "results", "toy")
     return tmp_path / "results"
-
-
-def renamed(file, **changes):
-    """Has a file's lines be as an older version wrote them: other names, no views, keys that are gone."""
-    lines = []
-    for i, text in enumerate(file.read_text().splitlines()):
-        content = files.loads(text.encode(), "") | {"run": f"old-{i}"} | changes
-        del content["view"]
-        content["result"]["config"]["train"]["together"] = 4
-        lines.append(files.dumps(content) + "\n")
-    file.write_text("".join(lines))
 
 
 # --- lines as cells of a sweep --------------------------------------------------------------------
@@ -107,33 +95,6 @@ def test_results_that_are_none(tmp_path):
     (tmp_path / "toy.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="line 1"):
         stored.matching(cells, tmp_path)
-
-
-def test_a_sweep_whose_cells_are_all_stored_starts_nobody(tmp_path, capsys, monkeypatch):
-    """It shows, draws and writes them as it does its own; without their lines it knows them still."""
-    config = sweep((THETA,), sweep__name="toy")
-    folder = results(tmp_path, *begin(tmp_path / "there", config))
-    renamed(folder / "toy.jsonl")
-    before, here, drawn = (folder / "toy.jsonl").read_bytes(), tmp_path / "here", []
-
-    def draw(path, name, out):
-        drawn.append(records.load(path, name))
-        return []
-
-    monkeypatch.setattr(processes.subprocess, "Popen", lambda *_, **__: pytest.fail("a worker was started"))
-    for more in ({"results": str(folder)}, {}):
-        if not more:  # the second time the data are looked at, as of any sweep
-            monkeypatch.setattr(sweep_lib, "check_inputs", lambda cells: None)
-        sweeps.run(config, str(here), draw=draw, **more)
-        out = capsys.readouterr().out
-        assert out.count("50.0%") == 3
-    assert [[record.overrides for record in found] for found in drawn] == [
-        [cell.overrides for cell in grid.cells(config)]
-    ] * 2
-    add(here, folder)
-    assert "3 cells, 0 added" in capsys.readouterr().out
-    assert (folder / "toy.jsonl").read_bytes() == before
-    assert [file.name for file in here.iterdir()] == ["sweeps"]
 
 
 # --- cells as lines -------------------------------------------------------------------------------

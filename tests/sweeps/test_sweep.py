@@ -16,14 +16,16 @@ from types import SimpleNamespace
 import pytest
 from conftest import QUICK
 from small_stores import finish as finish_cell
+from small_stores import renamed
 from small_stores import sweep as sweep_of
 from toys import tiny
 
 import poison_jax.records as records_command
 from poison_jax import sweeps
 from poison_jax.errors import RunsFailed, UserError
+from poison_jax.runs import records
 from poison_jax.runs.store import Run
-from poison_jax.sweeps import grid, processes, stored, sweep
+from poison_jax.sweeps import grid, processes, sweep
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,32 +81,42 @@ def test_cells_that_fail_are_listed_and_retried(engine, tmp_path, capsys):
 
 
 def test_what_is_stored_is_not_done_again(engine, tmp_path, capsys):
-    """A grid goes on, on another machine, from the lines that were kept of it."""
-    config = thetas(0.1, 0.2, 0.3)
+    """A grid goes on, on another machine, from the lines that were kept of it; later it knows them still."""
+    config, lines, drawn = thetas(0.1, 0.2, 0.3), tmp_path / "lines", []
+    first, *others = cells = grid.cells(config)
     sweeps.run(config, str(tmp_path / "there"))
-    lines = tmp_path / "lines"
     records_command.main(["--runs", str(tmp_path / "there"), "--out", str(lines)])
-    whole = (lines / "toy.jsonl").read_text().splitlines(keepends=True)
-    (lines / "toy.jsonl").write_text("".join(whole[:1]))
-    kept = set(stored.matching(grid.cells(config), lines))
+    kept = (lines / "toy.jsonl").read_text().splitlines(keepends=True)[0]
+    (lines / "toy.jsonl").write_text(kept)
+    renamed(lines / "toy.jsonl")
+    before = (lines / "toy.jsonl").read_text()
+
+    def draw(path, name, out):
+        drawn.append([record.overrides for record in records.load(path, name)])
+        return []
+
     engine.clear()
-    capsys.readouterr()
-    sweeps.run(config, str(tmp_path / "here"), results=str(lines))
-    out = capsys.readouterr().out
-    assert [set(waiting) for waiting in engine] == [{cell.key for cell in grid.cells(config)} - kept]
-    assert "done elsewhere, by their lines in" in out
-    assert "3/3 done, 0 running, 0 failed" in out
-    assert len(set(re.findall(r"│ (0\.\d) ", out))) == 3
+    for more in ({"results": str(lines)}, {}):
+        capsys.readouterr()
+        sweeps.run(config, str(tmp_path / "here"), draw=draw, **more)
+        out = capsys.readouterr().out
+        assert ("done elsewhere, by their lines in" in out) == bool(more)
+        assert set(re.findall(r"│ (0\.\d) .*([123]0)\.0%", out)) == {
+            ("0.1", "10"),
+            ("0.2", "20"),
+            ("0.3", "30"),
+        }
+    assert engine == [[cell.key for cell in others]]
+    assert drawn == [[cell.overrides for cell in cells]] * 2
+    assert not (tmp_path / "here" / first.run).exists()
     records_command.main(["--runs", str(tmp_path / "here"), "--out", str(lines)])
-    again = (lines / "toy.jsonl").read_text().splitlines(keepends=True)
-    assert again[0] == whole[0]
-    assert len(again) == 3
+    assert "3 cells, 2 added" in capsys.readouterr().out
+    assert (lines / "toy.jsonl").read_text().startswith(before)
 
 
 @pytest.mark.parametrize(
     ("changes", "options", "words"),
     [
-        ({"sweep__grids": ()}, {}, "sweep.grids is empty"),
         ({"sweep__grids": ((("poison.fracton", (0.1,)),),)}, {}, "did you mean 'poison.fraction'"),
         ({"sweep__workers": 0}, {}, "sweep.workers"),
         ({}, {"slurm": -1}, "--slurm = -1"),
