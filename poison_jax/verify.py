@@ -40,7 +40,7 @@ def _of_sweeps(store: Path) -> Iterator[tuple[Path, str]]:
     for file in store.glob(f"{records.SWEEPS}/[!.]*.json"):
         yield from _damaged(file, lambda file=file: records.read_sweep(store, file.stem))
     for file in store.glob(f"{records.SWEEPS}/*/stored/[!.]*.json"):
-        yield from _damaged(file, lambda file=file: records.of_line(files.read(file), str(file)))
+        yield from _damaged(file, lambda file=file: records.of_line(files.read_text(file), str(file)))
 
 
 def _damaged(file: Path, read: Callable[[], Any]) -> Iterator[tuple[Path, str]]:

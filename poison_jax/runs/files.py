@@ -151,11 +151,19 @@ def read_json(file: Path, *, version: int | None = None) -> Json:
     Raises:
         Damaged: it is absent or not as it was written.
     """
+    return loads(read_text(file), str(file), version=version)
+
+
+def read_text(file: Path) -> bytes:
+    """The content of a file of text.
+
+    Raises:
+        Damaged: it is absent, cannot be read, or is too large to be one of ours.
+    """
     try:
-        text = read(file)
+        return read(file)
     except OSError as error:
         raise Damaged(file, f"cannot be read ({error.strerror})") from None
-    return loads(text, str(file), version=version)
 
 
 def write_json(file: Path, value: Json) -> None:

@@ -160,7 +160,7 @@ def of_cell(path: Path, name: str, cell: Json) -> Record | None:
         load = functools.partial(_arrays, run, view, result)
         return Record(cell["run"], cell["overrides"], result, load, view)
     file = stored_file(path, name, key_of(cell))
-    return of_line(files.read(file), str(file)) if file.exists() else None
+    return of_line(files.read_text(file), str(file)) if file.exists() else None
 
 
 def stored_file(path: Path, name: str, cell: str) -> Path:

@@ -225,7 +225,6 @@ TINY = [
     "--config.spectrum.k=2",
     "--config.spectrum.num_iters=3",
     "--config.spectrum.num_examples=32",
-    "--config.analysis.features=32",
 ]
 
 
@@ -268,8 +267,9 @@ def test_two_processes_train_what_one_does(tmp_path):
     def newest(workdir):
         return max((tmp_path / workdir).iterdir(), key=lambda path: path.stat().st_ctime)
 
-    alone = one()
-    processes = pair()
+    features = "--config.analysis.features=32"
+    alone = one(features)
+    processes = pair(features)
     while not any("epoch   1/4" in line for line in iter(processes[0].stdout.readline, "")):
         assert processes[0].poll() is None, processes[0].stderr.read()
     processes[1].send_signal(signal.SIGTERM)
@@ -279,7 +279,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert err.splitlines()[-1].split(",")[0] == other_err.splitlines()[-1].split(",")[0]  # the same step
     assert not any(tmp_path.glob("0/*/result.json"))
 
-    processes = pair()
+    processes = pair(features)
     (out, err), (other_out, other_err) = finish(processes)
     assert [process.returncode for process in processes] == [0, 0], err + other_err
     assert "resumed at epoch" in out
@@ -288,7 +288,11 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert not (tmp_path / "1").exists()
     assert outcome(newest("0")) == outcome(alone)
 
-    more = ["--config.train.init_from=" + str(newest("0")), "--config.train.epochs=1"]
+    more = [
+        f"--config.train.init_from={newest('0')}",
+        "--config.train.epochs=1",
+        "--config.analysis.features=0",
+    ]
     alone = one(*more)
     processes = pair(*more)
     (_, err), (_, other_err) = finish(processes)
