@@ -3,11 +3,12 @@
 Nothing here is written, and nothing that is damaged stops the rest from being read.
 """
 
+import copy
+import functools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import ml_collections
 
 from poison_jax import wording
 from poison_jax.errors import UserError
@@ -99,9 +100,11 @@ def _of_cell(board: Board, cell: str) -> Outcome:
         reason = board.why(cell) if state == "failed" else outcome.reason
     except DAMAGE as error:
         state, reason = "damaged", says(error)
-    config = ml_collections.ConfigDict(board.sweep.config, type_safe=False)
-    config.update_from_flattened_dict(overrides)
-    return outcome._replace(state=state, reason=reason, config=outcome.config or config.to_dict())
+    config = outcome.config or copy.deepcopy(board.sweep.config)
+    for key, value in () if outcome.config else overrides.items():
+        *groups, last = key.split(".")
+        functools.reduce(operator.getitem, groups, config)[last] = value
+    return outcome._replace(state=state, reason=reason, config=config)
 
 
 def _of_run(run: Run, overrides: Json, read: Callable[[], Json | None] | None = None) -> Outcome:
