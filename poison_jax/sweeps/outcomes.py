@@ -100,10 +100,11 @@ def _of_cell(board: Board, cell: str) -> Outcome:
         reason = board.why(cell) if state == "failed" else outcome.reason
     except DAMAGE as error:
         state, reason = "damaged", says(error)
-    config = outcome.config or copy.deepcopy(board.sweep.config)
-    for key, value in () if outcome.config else overrides.items():
-        *groups, last = key.split(".")
-        functools.reduce(operator.getitem, groups, config)[last] = value
+    if not (config := outcome.config):  # never begun: that of the sweep, but for what the cell overrides
+        config = copy.deepcopy(board.sweep.config)
+        for key, value in overrides.items():
+            *groups, last = key.split(".")
+            functools.reduce(operator.getitem, groups, config)[last] = value
     return outcome._replace(state=state, reason=reason, config=config)
 
 
