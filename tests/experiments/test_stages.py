@@ -9,7 +9,7 @@ import pytest
 from toys import restored, tiny
 
 from poison_jax import evaluate, experiments, train
-from poison_jax.experiments import network, stages, views
+from poison_jax.experiments import results, stages, views
 from poison_jax.experiments.setup import Setup
 from poison_jax.runs import store
 from poison_jax.runs.store import Run
@@ -50,7 +50,8 @@ def made(monkeypatch):
 
 def look(done, **changes):
     """The run with a config that differs in what is looked at."""
-    return network.train_and_measure(tiny(**changes), done.path.parent)
+    (looked,) = experiments.run(tiny(**changes), done.path.parent)
+    return looked
 
 
 def assert_equal(arrays, others):
@@ -74,7 +75,7 @@ def test_another_view_trains_nothing_and_going_back_costs_nothing(done, made, mo
     assert {file.stem for file in done.path.glob("spectrum*.json")} == names
     assert not done.damage()
 
-    monkeypatch.setattr(network, "measure", None)
+    monkeypatch.setattr(results, "measure", None)
     look(done, **VIEW)
     assert done.result() == first
     assert_equal(done.arrays("spectrum"), spectrum)
@@ -118,11 +119,11 @@ def test_killed_while_a_stage_is_written(kept, tmp_path, monkeypatch, stage, mom
         else:
             patch.setattr(store.files, "write_json", before_findings)
         with pytest.raises(KeyboardInterrupt):
-            network.train_and_measure(tiny(**VIEW), tmp_path)
+            experiments.run(tiny(**VIEW), tmp_path)
     (path,) = tmp_path.iterdir()
     assert not Run(path).done
     monkeypatch.setattr(train, "train_step", None)
-    again = network.train_and_measure(tiny(**VIEW), tmp_path)
+    (again,) = experiments.run(tiny(**VIEW), tmp_path)
     assert_equal(again.arrays(stage), kept.arrays(stage))
     assert {k: v for k, v in again.result().items() if k != "wall_seconds"} == {
         k: v for k, v in kept.result().items() if k != "wall_seconds"
