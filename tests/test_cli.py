@@ -28,15 +28,18 @@ TINY = [
     "--config.data.name=digits",
     "--config.data.n_train=128",
     "--config.data.n_test=64",
-    "--config.model.depth=8",
-    "--config.model.block=basic",
-    "--config.model.width=4",
+    "--config.model.name=toys:Small",
     "--config.train.epochs=1",
     "--config.train.batch_size=32",
     "--config.spectrum.k=2",
     "--config.spectrum.num_iters=3",
     "--config.spectrum.num_examples=32",
 ]
+ENVIRONMENT = {
+    "XLA_FLAGS": QUICK,
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),  # toys lies there
+}
 FILES = {
     "checkpoints",
     "config.json",
@@ -58,7 +61,7 @@ def main(*args, **variables):
 @pytest.fixture(scope="module")
 def child(tmp_path_factory):
     """As `main`, in a child of a process that has imported everything: for what ends before it computes."""
-    forks = Forks(tmp_path_factory.mktemp("forks"))
+    forks = Forks(tmp_path_factory.mktemp("forks"), PYTHONPATH=ENVIRONMENT["PYTHONPATH"])
 
     def run(*args, **variables):
         done = forks.run("main.py", [*map(str, args)], ROOT, **variables)
@@ -69,7 +72,7 @@ def child(tmp_path_factory):
 
 
 def start(*args, **variables):
-    environment = os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"} | variables
+    environment = os.environ | ENVIRONMENT | variables
     command = [sys.executable, "-u", "main.py", *map(str, args)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -232,7 +235,7 @@ def test_it_runs_for(how, finished, tmp_path):
     if how == "no stdin":
         command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
     more = {"no docstrings": {"PYTHONOPTIMIZE": "2"}}.get(how, {})
-    environment = os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"} | more
+    environment = os.environ | ENVIRONMENT | more
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ours, theirs = (Run(path).result() for path in [next((tmp_path / "runs").iterdir()), finished[1]])
