@@ -306,6 +306,16 @@ def test_settings_with_which_jax_cannot_start(variable, value, pattern, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "command", ["analyse {0}", "worker {0} mine", "records --runs {0} --out {0} mine", "report --runs {0}"]
+)
+def test_other_commands_where_jax_cannot_start(command, tmp_path):
+    """One line as well, from those that need no JAX about what they were given."""
+    typed = [sys.executable, "-m", *f"poison_jax.{command}".format(tmp_path / "nowhere").split()]
+    environment = os.environ | ENVIRONMENT | {"JAX_ENABLE_X64": "perhaps"}
+    refused(subprocess.run(typed, cwd=ROOT, env=environment, capture_output=True, text=True, check=False))
+
+
 def test_batch_must_suit_the_devices(tmp_path, child):
     flag = "--xla_force_host_platform_device_count=8"
     process = child(f"--workdir={tmp_path / 'runs'}", "--config.train.batch_size=60", XLA_FLAGS=flag)

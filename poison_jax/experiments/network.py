@@ -30,15 +30,9 @@ LOOK_EVERY = 10  # steps between two looks at what was measured, and whether to 
 def run(
     config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
 ) -> list[store.Run]:
-    """Runs a config (every arm of a comparison), prints the summary, returns the finished runs.
+    """Runs a config (every arm of a comparison) and prints the summary: see `experiments.run`.
 
-    What is already done is not done again; what was interrupted goes on where it stopped. Of several
-    processes the first writes and returns the runs, the others none.
-
-    Args:
-        config: see `poison_jax.config`.
-        workdir: where run directories are kept.
-        tensorboard: write the metrics for TensorBoard too.
+    Of several processes the first writes and returns the runs, the others none.
 
     Raises:
         UserError: what only the data or the devices can show to be wrong, before any compute.
