@@ -28,18 +28,16 @@ TINY = [
     "--config.data.name=digits",
     "--config.data.n_train=128",
     "--config.data.n_test=64",
-    "--config.model.name=toys:Small",
+    "--config.model.depth=8",
+    "--config.model.block=basic",
+    "--config.model.width=4",
     "--config.train.epochs=1",
     "--config.train.batch_size=32",
     "--config.spectrum.k=2",
     "--config.spectrum.num_iters=3",
     "--config.spectrum.num_examples=32",
 ]
-ENVIRONMENT = {
-    "XLA_FLAGS": QUICK,
-    "JAX_PLATFORMS": "cpu",
-    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),  # toys lies there
-}
+ENVIRONMENT = {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"}
 FILES = {
     "checkpoints",
     "config.json",
@@ -61,7 +59,7 @@ def main(*args, **variables):
 @pytest.fixture(scope="module")
 def child(tmp_path_factory):
     """As `main`, in a child of a process that has imported everything: for what ends before it computes."""
-    forks = Forks(tmp_path_factory.mktemp("forks"), PYTHONPATH=ENVIRONMENT["PYTHONPATH"])
+    forks = Forks(tmp_path_factory.mktemp("forks"))
 
     def run(*args, **variables):
         done = forks.run("main.py", [*map(str, args)], ROOT, **variables)
