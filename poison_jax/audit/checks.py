@@ -1,0 +1,50 @@
+"""What every detector asks of the images and labels that it is given; random numbers from a key."""
+
+import jax
+import numpy as np
+
+from poison_jax import batches, environment
+from poison_jax.arrays import class_labels
+from poison_jax.errors import UserError
+from poison_jax.subject import Subject
+
+
+def checked(
+    subject: Subject, images: np.ndarray, labels: np.ndarray | None = None, *, least: int = 2
+) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Return images, labels and the number of classes, or refuse them.
+
+    Args:
+        subject: the network, which says how many classes there are.
+        images: float `[N, H, W, C]` in [0, 1].
+        labels: int `[N]`; None where a detector needs none.
+        least: classes that the statistic needs.
+
+    Returns:
+        Images as float32, labels, K.
+
+    Raises:
+        UserError: images that are not finite or not `[N, H, W, C]`, pixels outside [0, 1], fewer than `least`
+            classes, labels outside the logits.
+    """
+    images = batches.checked_images(images).astype(np.float32)
+    if images.ndim != 4:
+        raise UserError(f"images {images.shape} are not [N, H, W, C]")
+    if images.min() < 0 or images.max() > 1:
+        raise UserError(f"pixels run from {images.min():g} to {images.max():g}: scale them to [0, 1]")
+    num_classes = batches.num_classes(subject.of_pixels, subject.variables, images[:1])
+    if num_classes < least:
+        raise UserError(f"the network has {num_classes} logits, this detector needs at least {least} classes")
+    if labels is not None:
+        labels = class_labels(labels, len(images), num_classes)
+    return images, labels, num_classes
+
+
+def as_key(key: jax.Array | int) -> jax.Array:
+    """Return a key, or the key of an integer seed."""
+    return environment.key(key) if isinstance(key, int | np.integer) else key
+
+
+def generator(key: jax.Array | int) -> np.random.Generator:
+    """Return NumPy's random numbers for a key: equal keys, equal numbers."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))))
