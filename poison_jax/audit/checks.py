@@ -10,7 +10,12 @@ from poison_jax.subject import Subject
 
 
 def checked(
-    subject: Subject, images: np.ndarray, labels: np.ndarray | None = None, *, least: int = 2
+    subject: Subject,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    least: int = 2,
+    name: str = "images",
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Return images, labels and the number of classes, or refuse them.
 
@@ -19,6 +24,7 @@ def checked(
         images: float `[N, H, W, C]` in [0, 1].
         labels: int `[N]`; None where a detector needs none.
         least: classes that the statistic needs.
+        name: what the images are called in a refusal.
 
     Returns:
         Images as float32, labels, K.
@@ -27,11 +33,11 @@ def checked(
         UserError: images that are not finite or not `[N, H, W, C]`, pixels outside [0, 1], fewer than `least`
             classes, labels outside the logits.
     """
-    images = batches.checked_images(images).astype(np.float32)
+    images = batches.checked_images(images, name).astype(np.float32)
     if images.ndim != 4:
-        raise UserError(f"images {images.shape} are not [N, H, W, C]")
+        raise UserError(f"{name} {images.shape} are not [N, H, W, C]")
     if images.min() < 0 or images.max() > 1:
-        raise UserError(f"pixels run from {images.min():g} to {images.max():g}: scale them to [0, 1]")
+        raise UserError(f"{name} run from {images.min():g} to {images.max():g}: scale them to [0, 1]")
     num_classes = batches.num_classes(subject.of_pixels, subject.variables, images[:1])
     if num_classes < least:
         raise UserError(f"the network has {num_classes} logits, this detector needs at least {least} classes")

@@ -120,9 +120,7 @@ def maximum_margins(
     """
     images, _, num_classes = checked(subject, images)
     if min(starts, steps) < 1 or not learning_rate > 0:
-        raise UserError(
-            f"starts {starts}, steps {steps}, learning_rate {learning_rate}: use positive numbers"
-        )
+        raise UserError(f"starts {starts}, steps {steps}, rate {learning_rate}: use positive numbers")
     rates = learning_rate * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
     first = jax.random.uniform(as_key(key), (num_classes * starts, *images.shape[1:]), jnp.float32)
     targets = np.repeat(np.arange(num_classes), starts)

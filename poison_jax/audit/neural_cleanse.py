@@ -11,10 +11,10 @@ import optax
 from poison_jax import batches
 from poison_jax.audit.checks import as_key, checked, generator
 from poison_jax.audit.detector import Detector, NetworkScore
+from poison_jax.audit.robust import deviations
 from poison_jax.errors import UserError
 from poison_jax.subject import Subject
 
-CONSISTENCY = 1.4826  # MAD times this estimates the standard deviation of normal numbers
 OPTIMIZER = optax.adam(0.1, b1=0.5, b2=0.9)
 FASTER, SLOWER = 2.0, 2.0**1.5  # the weight of the norm is multiplied by the one, divided by the other
 
@@ -59,23 +59,10 @@ def score(
     """
     checked(subject, images, labels)
     found = smallest_patterns(subject, images, key=key, batch_size=batch_size, **options)
-    index, target = anomaly_index(found.norms), int(found.norms.argmin())
+    target = int(found.norms.argmin())
+    index = -float(deviations(found.norms)[target])
     picture = found.masks[target][..., None] * found.patterns[target]
     return NetworkScore(index, target, picture, "poisoned" if index > 2 else "clean")
-
-
-def anomaly_index(norms: np.ndarray) -> float:
-    """Distance of the smallest norm below the median, in (scaled) median absolute deviations.
-
-    A deviation that is zero, as where half of the norms are equal, counts as one rounding error.
-
-    >>> round(anomaly_index(np.array([1.0, 9.0, 10.0, 11.0, 12.0])), 3)
-    6.07
-    """
-    norms = np.asarray(norms, float)
-    median = np.median(norms)
-    deviation = CONSISTENCY * np.median(np.abs(norms - median))
-    return float((median - norms.min()) / max(deviation, np.finfo(float).eps * median, np.finfo(float).tiny))
 
 
 def smallest_patterns(
