@@ -13,6 +13,7 @@ class NetworkScore(NamedTuple):
     target: int | None = None  # the class that stands out
     picture: np.ndarray | None = None  # [H, W, C]: a direction or pattern in input space that it found
     authors: str = ""  # what its authors' own threshold says: "poisoned", "clean"; "" where there is none
+    others: dict[str, float] = {}  # secondary numbers by name, for the table alone
 
 
 class DataScore(NamedTuple):
@@ -31,5 +32,7 @@ class Detector(NamedTuple):
     """
 
     name: str
+    statistic: str  # what its number is, in words
     needs: str  # what it has to be given beside the network, in words
     score: Callable
+    two_sided: bool = False  # whether a number that is too small is as suspicious as one that is too large
