@@ -13,8 +13,8 @@ from poison_jax.errors import UserError
 def deviations(values: np.ndarray, two_sided: np.ndarray | bool = False) -> np.ndarray:
     """How far each of M models lies from the other M - 1, in units of their median absolute deviation.
 
-    `(value - median) / MAD`, of its absolute value where two-sided. Median and MAD of a model are those of the
-    *others*, so that all M are treated alike, whichever of them is the subject. Where the others do not
+    `(value - median) / MAD`, of its absolute value where two-sided. Median and MAD of a model are those of
+    the *others*, so that all M are treated alike, whichever of them is the subject. Where the others do not
     differ, a model that agrees with them has 0, another an infinite deviation.
 
     Args:

@@ -1,6 +1,7 @@
 """What a detector is: of networks, of training data, of single inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ class NetworkScore(NamedTuple):
     target: int | None = None  # the class that stands out
     picture: np.ndarray | None = None  # [H, W, C]: a direction or pattern in input space that it found
     authors: str = ""  # what its authors' own threshold says: "poisoned", "clean"; "" where there is none
-    others: dict[str, float] = {}  # secondary numbers by name, for the table alone
+    others: Mapping[str, float] = MappingProxyType({})  # secondary numbers by name, for the table alone
 
 
 class DataScore(NamedTuple):
