@@ -1,4 +1,4 @@
-"""`python -m poison_jax.audit RUN`: is this network poisoned? With references, a p-value; a page beside it."""
+"""`python -m poison_jax.audit RUN`: is this network poisoned? Answered by a p-value and a page."""
 
 import argparse
 import sys
@@ -71,8 +71,8 @@ def _read(file: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of an `.npz` file; uint8 pixels are divided by 255."""
     try:
         arrays = read_npz(file, most=2**32)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror})") from None
+    except Exception as error:  # NumPy and zipfile raise half a dozen unrelated types
+        raise UserError(f"{file} cannot be read ({error}): give an .npz file of plain arrays") from None
     if not {"images", "labels"} <= arrays.keys():
         raise UserError(f"{file} holds {', '.join(arrays)}: it must hold images and labels")
     images = arrays["images"]
