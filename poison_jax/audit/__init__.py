@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import numpy as np
 
-from poison_jax import batches, metrics
+from poison_jax import batches, calibration, metrics
 from poison_jax.arrays import class_labels
-from poison_jax.audit import calibration, common_gradient, curvature
+from poison_jax.audit import common_gradient, curvature
 from poison_jax.audit.detector import DataScore, Detector, NetworkScore
 from poison_jax.audit.report import BLIND, Finding, Report, Row
 from poison_jax.errors import UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from poison_jax.audit import calibration
+from poison_jax import calibration
 from poison_jax.errors import UserError
 
 
