@@ -1,6 +1,6 @@
 """How well the audit works: power and false alarms of every detector, from a sweep's stored networks.
 
-Three kinds of networks make up the sweep: clean references (their seeds from 1000 on), held-out clean ones and
+Three kinds of networks make up the sweep: clean references (seeds 1000 to 1999), held-out clean ones and
 attacked ones. Each of the latter two is compared with all references of its recipe by `calibration`, as the
 audit does; nothing is fitted to them.
 """
@@ -53,7 +53,7 @@ def groups(records: list[Record]) -> list[Group]:
             attack = _attack(record) if theta else "none"
             found.setdefault((recipe, attack, theta), []).append(record)
     made = []
-    for (recipe, attack, theta), networks in sorted(found.items(), key=str):
+    for (recipe, attack, theta), networks in sorted(found.items(), key=_order):
         if len(references.get(recipe, [])) > 1:
             judged = {name: _judge(networks, references[recipe], *use) for name, use in DETECTORS.items()}
             p_values, scores = ({name: both[i] for name, both in judged.items()} for i in (0, 1))
@@ -74,6 +74,12 @@ def _judge(networks, references, names, two_sided):
 
 def _statistics(records, names):
     return np.log([[record.result[name] for name in names] for record in records])
+
+
+def _order(item):
+    """Clean networks first, then attack by attack."""
+    (recipe, attack, theta), _ = item
+    return attack != "none", attack, str(recipe), theta
 
 
 def _recipe(record):
@@ -106,9 +112,8 @@ def roc_area(attacked: np.ndarray, clean: np.ndarray) -> tuple[float, float, flo
     def bound(side, far):
         # Where the area lies just as far from the bound as the bound's own error.
         gap = lambda a: side * (area - a) - error(a)  # noqa: E731
-        if abs(area - far) < 1e-12:
-            return far
-        return float(optimize.brentq(gap, far, area)) if gap(far) * gap(area) < 0 else area
+        near = area - side * 1e-9  # the error vanishes at 0 and 1 themselves
+        return float(optimize.brentq(gap, far, near)) if side * (near - far) > 0 else far
 
     return area, bound(1, 0.0), bound(-1, 1.0)
 
@@ -142,9 +147,9 @@ def page(records: list[Record], title: str) -> list[str]:
     if detectors:
         lines += ["", *tables.table(areas, detectors)]
     note = (
-        "In brackets 95 % intervals: of a rate Clopper and Pearson's, of an area Newcombe's. Every network is "
-        "judged by clean references of its recipe alone; attack `none` are held-out clean networks, whose rate "
-        "should be 5 %."
+        "In brackets 95 % intervals: of a rate Clopper and Pearson's, of an area Newcombe's. Every network "
+        "is judged by clean references of its recipe alone; attack `none` are held-out clean networks, whose "
+        "rate should be 5 %."
     )
     return ["\n".join([*lines, "", note]) + "\n"]
 
