@@ -44,8 +44,8 @@ class Subject:
             mean, std = (np.atleast_1d(np.asarray(part, float)) for part in self.normalisation)
             if mean.ndim > 1 or std.ndim > 1 or not np.isfinite(mean).all() or not (std > 0).all():
                 raise UserError(
-                    f"normalisation {self.normalisation}: give (mean, std), a number or one for each channel, "
-                    "std above 0"
+                    f"normalisation {self.normalisation}: give (mean, std), one number or one for each "
+                    "channel, std above 0"
                 )
 
     @property

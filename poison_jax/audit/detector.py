@@ -1,6 +1,7 @@
 """What a detector is: of networks, of training data, of single inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ class NetworkScore(NamedTuple):
     target: int | None = None  # the class that stands out
     picture: np.ndarray | None = None  # [H, W, C]: a direction or pattern in input space that it found
     authors: str = ""  # what its authors' own threshold says: "poisoned", "clean"; "" where there is none
+    others: Mapping[str, float] = MappingProxyType({})  # secondary numbers by name, for the table alone
 
 
 class DataScore(NamedTuple):
@@ -31,5 +33,7 @@ class Detector(NamedTuple):
     """
 
     name: str
+    statistic: str  # what its number is, in words
     needs: str  # what it has to be given beside the network, in words
     score: Callable
+    two_sided: bool = False  # whether a number that is too small is as suspicious as one that is too large
