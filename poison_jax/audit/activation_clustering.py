@@ -94,4 +94,4 @@ def whitened(features: np.ndarray, dimensions: int) -> np.ndarray:
     return project(plane, features)[:, kept] / spread[kept]
 
 
-DETECTOR = Detector("Activation Clustering", NEEDS, score)
+DETECTOR = Detector("Activation Clustering", "silhouette, signed by the smaller cluster", NEEDS, score)

@@ -59,7 +59,8 @@ def score(
     found = maximum_margins(subject, images, key=key, batch_size=batch_size, **options)
     target, log_p = int(found.margins.argmax()), order_statistic(found.margins)
     verdict = "poisoned" if log_p < np.log(0.05) else "clean"
-    return NetworkScore(-log_p, target, found.images[target], verdict)
+    others = {"its margin": float(found.margins[target])}
+    return NetworkScore(-log_p, target, found.images[target], verdict, others)
 
 
 def order_statistic(margins: np.ndarray) -> float:
@@ -164,4 +165,4 @@ def _step(of_pixels, variables, state, targets, rate):
     return _State(images, moments, jnp.where(better, margins, state.margins), found)
 
 
-DETECTOR = Detector("MM-BD", "nothing", score)
+DETECTOR = Detector("MM-BD", "-log p of the classes' largest maximum margin", "nothing", score)

@@ -62,7 +62,8 @@ def score(
     target = int(found.norms.argmin())
     index = -float(deviations(found.norms)[target])
     picture = found.masks[target][..., None] * found.patterns[target]
-    return NetworkScore(index, target, picture, "poisoned" if index > 2 else "clean")
+    others = {"norm of its mask": float(found.norms[target])}
+    return NetworkScore(index, target, picture, "poisoned" if index > 2 else "clean", others)
 
 
 def smallest_patterns(
@@ -180,4 +181,4 @@ def _step(of_pixels, variables, state, images, rows, targets, patience, success)
     return jax.vmap(one)(state, targets)
 
 
-DETECTOR = Detector("Neural Cleanse", "clean images", score)
+DETECTOR = Detector("Neural Cleanse", "anomaly index of the smallest mask's norm", "images", score)

@@ -61,4 +61,4 @@ def _predicted(of_pixels, variables, images, factor):
     return of_pixels(variables, jnp.clip(factor * images, 0, 1)).argmax(-1)
 
 
-DETECTOR = Detector("SCALE-UP", "nothing", score)
+DETECTOR = Detector("SCALE-UP", "share of amplified copies that keep the prediction", "nothing", score)

@@ -118,4 +118,9 @@ def division(whitened: np.ndarray, random: np.random.Generator) -> Division:
     return Division(larger - smaller, found.smaller, float(ratio))
 
 
-DETECTOR = Detector("SCAn", f"{NEEDS}; better, clean images beside it", score)
+DETECTOR = Detector(
+    "SCAn",
+    "log-likelihood of the smaller of two groups, less the larger's",
+    f"{NEEDS}; better, clean images too",
+    score,
+)

@@ -66,4 +66,4 @@ def projections(features: np.ndarray) -> tuple[np.ndarray, float]:
     return (centred @ rows[0]) ** 2, float(squares[0] / (squares.sum() or 1))
 
 
-DETECTOR = Detector("Spectral Signatures", NEEDS, score)
+DETECTOR = Detector("Spectral Signatures", "squared projection on the first singular vector", NEEDS, score)

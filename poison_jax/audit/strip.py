@@ -70,4 +70,4 @@ def _of_overlay(of_pixels, variables, images, overlay, weights):
     return -jnp.sum(jnp.exp(logs) * logs, axis=-1) / jnp.log(2)
 
 
-DETECTOR = Detector("STRIP", "clean images to lay over the inputs", score)
+DETECTOR = Detector("STRIP", "minus the mean entropy under superposition", "clean images for it", score)

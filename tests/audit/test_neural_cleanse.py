@@ -42,9 +42,10 @@ def test_a_class_with_a_small_trigger_is_the_target():
     w[7, 3] = 60
     images, labels = np.zeros((42, 16), np.float32), np.arange(42) % 6
     images[np.arange(42), labels] = 0.8
-    score = neural_cleanse.score(subject(w), images.reshape(-1, 4, 4, 1), labels, key=1, batch=42)
+    images, options = images.reshape(-1, 4, 4, 1), {"key": 1, "batch": 42, "steps": 100, "batch_size": 300}
+    score = neural_cleanse.score(subject(w), images, labels, **options)
     assert (score.target, score.authors) == (3, "poisoned")
-    norms = neural_cleanse.smallest_patterns(subject(w), images.reshape(-1, 4, 4, 1), key=1, batch=42).norms
+    norms = neural_cleanse.smallest_patterns(subject(w), images, **options).norms
     expected = (np.median(norms) - norms[3]) / median_abs_deviation(norms, scale=1 / 1.4826)
     assert score.statistic == pytest.approx(expected, rel=1e-5)
     assert score.statistic > 2
@@ -56,7 +57,7 @@ def test_batches_change_nothing_and_keys_decide():
     rng = np.random.default_rng(0)
     network = subject(rng.standard_normal((9, 5)))
     images = rng.uniform(size=(20, 3, 3, 1)).astype(np.float32)
-    options = {"steps": 20, "batch": 8}
+    options = {"steps": 10, "batch": 8}
     results = [
         neural_cleanse.smallest_patterns(network, images, key=jax.random.key(3), batch_size=size, **options)
         for size in (8, 512)
