@@ -15,6 +15,7 @@ def checked(
     labels: np.ndarray | None = None,
     *,
     least: int = 2,
+    size: tuple[int, ...] | None = None,
     name: str = "images",
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Return images, labels and the number of classes, or refuse them.
@@ -24,18 +25,21 @@ def checked(
         images: float `[N, H, W, C]` in [0, 1].
         labels: int `[N]`; None where a detector needs none.
         least: classes that the statistic needs.
+        size: H, W, C, where they are given already.
         name: what the images are called in a refusal.
 
     Returns:
         Images as float32, labels, K.
 
     Raises:
-        UserError: images that are not finite or not `[N, H, W, C]`, pixels outside [0, 1], fewer than `least`
-            classes, labels outside the logits.
+        UserError: images that are not finite, not `[N, H, W, C]` or of another size, pixels outside [0, 1],
+            fewer than `least` classes, labels outside the logits.
     """
     images = batches.checked_images(images, name).astype(np.float32)
     if images.ndim != 4:
         raise UserError(f"{name} {images.shape} are not [N, H, W, C]")
+    if size is not None and images.shape[1:] != size:
+        raise UserError(f"{name} {images.shape[1:]} and images {size} differ in size")
     if images.min() < 0 or images.max() > 1:
         raise UserError(f"{name} run from {images.min():g} to {images.max():g}: scale them to [0, 1]")
     num_classes = batches.num_classes(subject.of_pixels, subject.variables, images[:1])

@@ -16,6 +16,7 @@ from poison_jax.errors import UserError
 from poison_jax.subject import Subject
 
 OPTIMIZER = optax.scale_by_adam()
+EQUAL = 1e-4  # margins that differ by a smaller share leave the gamma distribution's shape undetermined
 
 
 class Margins(NamedTuple):
@@ -66,13 +67,13 @@ def score(
 def order_statistic(margins: np.ndarray) -> float:
     """log(1 - G(r_max)^K), G the gamma distribution (from 0) of most likelihood for the other margins.
 
-    Here K counts the positive margins alone: one that is not positive belongs to a class that no input is
-    given to, and says nothing of how far an input can go. Never below the logarithm of the smallest number.
+    Here K counts the positive margins alone: one that is not positive belongs to a class that no input met is
+    assigned to, and says nothing about the others. Never below the logarithm of the smallest normal number.
 
     | margins | log p |
     | --- | --- |
     | fewer than three that are positive | 0 |
-    | all but the largest equal | 0 where it is equal to them too, else the smallest |
+    | all but the largest equal | 0 where it is equal to them too, else the smallest value |
 
     Args:
         margins: `[K]`.
@@ -82,8 +83,8 @@ def order_statistic(margins: np.ndarray) -> float:
     if len(margins) < 3:
         return 0.0
     *others, largest = margins
-    if np.ptp(others) <= 1e-6 * others[-1]:
-        return 0.0 if largest <= others[-1] * (1 + 1e-6) else float(np.log(np.finfo(float).tiny))
+    if np.ptp(others) <= EQUAL * others[-1]:
+        return 0.0 if largest <= others[-1] * (1 + EQUAL) else float(np.log(np.finfo(float).tiny))
     shape, loc, scale = stats.gamma.fit(others, floc=0)
     # p = 1 - (1 - s)^K with s = 1 - G, without cancellation where s is small.
     survival = stats.gamma.sf(largest, shape, loc, scale)

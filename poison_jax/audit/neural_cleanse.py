@@ -107,7 +107,7 @@ def smallest_patterns(
             f"success = {success} a share in (0, 1]"
         )
     batch = min(batch, len(images))
-    together = min(max((batch_size or batches.BATCH_SIZE) // batch, 1), num_classes)
+    together = max(batches.size_of(batch_size, batch * num_classes) // batch, 1)
     random = generator(jax.random.fold_in(as_key(key), num_classes))
     rows = [random.permutation(len(images))[:batch] for _ in range(steps)]
     images, parts = jnp.asarray(images), []

@@ -79,6 +79,8 @@ def two_means(
     # What is left within the clusters is the sum of all squares less that of the centres.
     counts = np.stack([np.sum(~sides, axis=0), np.sum(sides, axis=0)])
     smaller = sides[:, np.argmax(np.sum(counts * np.sum(centres**2, axis=-1), axis=0))]
+    if smaller.all() or not smaller.any():  # the points differ by rounding errors
+        return None
     if smaller.mean() > 0.5 or (smaller.mean() == 0.5 and smaller[0]):
         smaller = ~smaller
     centres = np.stack([points[~smaller].mean(0), points[smaller].mean(0)])

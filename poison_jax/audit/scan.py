@@ -50,14 +50,14 @@ def score(
         `DataScore`.
 
     Raises:
-        UserError: fewer than two classes, labels outside the logits, images that are not in [0, 1], for S no
-            more images than classes or classes of equal features.
+        UserError: fewer than two classes, labels outside the logits, images that are not in [0, 1], clean
+            ones of another size, for S no more images than classes or classes of equal features.
     """
     images, labels, num_classes = checked(subject, images, labels)
     features, random = penultimate(subject, images, batch_size=batch_size), generator(key)
     reference, classes_of = features, labels
     if clean is not None:
-        clean_images, classes_of, _ = checked(subject, *clean, name="clean images")
+        clean_images, classes_of, _ = checked(subject, *clean, size=images.shape[1:], name="clean images")
         reference = penultimate(subject, clean_images, batch_size=batch_size)
     features = features @ whitening(reference, classes_of)
     suspicion, smaller = np.zeros(len(labels)), np.zeros(len(labels), bool)

@@ -31,7 +31,7 @@ def score(
         images: float `[N, H, W, C]` in [0, 1], training data.
         labels: int `[N]`, as they were trained with.
         key: not used.
-        rate: share of poisoned examples of a class that is reckoned with, 0 to 1.
+        rate: assumed share of poisoned examples in a class, 0 to 1.
         batch_size: images at once; changes memory, not the result.
 
     Returns:
@@ -58,12 +58,16 @@ def score(
 def projections(features: np.ndarray) -> tuple[np.ndarray, float]:
     """Squared projections `[n]` of centred features `[n, F]` on their first singular vector, and its share.
 
-    The share is the squared first singular value by the sum of all squares; 0 where all features are equal.
+    The share is the squared first singular value by the sum of all squares. Both are 0 where the features are
+    equal up to the network's rounding errors.
     """
-    centred = features - exact_mean(features)
+    mean = exact_mean(features)
+    centred = features - mean
+    if np.abs(centred).max() <= 1e-6 * np.abs(mean).max():
+        return np.zeros(len(features)), 0.0
     _, singular, rows = np.linalg.svd(centred, full_matrices=False)
     squares = singular**2
-    return (centred @ rows[0]) ** 2, float(squares[0] / (squares.sum() or 1))
+    return (centred @ rows[0]) ** 2, float(squares[0] / squares.sum())
 
 
 DETECTOR = Detector("Spectral Signatures", "squared projection on the first singular vector", NEEDS, score)

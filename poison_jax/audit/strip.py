@@ -47,9 +47,7 @@ def score(
             ones, no copies.
     """
     images, _, _ = checked(subject, images)
-    if np.shape(clean)[1:] != images.shape[1:]:
-        raise UserError(f"images {images.shape[1:]} and clean images {np.shape(clean)[1:]} differ in size")
-    clean, _, _ = checked(subject, clean, name="clean images")
+    clean, _, _ = checked(subject, clean, size=images.shape[1:], name="clean images")
     if copies < 1:
         raise UserError(f"copies = {copies}: use at least 1")
     chosen = generator(key).permutation(len(clean))[:copies]

@@ -120,10 +120,11 @@ def test_far_tails_are_in_order():
         ([-1, -2, 0, 3], 0),
         ([-1, -2, 1, 3], 0),
         ([2, 2, 2, 3], np.log(np.finfo(float).tiny)),
+        ([2, 2.0001, 2, 2.0002], 0),
         ([1, 1.2, 1.1, 50, -3], None),
     ],
 )
-def test_ties_and_classes_that_nothing_is_given_to(margins, expected):
+def test_ties_and_classes_that_no_input_is_assigned_to(margins, expected):
     actual = maximum_margin.order_statistic(np.array(margins, float))
     if expected is None:
         expected = maximum_margin.order_statistic(np.array(margins[:-1]))

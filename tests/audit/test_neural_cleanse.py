@@ -107,6 +107,7 @@ def test_a_class_that_cannot_be_reached_needs_the_whole_image():
         ({"labels": np.array([0, 1, 5])}, "labels run from 0 to 5"),
         ({"labels": np.array([0, 1])}, "not N images and N labels"),
         ({"steps": 0}, "positive numbers"),
+        ({"batch_size": 0}, "batch_size = 0"),
         ({"subject": subject(np.ones((9, 1)))}, "at least 2 classes"),
     ],
 )
