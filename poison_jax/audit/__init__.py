@@ -12,9 +12,20 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from poison_jax import batches, calibration, metrics
+from poison_jax import calibration, metrics
 from poison_jax.arrays import class_labels
-from poison_jax.audit import common_gradient, curvature
+from poison_jax.audit import (
+    activation_clustering,
+    common_gradient,
+    curvature,
+    maximum_margin,
+    neural_cleanse,
+    scale_up,
+    scan,
+    spectral_signatures,
+    strip,
+)
+from poison_jax.audit.checks import checked_pixels
 from poison_jax.audit.detector import DataScore, Detector, NetworkScore
 from poison_jax.audit.report import BLIND, Finding, Report, Row
 from poison_jax.errors import UserError
@@ -23,6 +34,13 @@ from poison_jax.subject import Subject
 __all__ = ["DataScore", "Detector", "NetworkScore", "Report", "Subject", "audit", "data", "inputs"]
 
 VERDICT = (curvature.DETECTOR, common_gradient.NORM, common_gradient.LOCALISATION)  # fixed beforehand
+OTHERS = {"neural_cleanse": neural_cleanse.DETECTOR, "maximum_margin": maximum_margin.DETECTOR}  # of networks
+OF_DATA = {
+    "activation_clustering": activation_clustering.DETECTOR,
+    "scan": scan.DETECTOR,
+    "spectral_signatures": spectral_signatures.DETECTOR,
+}
+OF_INPUTS = {"scale_up": scale_up.DETECTOR, "strip": strip.DETECTOR}
 
 
 def audit(
@@ -53,7 +71,8 @@ def audit(
         alpha: probability, at most, with which a clean network of the recipe is called poisoned-like.
         key: integer seed of whatever the detectors draw.
         batch_size: images at once; changes memory, not the result.
-        detectors: further detectors of networks, shown at the same calibration; they never enter the verdict.
+        detectors: further detectors of networks (of `OTHERS`), shown at the same calibration; they never
+            enter the verdict.
         on_model: called after each network.
 
     Returns:
@@ -125,7 +144,7 @@ def data(
     Args:
         subject: the network.
         images, labels: the training data in question, in [0, 1].
-        detector: of training data.
+        detector: one of `OF_DATA`.
         clean: images and labels that were not trained on and are known to be clean.
         level: of the list that is flagged, the expected share of clean examples (Benjamini-Hochberg).
         key, batch_size: as of `audit`.
@@ -157,7 +176,7 @@ def inputs(
         subject: the network.
         suspects: float `[N, H, W, C]` in [0, 1].
         clean: the same, `[M, H, W, C]`, M >= 2, known to be clean and not trained on.
-        detector: of inputs.
+        detector: one of `OF_INPUTS`.
         level: of the list that is flagged, the expected share of clean inputs (Benjamini-Hochberg).
         key, batch_size: as of `audit`.
 
@@ -219,22 +238,6 @@ def _verdict(p_value: float | None, references: int, alpha: float) -> tuple[str,
     if p_value <= alpha:
         return "poisoned-like", f"p = {p_value:.3g}"
     return "not distinguishable", f"from {references} clean references (p = {p_value:.2g}); {BLIND}"
-
-
-def checked_pixels(images: np.ndarray, name: str = "images") -> np.ndarray:
-    """Images as float32 in [0, 1].
-
-    Raises:
-        UserError: they are something else.
-    """
-    images = batches.checked_images(images, name)
-    if images.ndim != 4:
-        raise UserError(f"{name} {images.shape}: give [N, height, width, channels]")
-    low, high = float(images.min()), float(images.max())
-    if low < 0 or high > 1:
-        hint = "divide them by 255" if low >= 0 and high <= 255 else "they are normalised already"
-        raise UserError(f"{name} lie in [{low:.3g}, {high:.3g}], not in [0, 1]: {hint}?")
-    return images.astype(np.float32)
 
 
 def _checked(subject, images, labels, batch_size):

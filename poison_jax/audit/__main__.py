@@ -60,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", metavar="FILE", help=".npz: images [N, H, W, C] in [0, 1] or uint8, labels")
     parser.add_argument("--num_images", type=int, default=512, help="test images to look at, at most")
+    parser.add_argument(
+        "--detectors",
+        nargs="+",
+        default=[],
+        choices=audit.OTHERS,
+        help="others to show beside the verdict, at the same calibration",
+    )
     parser.add_argument("--alpha", type=float, default=0.05, help="rate of false alarms")
     parser.add_argument("--workers", type=int, default=1, help="processes that train references")
     parser.add_argument("--workdir", metavar="DIR", help="store of the references; default: the run's own")

@@ -9,6 +9,18 @@ from poison_jax.errors import UserError
 from poison_jax.subject import Subject
 
 
+def checked_pixels(images: np.ndarray, name: str = "images") -> np.ndarray:
+    """Return images as float32, or refuse what is not `[N, H, W, C]`, finite and in [0, 1]."""
+    images = batches.checked_images(images, name)
+    if images.ndim != 4:
+        raise UserError(f"{name} {images.shape} are not [N, H, W, C]")
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or high > 1:
+        hint = "divide them by 255" if low >= 0 and high <= 255 else "they are normalised already"
+        raise UserError(f"{name} lie in [{low:.3g}, {high:.3g}], not in [0, 1]: {hint}?")
+    return images.astype(np.float32)
+
+
 def checked(
     subject: Subject,
     images: np.ndarray,
@@ -35,13 +47,9 @@ def checked(
         UserError: images that are not finite, not `[N, H, W, C]` or of another size, pixels outside [0, 1],
             fewer than `least` classes, labels outside the logits.
     """
-    images = batches.checked_images(images, name).astype(np.float32)
-    if images.ndim != 4:
-        raise UserError(f"{name} {images.shape} are not [N, H, W, C]")
+    images = checked_pixels(images, name)
     if size is not None and images.shape[1:] != size:
         raise UserError(f"{name} {images.shape[1:]} and images {size} differ in size")
-    if images.min() < 0 or images.max() > 1:
-        raise UserError(f"{name} run from {images.min():g} to {images.max():g}: scale them to [0, 1]")
     num_classes = batches.num_classes(subject.of_pixels, subject.variables, images[:1])
     if num_classes < least:
         raise UserError(f"the network has {num_classes} logits, this detector needs at least {least} classes")

@@ -116,7 +116,7 @@ def one_class(variables, images):
         (lambda s, x, y: (s, x * 255, y), "divide them by 255"),
         (lambda s, x, y: (s, x * 4 - 2, y), "normalised already"),
         (lambda s, x, y: (s, (x * 255).astype(np.uint8), y), "scale"),
-        (lambda s, x, y: (s, x[:, :, :, 0], y), "height, width, channels"),
+        (lambda s, x, y: (s, x[:, :, :, 0], y), "are not"),
         (lambda s, x, y: (s, x[:, :5], y), "does not take images"),
         (lambda s, x, y: (s, x, y + 1), "labels"),
         (lambda s, x, y: (s, x, y[:5]), "labels"),
