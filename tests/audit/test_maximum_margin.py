@@ -137,7 +137,7 @@ def test_ties_and_classes_that_no_input_is_assigned_to(margins, expected):
         ({"subject": subject(np.ones((6, 2)))}, "at least 3 classes"),
         ({"labels": np.array([7])}, "labels run from 7"),
         ({"starts": 0}, "positive numbers"),
-        ({"images": IMAGES - 1}, "scale them"),
+        ({"images": IMAGES - 1}, "not in"),
     ],
 )
 def test_bad_input(change, match):

@@ -102,7 +102,7 @@ def test_a_class_that_cannot_be_reached_needs_the_whole_image():
     ("change", "match"),
     [
         ({"images": np.zeros((0, 3, 3, 1))}, "at least one"),
-        ({"images": BLACK + 3}, "scale them to"),
+        ({"images": BLACK + 3}, "not in"),
         ({"images": BLACK[..., 0]}, r"not \[N, H, W, C\]"),
         ({"labels": np.array([0, 1, 5])}, "labels run from 0 to 5"),
         ({"labels": np.array([0, 1])}, "not N images and N labels"),

@@ -60,7 +60,7 @@ def test_one_compilation():
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"images": 255 * IMAGES}, "scale them"),
+        ({"images": 255 * IMAGES}, "not in"),
         ({"factors": ()}, "above 1"),
         ({"factors": (1, 3)}, "above 1"),
         ({"subject": subject(W[:, :1])}, "at least 2 classes"),

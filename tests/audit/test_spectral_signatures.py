@@ -78,7 +78,7 @@ def test_constant_features_and_small_classes():
     [
         ({"labels": np.full(120, 3)}, "labels run from 3"),
         ({"rate": 1.5}, "0 to 1"),
-        ({"images": np.full((120, 2, 3, 1), 2.0)}, "scale them"),
+        ({"images": np.full((120, 2, 3, 1), 2.0)}, "not in"),
         ({"subject": subject(np.ones((6, 1)))}, "at least 2 classes"),
     ],
 )
