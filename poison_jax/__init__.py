@@ -20,6 +20,7 @@ import importlib
 from typing import Any
 
 _MODULES = (
+    "audit",
     "autodiff",
     "config",
     "data",
@@ -33,10 +34,12 @@ _MODULES = (
     "metrics",
     "models",
     "poison",
+    "references",
     "spectrum",
     "theory",
 )
 _FROM = {  # name -> the module that has it
+    "Subject": "subject",
     "attack_report": "metrics",
     "gradient_penalised": "losses",
     "hvp": "autodiff",

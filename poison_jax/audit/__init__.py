@@ -1,0 +1,289 @@
+"""Is this model poisoned? An answer with an error rate that holds, for a network of anybody's.
+
+    subject = Subject(apply_fn, variables, normalisation=(mean, std))
+    report = audit(subject, images, labels, references=references(config, n=19))
+    report.verdict, report.p_value, report.target, report.trigger, report.table
+
+A few hundred clean images with labels are needed, and clean networks of the same recipe (`references`), by
+which every detector is calibrated the same way. Nobody is ever called clean.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from poison_jax import calibration, metrics
+from poison_jax.arrays import class_labels
+from poison_jax.audit import (
+    activation_clustering,
+    common_gradient,
+    curvature,
+    maximum_margin,
+    neural_cleanse,
+    scale_up,
+    scan,
+    spectral_signatures,
+    strip,
+)
+from poison_jax.audit.checks import checked_pixels
+from poison_jax.audit.detector import DataScore, Detector, NetworkScore
+from poison_jax.audit.report import BLIND, Finding, Report, Row
+from poison_jax.errors import UserError
+from poison_jax.subject import Subject
+
+__all__ = ["DataScore", "Detector", "NetworkScore", "Report", "Subject", "audit", "data", "inputs"]
+
+VERDICT = (curvature.DETECTOR, common_gradient.NORM, common_gradient.LOCALISATION)  # fixed beforehand
+OTHERS = {"neural_cleanse": neural_cleanse.DETECTOR, "maximum_margin": maximum_margin.DETECTOR}  # of networks
+OF_DATA = {
+    "activation_clustering": activation_clustering.DETECTOR,
+    "scan": scan.DETECTOR,
+    "spectral_signatures": spectral_signatures.DETECTOR,
+}
+OF_INPUTS = {"scale_up": scale_up.DETECTOR, "strip": strip.DETECTOR}
+
+
+def audit(
+    subject: Subject,
+    images: np.ndarray,
+    labels: np.ndarray,
+    references: Sequence[Subject] = (),
+    *,
+    alpha: float = 0.05,
+    key: int = 0,
+    batch_size: int | None = None,
+    detectors: Sequence[Detector] = (),
+    on_model: Callable[[], None] = lambda: None,
+) -> Report:
+    """Compares a network with clean references by its input curvature and common gradients.
+
+    One score decides, fixed beforehand: the largest of how far, in median absolute deviations from the other
+    networks, the log of the input Hessian's top eigenvalue lies (on either side), and the logs of the norm
+    and localisation ratios of the common gradients (above). It is taken of every network against all others,
+    the subject among them; `p = (1 + references with a score at least as large) / (N + 1)`.
+
+    Args:
+        subject: the network in question.
+        images: float `[N, H, W, C]` in [0, 1], clean and of the data that it was trained for; a few hundred.
+        labels: int `[N]`, their classes.
+        references: clean networks of the same recipe. At least `1 / alpha - 1` of them (19 for .05), or the
+            answer is "cannot say"; without any there are scores and no p.
+        alpha: probability, at most, with which a clean network of the recipe is called poisoned-like.
+        key: integer seed of whatever the detectors draw.
+        batch_size: images at once; changes memory, not the result.
+        detectors: further detectors of networks (of `OTHERS`), shown at the same calibration; they never
+            enter the verdict.
+        on_model: called after each network.
+
+    Returns:
+        `Report`.
+
+    Raises:
+        UserError: images that are not in [0, 1] or do not fit the network, labels that are no classes, fewer
+            images than classes, a network that gives probabilities instead of logits, references of another
+            recipe or shape or whose training failed.
+    """
+    if not 0 < alpha < 1:
+        raise UserError(f"alpha = {alpha}: use a number between 0 and 1")
+    images, labels, accuracy = _checked(subject, images, labels, batch_size)
+    if not metrics.beats_chance(accuracy, labels):
+        reason = f"accuracy {accuracy:.1%} on these images, no better than chance: is `normalisation` right?"
+        return Report("cannot say", reason, accuracy, alpha, classes=_names(subject, labels))
+    for i, reference in enumerate(references, 1):
+        _check_reference(subject, reference, i, images, labels, batch_size)
+
+    # Every detector on every network, the subject first.
+    scores: list[list[NetworkScore]] = []
+    for model in (subject, *references):
+        scores.append(_network_scores(model, images, labels, detectors, key, batch_size))
+        on_model()
+
+    # The one score, of each network against all others; and every detector by itself, the same way.
+    values = np.array([[score.statistic for score in row] for row in scores])
+    used = [*VERDICT, *detectors]
+    rows = [_row(detector, values[:, i], scores[0][i]) for i, detector in enumerate(used)]
+    target, trigger = scores[0][1].target, scores[0][1].picture
+    p_value, score = None, None
+    if len(references) > 1:
+        away = calibration.deviations(values[:, : len(VERDICT)], [detector.two_sided for detector in VERDICT])
+        combined = away.max(axis=1)
+        score, p_value = float(combined[0]), calibration.p_value(combined[0], combined[1:])
+        if away[0, 2] > away[0, 1]:  # a patch: localisation says more about the class
+            target, trigger = scores[0][2].target, scores[0][2].picture
+    verdict, reason = _verdict(p_value, len(references), alpha)
+    return Report(
+        verdict,
+        reason,
+        accuracy,
+        alpha,
+        p_value=p_value,
+        score=score,
+        target=target,
+        trigger=trigger,
+        top_eigenvector=scores[0][0].picture,
+        references=len(references),
+        table=tuple(rows),
+        classes=_names(subject, labels),
+        example=images[0],
+    )
+
+
+def data(
+    subject: Subject,
+    images: np.ndarray,
+    labels: np.ndarray,
+    detector: Detector,
+    *,
+    clean: tuple[np.ndarray, np.ndarray],
+    level: float = 0.05,
+    key: int = 0,
+    batch_size: int | None = None,
+) -> Finding:
+    """Which training examples look poisoned: conformal against held-out clean ones.
+
+    Args:
+        subject: the network.
+        images, labels: the training data in question, in [0, 1].
+        detector: one of `OF_DATA`.
+        clean: images and labels that were not trained on and are known to be clean.
+        level: of the list that is flagged, the expected share of clean examples (Benjamini-Hochberg).
+        key, batch_size: as of `audit`.
+
+    Raises:
+        UserError: bad input, as `audit`.
+    """
+    images, labels, _ = _checked(subject, images, labels, batch_size)
+    held_out, held_labels, _ = _checked(subject, *clean, batch_size)
+    # Scored together: what is clean must be seen as the examples are.
+    both, both_labels = np.concatenate([images, held_out]), np.concatenate([labels, held_labels])
+    score = detector.score(subject, both, both_labels, key=key, batch_size=batch_size)
+    return _finding(score.suspicion[: len(images)], score.suspicion[len(images) :], level)
+
+
+def inputs(
+    subject: Subject,
+    suspects: np.ndarray,
+    clean: np.ndarray,
+    detector: Detector,
+    *,
+    level: float = 0.05,
+    key: int = 0,
+    batch_size: int | None = None,
+) -> Finding:
+    """Which inputs look triggered: conformal against one half of the clean ones, with the help of the other.
+
+    Args:
+        subject: the network.
+        suspects: float `[N, H, W, C]` in [0, 1].
+        clean: the same, `[M, H, W, C]`, M >= 2, known to be clean and not trained on.
+        detector: one of `OF_INPUTS`.
+        level: of the list that is flagged, the expected share of clean inputs (Benjamini-Hochberg).
+        key, batch_size: as of `audit`.
+
+    Raises:
+        UserError: bad input, as `audit`.
+    """
+    suspects, clean = checked_pixels(suspects), checked_pixels(clean, "clean images")
+    if len(clean) < 2:
+        raise UserError(f"{len(clean)} clean image: give at least two, better a hundred")
+    helping, held_out = clean[::2], clean[1::2]
+    options = {"key": key, "batch_size": batch_size}
+    suspicion = detector.score(subject, suspects, helping, **options)
+    return _finding(suspicion, detector.score(subject, held_out, helping, **options), level)
+
+
+def _finding(suspicion, clean, level) -> Finding:
+    p = calibration.p_values(suspicion, clean)
+    return Finding(np.asarray(suspicion), p, calibration.benjamini_hochberg(p, level))
+
+
+def _network_scores(subject, images, labels, detectors: Iterable[Detector], key, batch_size):
+    """The verdict's three scores, of one pass for the Hessian and one for both gradients, then the others."""
+    pairs = curvature.eigenpairs(subject, images, labels, key=key, batch_size=batch_size)
+    gradients = common_gradient.common_gradients(
+        subject.apply_fn, subject.variables, subject.normalise(images), labels, batch_size=batch_size
+    )
+    return [
+        curvature.score_of(pairs, images.shape[1:]),
+        common_gradient.score_of(gradients, common_gradient.norms),
+        common_gradient.score_of(gradients, common_gradient.localisations),
+        *(detector.score(subject, images, labels, key=key, batch_size=batch_size) for detector in detectors),
+    ]
+
+
+def _row(detector: Detector, values: np.ndarray, score: NetworkScore) -> Row:
+    p = None
+    if len(values) > 2:
+        away = calibration.deviations(values, detector.two_sided)
+        p = calibration.p_value(away[0], away[1:])
+    spread = (float(values[1:].min()), float(values[1:].max())) if len(values) > 1 else None
+    return Row(
+        detector.name,
+        detector.statistic,
+        float(values[0]),
+        spread,
+        p,
+        score.target,
+        score.authors,
+        dict(score.others),
+    )
+
+
+def _verdict(p_value: float | None, references: int, alpha: float) -> tuple[str, str]:
+    least = int(np.ceil(1 / alpha - 1e-9)) - 1
+    if p_value is None:
+        return "cannot say", f"there is nothing to compare with: train {least} references or more"
+    if references < least:
+        return "cannot say", f"{references} references cannot reach p = {alpha:g}: it takes {least}"
+    if p_value <= alpha:
+        return "poisoned-like", f"p = {p_value:.3g}"
+    return "not distinguishable", f"from {references} clean references (p = {p_value:.2g}); {BLIND}"
+
+
+def _checked(subject, images, labels, batch_size):
+    """Images, labels and the accuracy on them; what cannot be audited is refused."""
+    images = checked_pixels(images)
+    try:
+        logits = subject.logits(images, batch_size=batch_size)
+    except Exception as error:  # anybody's function may raise anything
+        raise UserError(f"the network does not take images {images.shape[1:]}: {_about(error)}") from None
+    if logits.ndim != 2 or not np.isfinite(logits).all():
+        raise UserError(f"the network gives {logits.shape}, not finite logits [N, classes]")
+    num_classes = logits.shape[1]
+    if num_classes < 2:
+        raise UserError("the network has one class: there is nothing to be taken for something else")
+    labels = class_labels(labels, len(images), num_classes)
+    if len(images) < num_classes:
+        raise UserError(
+            f"{len(images)} images of {num_classes} classes: give one a class at least, better fifty"
+        )
+    if (logits >= 0).all() and np.allclose(logits.sum(-1), 1, atol=1e-4):
+        raise UserError("the network gives probabilities: give their logarithm, or the logits themselves")
+    return images, labels, float(np.mean(logits.argmax(-1) == labels))
+
+
+def _check_reference(subject, reference, number, images, labels, batch_size):
+    if subject.recipe and reference.recipe and subject.recipe != reference.recipe:
+        raise UserError(
+            f"reference {number} was trained by {reference.recipe}, the subject by {subject.recipe}: "
+            "references of another recipe calibrate nothing"
+        )
+    try:
+        logits = reference.logits(images, batch_size=batch_size)
+    except Exception as error:  # anybody's function may raise anything
+        raise UserError(f"reference {number} does not take these images: {_about(error)}") from None
+    if logits.ndim != 2 or labels.max() >= logits.shape[1]:
+        raise UserError(f"reference {number} gives {logits.shape}: its classes are others")
+    accuracy = float(np.mean(logits.argmax(-1) == labels))
+    if not np.isfinite(logits).all() or not metrics.beats_chance(accuracy, labels):
+        raise UserError(
+            f"reference {number} has an accuracy of {accuracy:.1%}: its training failed, leave it out"
+        )
+
+
+def _about(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _names(subject: Subject, labels: np.ndarray) -> tuple[str, ...]:
+    return subject.classes or tuple(str(c) for c in range(int(labels.max()) + 1))

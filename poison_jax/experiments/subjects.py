@@ -1,0 +1,78 @@
+"""Trained runs as subjects of an audit: networks, their normalisation, clean test images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from poison_jax import config as config_lib
+from poison_jax import console
+from poison_jax.errors import UserError
+from poison_jax.experiments.setup import Setup
+from poison_jax.runs import checkpoint, store
+from poison_jax.subject import Subject
+
+
+def of_runs(runs: Sequence[store.Run], *, count: int = 512) -> tuple[list[Subject], np.ndarray, np.ndarray]:
+    """The networks of trained runs of one recipe, and clean test images as they take them.
+
+    Args:
+        runs: of experiment=train, one at least; they differ in seed and poison alone.
+        count: test images, at most: the first ones.
+
+    Returns:
+        The subjects; images float32 `[N, H, W, C]` in [0, 1]; labels int32 `[N]`.
+
+    Raises:
+        UserError: a run of another recipe, or without a whole checkpoint of a trained network.
+    """
+    configs = [config_lib.from_json(run.config(), str(run.path)) for run in runs]
+    names = [recipe(config) for config in configs]
+    for run, name in zip(runs, names, strict=True):
+        if name != names[0]:
+            raise UserError(f"{run.path} was trained by another recipe than {runs[0].path}")
+    setup = Setup(configs[0])
+    model, knobs, test_set = setup.program.model, setup.knobs, setup.test_set
+    subjects = []
+    for run in runs:
+        restored = checkpoint.newest(run.checkpoints, setup.first_state(), warn=console.warn)
+        steps = setup.config.train.epochs * setup.steps_per_epoch
+        if restored is None or int(restored[0].step) < steps:
+            raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
+        subjects.append(
+            Subject(
+                model.apply,
+                restored[0].variables,
+                normalisation=(np.asarray(knobs.mean), np.asarray(knobs.std)),
+                classes=tuple(map(str, test_set.class_names)),
+                recipe=names[0],
+            )
+        )
+    images, _ = setup.views(test_set.images[:count], normalised=False)
+    return subjects, np.clip(images, 0, 1), test_set.labels[:count]
+
+
+def recipe(config: ml_collections.ConfigDict) -> str:
+    """Names how a network is trained, whatever its seed and poison: references must share it."""
+    identity = config_lib.identity(config)
+    return store.digest({key: value for key, value in identity.items() if not _varies(key)})
+
+
+def clean(config: ml_collections.ConfigDict, seed: int | None = None) -> ml_collections.ConfigDict:
+    """The same recipe without poison, and with nothing looked at but what every run needs."""
+    made, default = config_lib.single(config, "train"), config_lib.default()
+    made.poison = default.poison
+    # The trigger must fit the image, though no image carries it.
+    made.poison.margin, made.poison.size = config.poison.margin, config.poison.size
+    made.poison.fraction = 0.0
+    made.analysis, made.spectrum = default.analysis, default.spectrum
+    made.analysis.features = 0
+    made.spectrum.k, made.spectrum.num_iters, made.spectrum.num_examples = 1, 2, 64
+    if seed is not None:
+        made.seed = seed
+    return made
+
+
+def _varies(key: str) -> Any:
+    return key == "seed" or key.startswith("poison.")

@@ -1,0 +1,68 @@
+"""`python -m poison_jax.audit`, from a run to a page."""
+
+import json
+
+import numpy as np
+import pytest
+from toys import tiny
+
+from poison_jax import experiments, train
+from poison_jax.audit import __main__ as command
+
+pytestmark = pytest.mark.slow  # five networks are trained
+
+
+def learning(**changes):
+    """A network that learns its digits, in seconds."""
+    sizes = {"data__n_train": 800, "train__epochs": 8, "train__batch_size": 32, "model__width": 8}
+    return tiny(analysis__features=0, **sizes, **changes)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A poisoned network; four clean ones of its recipe lie beside it."""
+    workdir = tmp_path_factory.mktemp("store")
+    (poisoned,) = experiments.run(learning(), str(workdir))
+    for seed in range(4):
+        experiments.run(learning(poison__fraction=0.0, seed=50 + seed), str(workdir))
+    return poisoned
+
+
+def refused(capsys, *arguments):
+    """The one line that is said, with status 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        command.main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_run_against_a_store_of_clean_ones(store, monkeypatch, capsys):
+    monkeypatch.setattr(train, "train_step", None)  # nothing is trained
+    command.main([str(store.path), f"--null={store.path.parent}", "--num_images=60", "--alpha=0.2"])
+    kept = json.loads((store.path / "audit" / "report.json").read_text())
+    assert kept["references"] == 4
+    assert kept["verdict"] in ("poisoned-like", "not distinguishable")
+    assert (kept["p_value"] <= 0.2) == (kept["verdict"] == "poisoned-like")
+    assert (store.path / "audit" / "report.html").exists()
+    said = capsys.readouterr().out
+    assert kept["verdict"] in said
+    assert "input Hessian" in said
+
+
+def test_data_of_ones_own(store, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    file = tmp_path / "my.npz"
+    np.savez(file, images=rng.integers(0, 256, (40, 8, 8, 1), np.uint8), labels=np.arange(40) % 10)
+    command.main([str(store.path), "--references=0", f"--data={file}", f"--out={tmp_path / 'out'}"])
+    kept = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert kept["verdict"] == "cannot say"  # noise: an accuracy near chance
+    np.savez(file, images=rng.integers(0, 256, (40, 8, 8, 1), np.uint8))
+    assert "images and labels" in refused(capsys, store.path, "--references=0", f"--data={file}")
+
+
+def test_bad_input_is_one_line(store, tmp_path, capsys):
+    assert "no checkpoints" in refused(capsys, tmp_path)
+    assert "no finished clean run" in refused(capsys, store.path, f"--null={tmp_path}")
+    assert "cannot be read" in refused(capsys, store.path, f"--data={tmp_path / 'absent.npz'}")
