@@ -21,6 +21,7 @@ OPTIONS = {  # option -> config key, meaning
     "features": ("analysis.features", "test images whose features are looked at; 0: none"),
     "near_clone": ("analysis.near_clone", "triggered test images for the kernel theory; 0: none"),
     "fisher": ("analysis.fisher", "training images for the input Fisher; 0: none"),
+    "audit": ("analysis.audit", "test images for the statistics of the audit; 0: none"),
 }
 
 

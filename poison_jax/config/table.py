@@ -10,7 +10,7 @@ from poison_jax.config.keys import RUNS, Group, Key
 EXPERIMENTS = ("train", "compare", "krr_theory", "mnist_linear", "sweep")
 LABEL_MAPS = ("all_to_one", "all_to_all", "source_specific", "clean_label")  # as in `poison.label_map`
 # What is looked at in a trained network, in this order; `analysis.<stage>` = 0 leaves one out.
-STAGES = ("attack", "regime", "spectrum", "fisher", "features", "near_clone")
+STAGES = ("attack", "regime", "spectrum", "fisher", "features", "near_clone", "audit")
 EIGENPAIRS = ("spectrum", "fisher")
 TRIGGERS = ("l", "square", "mask", "blend", "warp", "none")
 
@@ -55,7 +55,7 @@ DATA = {
         low=1,
         all_is_none=True,
         determines=("mnist_linear",),
-        stages=("attack", "regime", "features", "near_clone"),
+        stages=("attack", "regime", "features", "near_clone", "audit"),
     ),
     "augment": Key("none", "crop_flip: random crop, random horizontal flip", choices=("none", "crop_flip")),
     "crop": Key(
@@ -201,6 +201,7 @@ ANALYSIS = {
         low=0,
         stages=("fisher",),
     ),
+    "audit": Key(0, "test images for the statistics of the audit", low=0, stages=("audit",)),
 }
 KRR = {
     "data": Key(("mnist", "cifar10"), "data sets that the laws are measured on; () for none", each=str),

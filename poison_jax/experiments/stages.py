@@ -11,11 +11,13 @@ import jax
 import numpy as np
 
 from poison_jax import console, evaluate, features, fisher, gratings, metrics, models, near_clone, spectrum
+from poison_jax.audit import common_gradient, curvature
 from poison_jax.data import Dataset
 from poison_jax.errors import UserError
 from poison_jax.experiments.setup import Setup, Stream
 from poison_jax.experiments.visits import poison_visits
 from poison_jax.lanczos import Eigenpairs
+from poison_jax.subject import Subject
 from poison_jax.train import TrainState, decay_time
 
 Arrays = dict[str, np.ndarray]
@@ -220,6 +222,34 @@ def theory(trained: Trained) -> tuple[Arrays, Findings]:
     return arrays, {f"near_clone_{name}": value for name, value in found.items()}
 
 
+def audit_statistics(trained: Trained) -> tuple[Arrays, Findings]:
+    """The statistics that an audit's verdict is made of, on clean test images.
+
+    And the squared overlap of the trigger with the common gradient of the class that stands out.
+    """
+    setup, count = trained.setup, trained.setup.config.analysis.audit
+    images, triggered = setup.views(setup.test_set.images[:count])
+    labels, batch_size = setup.test_set.labels[:count], setup.config.spectrum.batch_size
+    subject = Subject(setup.model.apply, trained.state.variables)  # of images that are normalised already
+    top = curvature.eigenpairs(subject, images, labels, batch_size=batch_size)
+    gradients = common_gradient.common_gradients(
+        subject.apply_fn, subject.variables, images, labels, batch_size=batch_size
+    )
+    norm, target = common_gradient.ratio(common_gradient.norms(gradients))
+    localised, localised_target = common_gradient.ratio(common_gradient.localisations(gradients))
+    trigger = setup.direction(images, triggered)
+    findings = {
+        "audit_examples": len(images),
+        "audit_top_eigenvalue": float(top.values[0]),
+        "audit_norm_ratio": norm,
+        "audit_target": target,
+        "audit_localisation_ratio": localised,
+        "audit_localised_target": localised_target,
+        "audit_overlap_squared": metrics.overlap(gradients[target].ravel(), trigger) ** 2,
+    }
+    return {"gradients": gradients}, findings
+
+
 STAGES: dict[str, Callable[[Trained], tuple[Arrays, Findings]]] = {
     "attack": attack,
     "regime": regime,
@@ -227,6 +257,7 @@ STAGES: dict[str, Callable[[Trained], tuple[Arrays, Findings]]] = {
     "fisher": input_fisher,
     "features": pre_fc_features,
     "near_clone": theory,
+    "audit": audit_statistics,
 }
 NEEDED = ("attack", "regime", "spectrum")  # nothing is a result without them
 
