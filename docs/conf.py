@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 project = "poison_jax"
-author = "the poison_jax authors"
+html_show_copyright = False
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 source_suffix = {".md": "myst-nb"}
 exclude_patterns = ["_build", "images"]
@@ -30,7 +30,7 @@ autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 90
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_preprocess_types = False
-napoleon_use_ivar = True
+napoleon_use_ivar, napoleon_attr_annotations = True, False
 
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
 PROTECTED = re.compile(r"(`[^`]+`|\*\*[^*\n]+\*\*|(?<!\w)\*\w[\w ]*\*(?!\w))")
@@ -74,7 +74,8 @@ def _escape(text):
         elif not i % 2:
             # Names of arguments (`*args:`) are napoleon's.
             parts[i] = re.sub(r"(?<=\S)\*|\*(?!\w+:)|\||(?<=\w)_(?!\w)", r"\\\g<0>", part)
-    return "".join(parts)
+    # A letter and a full stop would be an item of a list.
+    return re.sub(r"(?<=: )(?=[A-Z]\.$)", r"\\", "".join(parts), flags=re.MULTILINE)
 
 
 def _table(lines, indent):
