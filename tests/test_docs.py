@@ -1,6 +1,8 @@
 """What the README and the documentation say can be typed: Python runs, command lines are parsed."""
 
 import argparse
+import copy
+import functools
 import importlib.util
 import re
 import runpy
@@ -13,6 +15,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+import poison_jax
 from poison_jax import cli, data
 from poison_jax import config as config_lib
 
@@ -96,6 +99,33 @@ def test_command_lines_parse(page, words, tmp_path, monkeypatch):
         raise AssertionError(f"a command line of another kind: python {' '.join(words)}")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("main.py --config.penalty.kapa=1", "no config key"),
+        ("main.py --dry", "Unknown command line flag"),
+        ("main.py --config=configs/no_such.py", "no config file"),
+        ("main.py --config.penalty.reduction=mean", "penalty.reduction"),
+        ("main.py --config.seed=one", "seed"),
+    ],
+)
+def test_a_wrong_command_line_is_noticed(words, said, tmp_path):
+    with pytest.raises((ValueError, flags.Error), match=said):
+        parse_main(words.split(), tmp_path)
+
+
+@pytest.mark.parametrize("words", ["plots fig99", "poison_jax.verify runs --all", "poison_jax.nothing"])
+def test_a_wrong_module_line_is_noticed(words, monkeypatch):
+    with pytest.raises((SystemExit, ImportError)):
+        parse_module(words.split()[0], words.split()[1:], monkeypatch)
+
+
+def test_api_page_has_the_public_names():
+    page = (ROOT / "docs/api.md").read_text()
+    for name, module in poison_jax._FROM.items():
+        assert f".. autofunction:: poison_jax.{module}.{name}\n" in page
+
+
 def parse_main(words, folder):
     """As `main.py` does, up to the config that it would run."""
     file, rest = cli._config_file(words, "configs/digits_quickstart.py")
@@ -104,9 +134,8 @@ def parse_main(words, folder):
     config = cli._load(file, ROOT / "configs")
     cli._check_keys(rest, config)
     values = flags.FlagValues()
-    own = {name: flags.FLAGS[name] for name in own_flags()}
-    for name, flag in own.items():
-        values[name] = flag
+    for name, flag in own_flags().items():
+        values[name] = copy.deepcopy(flag)
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=rest)
     parsed = values(rest)
     assert parsed == ["main.py"], parsed
@@ -115,10 +144,14 @@ def parse_main(words, folder):
         config_lib.check(single)
 
 
+@functools.cache
 def own_flags():
-    if "workdir" not in flags.FLAGS:
-        own_flags.names = list(cli._define_flags())
-    return own_flags.names
+    """The flags of `main.py`, by name; none of them is left among those of this process."""
+    found = {}
+    for name in cli._define_flags():
+        found[name] = copy.deepcopy(flags.FLAGS[name])
+        delattr(flags.FLAGS, name)
+    return found
 
 
 class Parsed(Exception):
