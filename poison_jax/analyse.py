@@ -11,7 +11,7 @@ import sys
 from poison_jax import cli, console
 from poison_jax import config as config_lib
 from poison_jax.errors import UserError
-from poison_jax.experiments import network
+from poison_jax.experiments import results
 from poison_jax.runs.store import Run
 
 OPTIONS = {  # option -> config key, meaning
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
             own = [name for name in (config.model.name, config.poison.trigger) if ":" in name]
             if own and not arguments.own_code:  # the run may be somebody else's
                 raise UserError(f"{folder} was made with code of its own, {', '.join(own)}: give --own_code")
-            network.look_again(run, config, triggers=arguments.trigger)
+            results.look_again(run, config, triggers=arguments.trigger)
             found = run.result()
             console.table(
                 folder,

@@ -10,7 +10,6 @@ import platform
 import shutil
 import tempfile
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,39 +51,8 @@ def keep_compilations() -> None:
         jax.config.update("jax_compilation_cache_dir", str(path))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:  # a run's many small ones add up
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        _remove_damaged(path)
-        # That one could not be kept, or not be read after all, costs the next start some seconds, no more.
+        # That one could not be kept, or not be read, as a kill cut it off, costs the next start some seconds.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"jax\._src\.compiler")
-
-
-def _remove_damaged(folder: Path) -> None:
-    """Removes compiled programs that are not whole, of those that were written since this was last done.
-
-    JAX writes a file in place and never again: what a kill or a full disk cut off would be compiled, and
-    complained of, at every start.
-    """
-    stamp = folder / ".checked"
-    with contextlib.suppress(OSError):  # by another process at the same time, or on a full disk
-        since = stamp.stat().st_mtime_ns if stamp.exists() else 0
-        stamp.touch()
-        for file in folder.glob("*-cache"):
-            if file.stat().st_mtime_ns >= since and not _is_whole(file.read_bytes()):
-                file.unlink()
-
-
-def _is_whole(program: bytes) -> bool:
-    """Whether a compressed program can be unpacked; one that this process cannot read counts as whole."""
-    if program.startswith(_ZSTANDARD):
-        return True
-    unpack = zlib.decompressobj()
-    try:
-        unpack.decompress(program)
-    except zlib.error:
-        return False
-    return unpack.eof
-
-
-_ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 @contextlib.contextmanager

@@ -43,9 +43,6 @@ def run(main: Callable[..., None], usage: str | None, *, configs: Path, default:
         default: the one that is used if none is named.
     """
     console.prepare()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
-    _open_standard_streams()
     try:
         argv = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
         own = _define_flags()
@@ -72,9 +69,11 @@ def run(main: Callable[..., None], usage: str | None, *, configs: Path, default:
     if of_sweeps and config.experiment != "sweep":
         fail(f"{' and '.join(of_sweeps)}: for sweeps alone, leave it out or name a file of configs/sweeps")
 
+    if not workdir:  # perhaps of a variable that is not set
+        fail("--workdir is empty: name a folder")
+
     def call(_) -> None:
         with ready(detect=detect, **processes):
-            _check_workdir(workdir)
             main(config, workdir, **values)
 
     app.run(call, argv=argv[:1], flags_parser=lambda argv: argv)
@@ -88,6 +87,7 @@ def ready(**processes: Any) -> Iterator[None]:
         processes: as `distributed.session` takes them.
     """
     console.prepare()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.FATAL)  # of the libraries: what they have to say they raise
     environment.pin()
     kernels.keep_memory()
@@ -240,10 +240,7 @@ def _help(argv: list[str], usage: str, own: dict[str, str], configs: Path) -> No
             own_flags = [(shown, flags.FLAGS[name].help) for name, shown in own.items()]
             lines = [f"  {shown:25s} {meaning}" for shown, meaning in (*_CONFIG_FLAGS, *own_flags)]
             lines = [about, "", *lines, examples, *titles, "", _MORE]
-        try:
-            print(*lines, sep="\n", flush=True)
-        except BrokenPipeError:  # `--help | head`: the rest is not wanted, neither now nor at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.say("\n".join(lines))
         sys.exit(0)
 
 
@@ -274,27 +271,6 @@ def _shown(file: Path) -> str:
 
 
 # --- the process -----------------------------------------------------------------------------------
-
-
-def _open_standard_streams() -> None:
-    """Gives a process that was started without stdin, stdout or stderr an empty one.
-
-    Otherwise the next file that is opened gets its number, and what a library writes to stderr ends there.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-
-
-def _check_workdir(name: str) -> None:
-    if not name:  # perhaps of a variable that is not set
-        raise UserError("--workdir is empty: name a folder")
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # nor could it be printed
-        raise UserError(f"--workdir={name} is not UTF-8: name another folder") from None
 
 
 def _stopped() -> NoReturn:

@@ -27,14 +27,12 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH = 140  # columns of output that is no terminal's
-_PLAIN = {"–": "-", "−": "-", "²": "^2", "±": "+-", "₁": "1", "θ": "theta", "κ": "kappa", "λ": "lambda"}
 _NOBODY = (errno.EPIPE, errno.EIO, errno.EBADF)  # what writing to a pipe or terminal that is gone raises
 
 
 def say(line: str) -> None:
     """Prints a line of information."""
-    stream = _Stream("stdout")
-    stream.write(stream.literal(line) + "\n")
+    _Stream("stdout").write(f"{_literal(line)}\n")
 
 
 def warn(line: str) -> None:
@@ -55,7 +53,8 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     """
     stream = _Stream("stdout")
     columns = [[stream.literal(cell) for cell in column] for column in zip(header, *rows, strict=True)]
-    widths, words = ([max(map(of, column)) for column in columns] for of in (_longest_line, _longest_word))
+    widths = [max(_longest(cell.splitlines()) for cell in column) for column in columns]
+    words = [max(_longest(cell.split()) for cell in column) for column in columns]
     console = terminal()
     room = console.width
     first = max(words[0], min(widths[0], room // 2))
@@ -86,12 +85,8 @@ def _parts(widths: list[int], room: int) -> Iterator[list[int]]:
     yield part
 
 
-def _longest_line(text: str) -> int:
-    return max(map(cell_len, text.splitlines()), default=0)
-
-
-def _longest_word(text: str) -> int:
-    return max(map(cell_len, text.split()), default=0)
+def _longest(texts: list[str]) -> int:
+    return max(map(cell_len, texts), default=0)
 
 
 @contextlib.contextmanager
@@ -114,7 +109,7 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[], Non
         redirect_stdout=_Stream("stdout").isatty(),  # else lines meant for a file would go to the terminal
     )
     with bar:
-        task = bar.add_task(console.file.literal(title), total=total, completed=done)
+        task = bar.add_task(_literal(title), total=total, completed=done)
         yield lambda: bar.advance(task)
 
 
@@ -141,7 +136,7 @@ class _Stream:
         return getattr(self._now, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
-        """Writes text at once; what the encoding lacks is replaced.
+        """Writes text at once; what the encoding lacks is escaped.
 
         Raises:
             OSError: the stream is a file, and the disk is full.
@@ -167,22 +162,11 @@ class _Stream:
         return self._now.fileno()
 
     def literal(self, text: object) -> str:
-        """A text in which nothing is invisible or obeyed by a terminal, and of characters that there are."""
-        return self._encodable("".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in str(text)))
+        """A text in which nothing is invisible or obeyed by a terminal, of characters that there are."""
+        return self._encodable(_literal(text))
 
     def _encodable(self, text: str) -> str:
-        try:
-            text.encode(self.encoding)
-            return text
-        except UnicodeEncodeError:
-            return "".join(map(self._character, text))
-
-    def _character(self, c: str) -> str:
-        try:
-            c.encode(self.encoding)
-            return c
-        except UnicodeEncodeError:
-            return _PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode()
+        return text.encode(self.encoding, "backslashreplace").decode(self.encoding)
 
     @property
     def _now(self) -> TextIO | None:
@@ -242,7 +226,12 @@ def printable(text: object, most: int = 500) -> str:
     line = " ".join(str(text).split())
     if len(line) > most:
         line = f"{line[: most // 2]} ... {line[-(most // 2) :]}"
-    return "".join(c if c.isprintable() else _escaped(c) for c in line)
+    return _literal(line)
+
+
+def _literal(text: object) -> str:
+    """A text in which nothing is invisible or obeyed by a terminal, on as many lines."""
+    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in str(text))
 
 
 def _escaped(character: str) -> str:

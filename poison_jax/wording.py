@@ -8,6 +8,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import ml_collections
+
+from poison_jax import config as config_lib
 from poison_jax import console, metrics
 
 Json = dict[str, Any]
@@ -52,6 +55,32 @@ def rows(results: list[Json]) -> list[tuple[str, ...]]:
     if any(concerns):
         found.append(("status", *(said.partition(":")[0] or "ok" for said in concerns)))
     return found
+
+
+def show(results: list[Json], keys: list[str]) -> None:
+    """Prints one column a run, and a warning for each that says nothing about the attack.
+
+    Args:
+        results: of finished runs.
+        keys: the config keys in which they differ, the first row.
+    """
+    configs = [ml_collections.ConfigDict(result["config"]) for result in results]
+    named = [", ".join(f"{config_lib.get(config, key)}" for key in keys) for config in configs]
+    console.table(title(results[0]), [", ".join(keys), *named], rows(results))
+    for name, result in zip(named, results, strict=True):
+        if problem := concern(result):
+            about = f"{', '.join(keys)} = {name}: " if len(results) > 1 else ""
+            console.warn(f"{about}{problem}; the ASR of such a run says nothing about the attack")
+
+
+def title(result: Json) -> str:
+    """What was trained on what."""
+    c = result["config"]
+    data, model, poison = c["data"], c["model"], c["poison"]
+    return (
+        f"{data['name']}, {model['name']} depth {model['depth']}, {poison['trigger']} trigger, "
+        f"{poison['mode']}, theta = {poison['fraction']:g}, {c['train']['epochs']} epochs"
+    )
 
 
 def excess(result: Json) -> float | None:
@@ -174,11 +203,5 @@ MEASURES = {
 def _has(measure: Measure, result: Json) -> bool:
     try:
         return measure.value(result) is not None
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ):  # damaged: said where it is shown
+    except Exception:  # damaged: said where it is shown
         return True

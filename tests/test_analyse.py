@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from toys import restored, tiny
+from toys import restored, small
 
-from poison_jax import analyse, data, experiments, metrics, train
+from poison_jax import analyse, experiments, metrics, train
 from poison_jax.errors import Interrupted
 from poison_jax.experiments import network
 from poison_jax.runs import files
@@ -18,7 +18,7 @@ from poison_jax.runs.store import Run
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """A finished run that nobody changes."""
-    (done,) = experiments.run(tiny(analysis__features=0), tmp_path_factory.mktemp("kept"))
+    (done,) = experiments.run(small(analysis__features=0), tmp_path_factory.mktemp("kept"))
     return done
 
 
@@ -29,11 +29,15 @@ def moved(kept, tmp_path, monkeypatch):
     return Run(shutil.copytree(kept.path, tmp_path / "elsewhere" / "my run"))
 
 
-def refused(capsys, *arguments):
+def look(*arguments):
+    analyse.main([*map(str, arguments), "--own_code"])
+
+
+def refused(capsys, *arguments, own_code=("--own_code",)):
     """The one line that is said, with status 2."""
     capsys.readouterr()  # what was said before
     with pytest.raises(SystemExit) as stopped:
-        analyse.main([str(argument) for argument in arguments])
+        analyse.main([*map(str, arguments), *own_code])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
@@ -46,7 +50,7 @@ def test_more_eigenpairs_and_another_trigger_of_a_run_that_was_moved(moved, tmp_
     np.save(tmp_path / "mask.npy", mask)
     before = moved.result()
     triggers = [f"--trigger={tmp_path / name}" for name in ("white.png", "mask.npy")]
-    analyse.main([str(moved.path), "--k=5", "--num_iters=20", *triggers])
+    look(moved.path, "--k=5", "--num_iters=20", *triggers)
     result, spectrum = moved.result(), moved.arrays("spectrum")
     assert spectrum["vectors"].shape == (5, 64)
     np.testing.assert_allclose(result["eigenvalues"], spectrum["values"], rtol=1e-6)
@@ -65,9 +69,9 @@ def test_more_eigenpairs_and_another_trigger_of_a_run_that_was_moved(moved, tmp_
 
     # The same again makes nothing; without the options the run is as it was.
     files_before = {file: file.stat().st_mtime_ns for file in moved.path.glob("*.npz")}
-    analyse.main([str(moved.path), "--k=5", "--num_iters=20", *triggers])
+    look(moved.path, "--k=5", "--num_iters=20", *triggers)
     assert moved.result() == result
-    analyse.main([str(moved.path)])
+    look(moved.path)
     assert moved.result() == before
     assert {file: file.stat().st_mtime_ns for file in moved.path.glob("*.npz")} == files_before
 
@@ -75,33 +79,28 @@ def test_more_eigenpairs_and_another_trigger_of_a_run_that_was_moved(moved, tmp_
 def test_a_damaged_run_is_looked_at_all_the_same(moved):
     before = moved.arrays("spectrum")
     (moved.path / "spectrum.npz").write_bytes(b"damaged")
-    analyse.main([str(moved.path)])
+    look(moved.path)
     for name, array in before.items():
         np.testing.assert_array_equal(moved.arrays("spectrum")[name], array, err_msg=name)
 
 
 def test_several_runs(moved, tmp_path, capsys):
     other = Run(shutil.copytree(moved.path, tmp_path / "second"))
-    analyse.main([str(moved.path), str(other.path), "--features=32"])
+    look(moved.path, other.path, "--features=32")
     assert moved.result()["features_examples"] == other.result()["features_examples"] == 32
 
 
 def test_the_kernel_theory_and_the_fisher_of_a_trained_network(moved):
-    analyse.main([str(moved.path), "--near_clone=8", "--fisher=16"])
+    look(moved.path, "--near_clone=8", "--fisher=16")
     result = moved.result()
     assert result["near_clone_median_spike"] > 0
     assert result["near_clone_epochs_slope_count"] == 0  # no epoch was measured
     assert moved.arrays("fisher")["vectors"].shape == (3, 64)
 
 
-def test_code_of_one_s_own_is_run_only_when_that_is_asked_for(tmp_path, monkeypatch, capsys):
-    (tmp_path / "mine_analysed.py").write_text("def half(images):\n    return images / 2\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    config = tiny(poison__trigger="mine_analysed:half", analysis__features=0)
-    (done,) = experiments.run(config, tmp_path / "runs")
-    assert "mine_analysed:half: give --own_code" in refused(capsys, done.path, "--k=2")
-    analyse.main([str(done.path), "--k=2", "--own_code"])
-    assert len(done.result()["eigenvalues"]) == 2
+def test_code_of_one_s_own_is_run_only_when_that_is_asked_for(moved, capsys):
+    assert "toys:Small: give --own_code" in refused(capsys, moved.path, "--k=2", own_code=())
+    assert len(moved.result()["eigenvalues"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -122,20 +121,16 @@ def test_a_network_that_is_not_trained_to_the_end_is_refused(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(network, "StopSignals", Asked)
         with pytest.raises(Interrupted):
-            experiments.run(tiny(), tmp_path)
+            experiments.run(small(), tmp_path)
     (path,) = tmp_path.iterdir()
     assert "no whole checkpoint of a network trained to the end" in refused(capsys, path)
     assert not Run(path).done
 
 
-def test_data_that_changed_are_refused(tmp_path, capsys):
-    digits, name = data.load("digits", "train"), str(tmp_path / "mine.npz")
-    np.savez(name, images=digits.images[:200], labels=digits.labels[:200])
-    config = tiny(data__name=name, data__n_test=None, train__epochs=1, analysis__features=0)
-    (done,) = experiments.run(config, tmp_path / "runs")
-    np.savez(name, images=digits.images[:200], labels=digits.labels[:200][::-1])
-    assert "have changed since" in refused(capsys, done.path, "--k=2")
-    assert len(done.arrays("spectrum")["values"]) == 3
+def test_data_that_changed_are_refused(moved, capsys):
+    files.write_json(moved.path / "inputs.json", {"sha256": "that of other data"})
+    assert "have changed since" in refused(capsys, moved.path, "--k=2")
+    assert len(moved.arrays("spectrum")["values"]) == 3
 
 
 def test_options_and_files_that_are_refused(moved, tmp_path, capsys):

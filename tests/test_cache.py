@@ -85,17 +85,12 @@ def compile_elsewhere(folder, *largest):
     return done.stderr
 
 
-def test_a_compilation_that_a_kill_cut_off_is_made_again(tmp_path):
+def test_a_compilation_that_a_kill_cut_off_or_that_does_not_fit_on_the_disk_does_no_harm(tmp_path):
     compile_elsewhere(tmp_path)
     (file,) = tmp_path.glob("compiled-*/jit__lambda*")
-    whole = file.stat().st_size
-    os.truncate(file, whole // 2)
+    os.truncate(file, file.stat().st_size // 2)
     assert compile_elsewhere(tmp_path) == ""
-    assert abs(file.stat().st_size - whole) < 100  # it holds the time that compiling took
-
-
-def test_a_compilation_that_does_not_fit_on_the_disk_is_not_kept(tmp_path):
-    assert compile_elsewhere(tmp_path, 100) == ""
+    assert compile_elsewhere(tmp_path / "other", 100) == ""
 
 
 def test_lock_is_held_by_one_at_a_time(tmp_path):

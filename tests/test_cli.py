@@ -18,6 +18,7 @@ from test_environment import OTHER_DRAWS
 from poison_jax import cli
 from poison_jax import config as config_lib
 from poison_jax.runs.store import Run
+from tests.faults.forks import Forks
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +37,7 @@ TINY = [
     "--config.spectrum.num_iters=3",
     "--config.spectrum.num_examples=32",
 ]
+ENVIRONMENT = {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"}
 FILES = {
     "checkpoints",
     "config.json",
@@ -47,14 +49,28 @@ FILES = {
 }
 
 
-def main(*args, xla_flags=QUICK, **variables):
-    process = start(*args, xla_flags=xla_flags, **variables)
+def main(*args, **variables):
+    """A process of its own, its output once it has ended."""
+    process = start(*args, **variables)
     out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def start(*args, xla_flags=QUICK, **variables):
-    environment = os.environ | {"XLA_FLAGS": xla_flags, "JAX_PLATFORMS": "cpu"} | variables
+@pytest.fixture(scope="module")
+def child(tmp_path_factory):
+    """As `main`, in a child of a process that has imported everything: for what ends before it computes."""
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+
+    def run(*args, **variables):
+        done = forks.run("main.py", [*map(str, args)], ROOT, **variables)
+        return subprocess.CompletedProcess(args, done.returncode, done.out, done.err)
+
+    yield run
+    forks.close()
+
+
+def start(*args, **variables):
+    environment = os.environ | ENVIRONMENT | variables
     command = [sys.executable, "-u", "main.py", *map(str, args)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -75,8 +91,8 @@ def refused(process, *patterns):
 
 
 @pytest.mark.parametrize("name", ["--help", "-h", "-help"])
-def test_help_is_a_screen_with_the_flags_first(name):
-    process = main(name)
+def test_help_is_a_screen_with_the_flags_first(name, child):
+    process = child(name)
     assert process.returncode == 0
     lines = process.stdout.splitlines()
     assert len(lines) <= 40
@@ -84,28 +100,20 @@ def test_help_is_a_screen_with_the_flags_first(name):
     flags = [i for i, line in enumerate(lines) if line.startswith("  --")]
     experiments = [i for i, line in enumerate(lines) if line.startswith("configs/")]
     assert max(flags) < min(experiments)
-    assert [lines[i].split()[0].partition("=")[0] for i in flags[:3]] == [
-        "--config",
-        "--config.KEY",
-        "--workdir",
-    ]
+    first = [lines[i].split()[0].partition("=")[0] for i in flags[:3]]
+    assert first == ["--config", "--config.KEY", "--workdir"]
 
 
-def test_help_lists_the_experiments():
-    process = main("--help=experiments")
+def test_help_lists_the_experiments_and_the_keys(child):
+    process = child("--help=experiments")
     assert process.returncode == 0
-    lines = process.stdout.splitlines()
     for file in (ROOT / "configs").rglob("*.py"):
         first = ast.get_docstring(ast.parse(file.read_text())).splitlines()[0]
-        named = any(file.relative_to(ROOT).as_posix() in line and first in line for line in lines)
-        assert named == (file.stem != "common"), file.name
-
-
-def test_help_of_the_config_lists_its_keys():
-    process = main("--help=config")
+        shown = f"{file.relative_to(ROOT).as_posix()}: {first}"
+        assert (shown in process.stdout.splitlines()) == (file.stem != "common"), file.name
+    process = child("--help=config")
     assert process.returncode == 0
-    for key in config_lib.flatten(config_lib.default()):
-        assert f"--config.{key}=" in process.stdout, key
+    assert all(f"--config.{key}=" in process.stdout for key in config_lib.flatten(config_lib.default()))
 
 
 def test_help_that_is_cut_short():
@@ -167,10 +175,10 @@ def test_result_is_complete(finished):
         np.testing.assert_allclose(spectrum["overlap"], result["overlap"])
 
 
-def test_done_is_not_done_again(finished):
+def test_done_is_not_done_again(finished, child):
     _, run = finished
     before = {name: (run / name).stat().st_mtime_ns for name in ("result.json", "metrics.jsonl")}
-    process = main(f"--workdir={run.parent}", *TINY)
+    process = child(f"--workdir={run.parent}", *TINY)
     assert process.returncode == 0, process.stderr
     assert "already done" in process.stdout
     assert "clean accuracy" in process.stdout
@@ -225,7 +233,7 @@ def test_it_runs_for(how, finished, tmp_path):
     if how == "no stdin":
         command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
     more = {"no docstrings": {"PYTHONOPTIMIZE": "2"}}.get(how, {})
-    environment = os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"} | more
+    environment = os.environ | ENVIRONMENT | more
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ours, theirs = (Run(path).result() for path in [next((tmp_path / "runs").iterdir()), finished[1]])
@@ -266,7 +274,6 @@ def test_a_user_without_a_home_is_told_where_data_are_looked_for(tmp_path):
         (["--help=me"], ["--help=me: use --help"]),
         (["stray"], ["'stray'"]),
         (["--workdir="], ["--workdir is empty"]),
-        (["--workdir=w\udcff"], [r"--workdir=w\\udcff is not UTF-8"]),
         (["--flagfile=nowhere"], ["flagfile", "nowhere"]),
         (["--coordinator=host:1234", "--process_id=0"], ["--num_processes is not given"]),
         (["--num_processes=none"], ["num_processes", "none"]),
@@ -278,9 +285,9 @@ def test_a_user_without_a_home_is_told_where_data_are_looked_for(tmp_path):
     ],
     ids=lambda value: " ".join(value),
 )
-def test_bad_command_line(args, patterns, tmp_path):
+def test_bad_command_line(args, patterns, tmp_path, child):
     args, patterns = ([text.replace("{tmp}", str(tmp_path)) for text in part] for part in (args, patterns))
-    refused(main(f"--workdir={tmp_path / 'runs'}", *args), *patterns)
+    refused(child(f"--workdir={tmp_path / 'runs'}", *args), *patterns)
     assert not (tmp_path / "runs").exists()
 
 
@@ -297,9 +304,19 @@ def test_settings_with_which_jax_cannot_start(variable, value, pattern, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
-def test_batch_must_suit_the_devices(tmp_path):
+@pytest.mark.parametrize(
+    "command", ["analyse {0}", "worker {0} mine", "records --runs {0} --out {0} mine", "report --runs {0}"]
+)
+def test_other_commands_where_jax_cannot_start(command, tmp_path):
+    """One line as well, from those that need no JAX about what they were given."""
+    typed = [sys.executable, "-m", *f"poison_jax.{command}".format(tmp_path / "nowhere").split()]
+    environment = os.environ | ENVIRONMENT | {"JAX_ENABLE_X64": "perhaps"}
+    refused(subprocess.run(typed, cwd=ROOT, env=environment, capture_output=True, text=True, check=False))
+
+
+def test_batch_must_suit_the_devices(tmp_path, child):
     flag = "--xla_force_host_platform_device_count=8"
-    process = main(f"--workdir={tmp_path / 'runs'}", "--config.train.batch_size=60", xla_flags=flag)
+    process = child(f"--workdir={tmp_path / 'runs'}", "--config.train.batch_size=60", XLA_FLAGS=flag)
     refused(process, r"train\.batch_size = 60", "8 devices")
     assert not (tmp_path / "runs").exists()
 
@@ -307,29 +324,30 @@ def test_batch_must_suit_the_devices(tmp_path):
 @pytest.mark.parametrize(
     ("source", "pattern"),
     [
-        (None, "[Nn]o "),
-        ("config = {}\n", "get_config"),
-        ("def get_config():\n    raise RuntimeError('out of cheese')\n", "out of cheese"),
-        ("def get_config():\n    raise SystemExit('out of \\x1b[31mcheese')\n", r"out of \\x1b\[31mcheese"),
-        ("raise BaseException\n", "BaseException"),
-        ("class E(Exception):\n    def __str__(self):\n        raise self\nraise E\n", "E"),
-        ("def get_config():\n    pass\n", "get_config"),
-    ],
-    ids=[
-        "does not exist",
-        "no get_config",
-        "raises",
-        "exits",
-        "raises anything",
-        "raises twice",
-        "returns nothing",
+        pytest.param(None, "[Nn]o ", id="does not exist"),
+        pytest.param("config = {}\n", "get_config", id="no get_config"),
+        pytest.param("raise BaseException\n", "BaseException", id="raises anything"),
+        pytest.param("def get_config():\n    pass\n", "get_config", id="returns nothing"),
+        pytest.param(
+            "def get_config():\n    raise RuntimeError('out of cheese')\n", "out of cheese", id="raises"
+        ),
+        pytest.param(
+            "def get_config():\n    raise SystemExit('out of \\x1b[31mcheese')\n",
+            r"out of \\x1b\[31mcheese",
+            id="exits",
+        ),
+        pytest.param(
+            "class E(Exception):\n    def __str__(self):\n        raise self\nraise E\n",
+            "E",
+            id="raises twice",
+        ),
     ],
 )
-def test_bad_config_file(source, pattern, tmp_path):
+def test_bad_config_file(source, pattern, tmp_path, child):
     file = tmp_path / "mine.py"
     if source is not None:
         file.write_text(source)
-    refused(main(f"--workdir={tmp_path / 'runs'}", f"--config={file}"), re.escape(str(file)), pattern)
+    refused(child(f"--workdir={tmp_path / 'runs'}", f"--config={file}"), re.escape(str(file)), pattern)
     assert not (tmp_path / "runs").exists()
 
 
@@ -370,19 +388,19 @@ def disk(tmp_path):
     subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_workdir_below_a_file(tmp_path):
+def test_workdir_below_a_file(tmp_path, child):
     file = tmp_path / "file"
     file.write_text("mine")
-    process = main(f"--workdir={file / 'runs'}", *TINY)
+    process = child(f"--workdir={file / 'runs'}", *TINY)
     refused(process, re.escape(str(file)), "[Nn]ot a directory", "--workdir")
     assert "epoch" not in process.stdout  # known before the training
     assert file.read_text() == "mine"
 
 
-def test_read_only_disk(disk):
+def test_read_only_disk(disk, child):
     path, remount = disk
     assert remount("ro")
-    process = main(f"--workdir={path / 'runs'}", *TINY)
+    process = child(f"--workdir={path / 'runs'}", *TINY)
     refused(process, re.escape(str(path)), "[Rr]ead-only", "--workdir")
     assert "epoch" not in process.stdout
 

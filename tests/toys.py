@@ -1,5 +1,6 @@
 """Small networks and data that several test files share."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +106,23 @@ def tiny(**changes):
     config.update_from_flattened_dict(settings)
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     return config
+
+
+class Small(nn.Module):
+    """A network that compiles at once, for whole runs that are not about the network: `toys:Small`."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.relu(nn.Conv(4, (3, 3))(images)))
+        pre_fc = x.mean((1, 2))
+        return nn.Dense(self.classes, name="fc")(pre_fc), models.Features(pre_fc, x)
+
+
+def small(**changes):
+    """As `tiny`, with that network."""
+    return tiny(model__name="toys:Small", **changes)
 
 
 def restored(run):

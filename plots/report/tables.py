@@ -9,7 +9,6 @@ from plots.report import page
 from plots.report.page import DASH, Cell
 from poison_jax import config as config_lib
 from poison_jax import wording
-from poison_jax.experiments import summary
 from poison_jax.runs.files import Json
 from poison_jax.sweeps.outcomes import DAMAGE, STATES, Group, Outcome, attempt
 
@@ -131,7 +130,7 @@ def result(found: Json) -> str:
     """What one run found."""
     if found["config"]["experiment"] == "train":
         rows = [(name.strip(), value) for name, value in wording.rows([found])]
-        return page.paragraph(summary.title(found)) + page.table(["", "value"], rows)
+        return page.paragraph(wording.title(found)) + page.table(["", "value"], rows)
     return _plain(
         {key: value for key, value in found.items() if key not in ("config", "environment", "versions")}
     )

@@ -1,21 +1,19 @@
 """The config: its default, its checks that need no data, what it identifies, and the runs it asks for.
 
-A file in `configs/` edits `default()`. Keys are declared in `config_table`, with their meanings; their names
-are fixed: commands written today keep working.
+A file in `configs/` edits `default()`. Keys are declared in `config.table`; their names are fixed: commands
+written today keep working.
 """
 
 import difflib
-import importlib
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from poison_jax.config.frozen import FROZEN
-from poison_jax.config.keys import IMPORTED, RUNS
-from poison_jax.config.table import GONE, GROUPS, KEYS
+from poison_jax.config.keys import RUNS
+from poison_jax.config.table import FIRST_DEFAULTS, GONE, GROUPS, KEYS
 from poison_jax.errors import UserError
 
 _LONGEST_NAME = 200  # bytes: what is appended to it must fit in a file's name
@@ -69,52 +67,48 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise UserError(
                 f"{name} = {value!r}: a file's name cannot be that long, use {_LONGEST_NAME} bytes"
             )
-    if config.spectrum.k > config.spectrum.num_iters:
-        raise UserError(
-            f"spectrum.k = {config.spectrum.k} exceeds spectrum.num_iters = {config.spectrum.num_iters}: "
-            "raise the latter"
-        )
-    _check_poison(config.poison)
-    if config.spectrum.data == "poisoned" and config.poison.warp.cross_ratio > 0:
-        raise UserError(
-            "spectrum.data = poisoned lacks the images of the noise mode (poison.warp.cross_ratio > 0): "
-            "use clean"
-        )
-    if config.penalty.kappa > 0 and config.penalty.epsilon > 0:
-        raise UserError(
-            "penalty.kappa and penalty.epsilon are both above 0: choose the penalty or the adversary"
-        )
+    _check_together(config)
     if config.experiment == "compare":
         for arm in arms(config):
             check(arm)
 
 
-def _check_poison(poison: ml_collections.ConfigDict) -> None:
-    if poison.trigger == "none" and poison.fraction > 0:
+def _check_together(config: ml_collections.ConfigDict) -> None:
+    """Raises `UserError` for values that are legal alone and not together."""
+    k, num_iters = config.spectrum.k, config.spectrum.num_iters
+    if k > num_iters:
+        raise UserError(f"spectrum.k = {k} exceeds spectrum.num_iters = {num_iters}: raise the latter")
+    if config.penalty.kappa > 0 and config.penalty.epsilon > 0:
+        raise UserError(
+            "penalty.kappa and penalty.epsilon are both above 0: choose the penalty or the adversary"
+        )
+    c, ratio = config.poison, config.poison.warp.cross_ratio
+    if c.trigger == "none" and c.fraction > 0:
         raise UserError("poison.trigger = none with poison.fraction > 0: set the fraction to 0")
-    if (poison.trigger == "mask") != bool(poison.mask):
+    if (c.trigger == "mask") != bool(c.mask):
         raise UserError("poison.mask names the file of poison.trigger = mask: set both or neither")
-    if poison.picture and poison.trigger != "blend":
+    if c.picture and c.trigger != "blend":
         raise UserError("poison.picture is for poison.trigger = blend: set both or leave it out")
-    if poison.alpha == 0:
-        raise UserError(
-            f"poison.alpha = {poison.alpha}: the picture would not be seen, choose a number in (0, 1]"
-        )
-    if poison.warp.cross_ratio > 0 and poison.trigger != "warp":
-        raise UserError(
-            f"poison.warp.cross_ratio = {poison.warp.cross_ratio} is for poison.trigger = warp: set it to 0"
-        )
-    if poison.warp.cross_ratio > 0 and poison.fraction * (1 + poison.warp.cross_ratio) > 1:
-        raise UserError(
-            f"poison.fraction = {poison.fraction} and poison.warp.cross_ratio = {poison.warp.cross_ratio}: "
-            "together more than all images; lower one of them"
-        )
-    if poison.labels == "source_specific" and poison.source == poison.target:
-        raise UserError(f"poison.source and poison.target are both {poison.target}: choose two classes")
+    if c.alpha == 0:
+        raise UserError(f"poison.alpha = {c.alpha}: the picture would not be seen, choose a number in (0, 1]")
+    if c.labels == "source_specific" and c.source == c.target:
+        raise UserError(f"poison.source and poison.target are both {c.target}: choose two classes")
+    if ratio > 0:
+        named = f"poison.warp.cross_ratio = {ratio}"
+        if c.trigger != "warp":
+            raise UserError(f"{named} is for poison.trigger = warp: set it to 0")
+        if c.fraction * (1 + ratio) > 1:
+            raise UserError(
+                f"poison.fraction = {c.fraction} and {named}: more than all images, lower one of them"
+            )
+        if config.spectrum.data == "poisoned":
+            raise UserError(
+                f"spectrum.data = poisoned lacks the images of the noise mode ({named}): use clean"
+            )
 
 
 def identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What a run is: the keys that determine its trained parameters and differ from the frozen defaults.
+    """What a run is: the keys that determine its trained parameters and differ from the first defaults.
 
     Experiments that train no network have the keys that determine their numbers. How data are found, how a
     gradient is computed and what is looked at afterwards are left out, and so is every key at the default
@@ -136,40 +130,7 @@ def identity(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """
     if config.experiment not in RUNS:
         raise ValueError(f"experiment={config.experiment} is several runs")
-    found = {
-        name: key.plain(get(config, name))
-        for name, key in KEYS.items()
-        if config.experiment in key.determines
-    }
-    return {name: value for name, value in found.items() if value != FROZEN[name]}
-
-
-def imported(name: str) -> Callable:
-    """The function that `module:function` names; the module is imported.
-
-    Raises:
-        UserError: no such module or function, or the module fails when it is imported.
-
-    >>> imported("math:sqrt")(9.0)
-    3.0
-    """
-    if not IMPORTED.fullmatch(name):
-        raise UserError(f"{name!r} does not name a function: write module:function")
-    module_name, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything
-        about = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(
-            f"{name!r}: {module_name} cannot be imported ({about}): is its folder in PYTHONPATH?"
-        ) from None
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        functions = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        near = difflib.get_close_matches(function_name, functions, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{name!r}: {module_name} has no function {function_name!r}{hint}")
-    return function
+    return _changed(config, [name for name, key in KEYS.items() if config.experiment in key.determines])
 
 
 def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
@@ -204,7 +165,7 @@ def check_axis(key: str, where: str) -> None:
     known = [
         name
         for name, declared in KEYS.items()
-        if name != "experiment" and (name == "name" or declared.stage or "train" in declared.determines)
+        if name != "experiment" and (name == "name" or declared.stages or "train" in declared.determines)
     ]
     for name in split_axis(key):
         if name not in known:
@@ -314,18 +275,14 @@ def short(key: str) -> str:
     return {"poison.fraction": "theta"}.get(key, key.rpartition(".")[2])
 
 
-def changed(config: ml_collections.ConfigDict, keys: Iterable[str]) -> dict[str, Any]:
-    """Of these keys, and those in these groups, the stages' that differ from the frozen defaults.
+def stage_identity(config: ml_collections.ConfigDict, stage: str) -> dict[str, Any]:
+    """As `identity`, of what is looked at in a trained network: the keys that this stage reads."""
+    return _changed(config, [name for name, key in KEYS.items() if stage in key.stages])
 
-    Args:
-        config: of one run.
-        keys: dotted names of keys or groups.
-    """
-    chosen = tuple(keys)
-    groups = tuple(f"{name}." for name in chosen)
-    found = {
-        name: key.plain(get(config, name))
-        for name, key in KEYS.items()
-        if key.stage and (name in chosen or name.startswith(groups))
+
+def _changed(config: ml_collections.ConfigDict, names: list[str]) -> dict[str, Any]:
+    """Of these keys those that differ from the default that they were added with."""
+    found = {name: KEYS[name].plain(get(config, name)) for name in names}
+    return {
+        name: value for name, value in found.items() if value != FIRST_DEFAULTS.get(name, KEYS[name].default)
     }
-    return {name: value for name, value in found.items() if value != FROZEN[name]}

@@ -1,6 +1,9 @@
-"""The declaration of a config key, and the check of a value against it."""
+"""The declaration of a config key, the check of a value, and the function that a value may name."""
 
+import difflib
+import importlib
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from poison_jax.errors import UserError
@@ -17,29 +20,31 @@ class Key(NamedTuple):
         default: its value in the paper's CIFAR-10 setting; says the type, too.
         meaning: what it is, and its unit.
         choices: the strings that it may be; empty: any.
-        own: it may also be `module:function`, a function of the user's.
+        or_function: it may also be `module:function`, a function of the user's.
         low, high: bounds of a number, or of each number of a tuple.
         each: the type of a tuple's items, if all have the same.
         all_is_none: it is a count or None, which may also be written `all`.
         determines: the experiments whose trained parameters, or numbers, depend on it; None: as its group.
-        stage: it belongs to a stage that reads a trained network: another value trains nothing again.
+        stages: what reads it in a trained network (`table.STAGES`): another value trains nothing again.
     """
 
     default: Any
     meaning: str
     choices: tuple[str, ...] = ()
-    own: bool = False
+    or_function: bool = False
     low: float | None = None
     high: float | None = None
     each: type | None = None
     all_is_none: bool = False
     determines: tuple[str, ...] | None = None
-    stage: bool = False
+    stages: tuple[str, ...] = ()
 
     def allowed(self) -> str:
         """Its choices or bounds in words; empty where there are none."""
         if self.choices:
-            return f"one of {', '.join(self.choices)}" + (", or your own module:function" if self.own else "")
+            return f"one of {', '.join(self.choices)}" + (
+                ", or your own module:function" if self.or_function else ""
+            )
         if self.low is None:
             return ""
         text = f"at least {self.low:.10g}"
@@ -51,9 +56,13 @@ class Key(NamedTuple):
 
     def check(self, name: str, value: Any) -> None:
         """Raises `UserError` where a value is of another type, none of the choices, or out of bounds."""
-        self._check_type(name, value)
+        if not self._has_its_type(value):
+            wanted = (
+                "a whole number, or all" if self.all_is_none else f"of type {type(self.default).__name__}"
+            )
+            raise UserError(f"{name} = {value!r}: must be {wanted}")
         if self.choices:
-            if value not in self.choices and not (self.own and IMPORTED.fullmatch(value)):
+            if value not in self.choices and not (self.or_function and IMPORTED.fullmatch(value)):
                 raise UserError(f"{name} = {value!r}: use {self.allowed()}")
         elif self.each is str:
             if not all(isinstance(item, str) for item in value):
@@ -73,17 +82,13 @@ class Key(NamedTuple):
             return tuple(self.each(item) for item in value)
         return value if self.default is None else type(self.default)(value)
 
-    def _check_type(self, name: str, value: Any) -> None:
+    def _has_its_type(self, value: Any) -> bool:
         if self.all_is_none:
-            if not (value in (None, "all") or _is_number(value, int)):
-                raise UserError(f"{name} = {value!r}: must be a whole number, or all")
-        elif isinstance(self.default, int | float) and not isinstance(self.default, bool):
-            if not _is_number(value, type(self.default)):
-                raise UserError(f"{name} = {value!r}: must be of type {type(self.default).__name__}")
-        elif self.default is not None:
-            kind = tuple | list if isinstance(self.default, tuple) else type(self.default)
-            if not isinstance(value, kind):
-                raise UserError(f"{name} = {value!r}: must be of type {type(self.default).__name__}")
+            return value in (None, "all") or _is_number(value, int)
+        kind = type(self.default)
+        if kind in (int, float):
+            return _is_number(value, kind)
+        return self.default is None or isinstance(value, tuple | list if kind is tuple else kind)
 
     def _is_within(self, value: float) -> bool:
         high = _LARGEST if self.high is None else self.high
@@ -95,10 +100,38 @@ class Group(NamedTuple):
 
     name: str
     meaning: str
-    determines: tuple[str, ...]
     keys: dict[str, Key]
+    determines: tuple[str, ...]
 
 
 def _is_number(value: Any, kind: type) -> bool:
     """Whether it is an int, or a float where `kind` is float; True and False are no numbers."""
     return isinstance(value, kind | int) and not isinstance(value, bool)
+
+
+def imported(name: str) -> Callable:
+    """The function that `module:function` names; the module is imported.
+
+    Raises:
+        UserError: no such module or function, or the module fails when it is imported.
+
+    >>> imported("math:sqrt")(9.0)
+    3.0
+    """
+    if not IMPORTED.fullmatch(name):
+        raise UserError(f"{name!r} does not name a function: write module:function")
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything
+        about = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"{name!r}: {module_name} cannot be imported ({about}): is its folder in PYTHONPATH?"
+        ) from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        functions = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        near = difflib.get_close_matches(function_name, functions, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{name!r}: {module_name} has no function {function_name!r}{hint}")
+    return function

@@ -10,7 +10,7 @@ import ml_collections
 from poison_jax import config as config_lib
 from poison_jax import console
 from poison_jax.errors import RunsFailed, UserError
-from poison_jax.runs import distributed, store
+from poison_jax.runs import store
 
 # Imported when asked for: no experiment pays for another's imports.
 _MODULES = {
@@ -43,6 +43,8 @@ def run(
         RunsFailed: some arms of a comparison could not be done; the others are, and are drawn.
         Interrupted: asked to stop; what was done is kept.
     """
+    from poison_jax.runs import distributed  # who only asks for `views` needs no JAX
+
     distributed.check_equal("their config", json.dumps(config.to_dict(), sort_keys=True))
     config_lib.check(config)
     if config.experiment not in _MODULES:

@@ -7,20 +7,18 @@ comparison one after the other and prints their table.
 import contextlib
 import functools
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import jax
 import ml_collections
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import console, kernels, metrics, models, train
-from poison_jax.errors import Diverged, Interrupted, RunsFailed, UserError
-from poison_jax.experiments import stages, summary, views
+from poison_jax import console, kernels, train, wording
+from poison_jax.errors import Diverged, Interrupted, RunsFailed
+from poison_jax.experiments import results, stages, views, visits
 from poison_jax.experiments.setup import Setup
 from poison_jax.mesh import replicate
-from poison_jax.runs import checkpoint, distributed, files, provenance, store
+from poison_jax.runs import distributed, files, provenance, store
 from poison_jax.runs.checkpoint import Checkpoints
 from poison_jax.runs.distributed import entered_by_first, on_first
 from poison_jax.runs.signals import StopSignals
@@ -32,15 +30,9 @@ LOOK_EVERY = 10  # steps between two looks at what was measured, and whether to 
 def run(
     config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
 ) -> list[store.Run]:
-    """Runs a config (every arm of a comparison), prints the summary, returns the finished runs.
+    """Runs a config (every arm of a comparison) and prints the summary: see `experiments.run`.
 
-    What is already done is not done again; what was interrupted goes on where it stopped. Of several
-    processes the first writes and returns the runs, the others none.
-
-    Args:
-        config: see `poison_jax.config`.
-        workdir: where run directories are kept.
-        tensorboard: write the metrics for TensorBoard too.
+    Of several processes the first writes and returns the runs, the others none.
 
     Raises:
         UserError: what only the data or the devices can show to be wrong, before any compute.
@@ -52,20 +44,18 @@ def run(
     reason = kernels.slow_because(config.model.convolutions)
     if reason and ":" not in config.model.name:
         console.warn(f"convolutions take two to three times as long as they need to: {reason}")
-    remarks: list[str] = []
-    for setup in [Setup(arm) for arm in arms]:  # every arm is checked before the first one trains
-        open_run(setup, workdir)
-        remarks += setup.remarks()
-    for remark in dict.fromkeys(remarks):
+    setups = [Setup(arm) for arm in arms]  # every arm is checked before the first one trains
+    runs = [open_run(setup, workdir) for setup in setups]
+    for remark in dict.fromkeys(remark for setup in setups for remark in visits.remarks(setup)):
         console.warn(remark)
-    finished, results, failures = [], [], []
-    for i, arm in enumerate(arms):
+    finished, found, failures = [], [], []
+    for i, (setup, opened) in enumerate(zip(setups, runs, strict=True)):
         title = f"{i + 1}/{len(arms)} " if len(arms) > 1 else ""
         try:
-            done = train_and_measure(arm, workdir, title=title, tensorboard=tensorboard)
-            finished.append(done)
+            train_and_measure(setup, opened, title=title, tensorboard=tensorboard)
+            finished.append(opened)
             # Now, for arms that differ in what is looked at are one run, and its last result is another's.
-            results.append(on_first(done.result))
+            found.append(on_first(opened.result))
         except Diverged as error:
             if len(arms) == 1:
                 raise
@@ -75,7 +65,7 @@ def run(
         finished = []
     if finished:
         console.say("")
-        summary.show(results, axes if len(arms) > 1 else ["penalty.kappa"])
+        wording.show(found, axes if len(arms) > 1 else ["penalty.kappa"])
         console.say(f"total {console.duration(time.monotonic() - started)} on {provenance.device()}")
     if failures:
         raise RunsFailed(f"{len(failures)} of {len(arms)} runs failed: {'; '.join(failures)}", finished)
@@ -95,41 +85,27 @@ def open_run(setup: Setup, workdir: str) -> store.Run:
     return run
 
 
-def train_and_measure(
-    config: ml_collections.ConfigDict,
-    workdir: str,
-    *,
-    title: str = "",
-    tensorboard: bool = False,
-    directions: Mapping[str, np.ndarray] | None = None,
-) -> store.Run:
-    """One run, from its config to `result.json`: train, measure after every epoch, look at what came out.
+def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorboard: bool = False) -> None:
+    """One run, from its setup to `result.json`: train, measure after every epoch, look at what came out.
 
     Goes on from the last checkpoint, and does only what is missing: a network that is trained is not trained
     again when its config asks for other eigenpairs or analyses.
 
     Args:
-        config: of a single run (experiment=train).
-        workdir: where run directories are kept.
+        setup: a config of a single run (experiment=train) made concrete.
+        run: its directory, see `open_run`.
         title: said before what distinguishes the run.
         tensorboard: write the metrics for TensorBoard too.
-        directions: other triggers that eigenvectors are compared with, by name, `[h, w]` or `[h, w, C]`.
-
-    Returns:
-        The finished run.
 
     Raises:
         Diverged: a loss or gradient is not finite; the last good checkpoint is kept.
         Interrupted: asked to stop; the state is saved.
     """
-    # A config made concrete: data, network, trigger, step program, checked against each other.
-    setup = Setup(config)
-    run, plan = open_run(setup, workdir), stages.plan(setup, directions)
-    title += setup.title
-    if on_first(lambda: run.finished(plan.view)) is not None:
+    config, title = setup.config, title + setup.title
+    if on_first(lambda: run.finished(views.view(config))) is not None:
         console.say(f"{title}: already done in {run.path}")
         _say_what_was_not_measured(config, on_first(run.metrics))
-        return run
+        return
     console.say(f"{title}: {run.path}")
 
     epochs, batch_size = config.train.epochs, config.train.batch_size
@@ -175,7 +151,9 @@ def train_and_measure(
                     write_scalars = training.enter_context(entered_by_first(writer))
 
             for epoch in range(start // steps, epochs):
-                order = train.epoch_order(setup.knobs.key, epoch, count=setup.count, batch_size=batch_size)
+                order = train.epoch_order(
+                    setup.knobs.key, epoch, count=len(setup.train_set.labels), batch_size=batch_size
+                )
                 order, pending = replicate(order, setup.mesh), []
                 for i in range(len(measured), steps):
                     state, step_metrics = train.train_step(
@@ -215,65 +193,7 @@ def train_and_measure(
             if start < total:
                 seconds = spent
 
-        measure(setup, run, state, rows, seconds, plan)
-    return run
-
-
-def measure(
-    setup: Setup,
-    run: store.Run,
-    state: train.TrainState,
-    rows: list[dict[str, float]],
-    seconds: float,
-    plan: stages.Plan,
-) -> None:
-    """What is looked at in a trained network -> `result.json`; a stage that is kept is not made again.
-
-    Args:
-        setup, run, state: of the trained network; the run is claimed.
-        rows: what was measured after each epoch.
-        seconds: that training took.
-        plan: the stages asked for.
-    """
-    found, looking = stages.measure(setup, run, state, rows, plan)
-    trained = metrics.beats_chance(found["clean_accuracy"], setup.test_set.labels)
-    result = found | {
-        "status": "ok" if trained else "failed training: clean accuracy is near chance",
-        "parameters": models.parameter_count(state.variables),
-        "wall_seconds": seconds + looking,
-        "seed": setup.config.seed,
-        "convolutions": setup.convolutions,
-        "config": setup.config.to_dict(),
-        **provenance.here(),
-    }
-    on_first(lambda: run.finish(result, plan.view))
-
-
-def look_again(run: store.Run, config: ml_collections.ConfigDict, *, triggers: Sequence[str] = ()) -> None:
-    """The stages that a config asks for, of a run that is trained; `result.json` is theirs from then on.
-
-    Args:
-        run: of experiment=train, in whichever folder it lies by now.
-        config: the run's, but for keys that do not determine the network.
-        triggers: picture or `.npy` mask files, whose directions eigenvectors are compared with as well.
-
-    Raises:
-        UserError: there is no whole checkpoint of a trained network, or its data are not those.
-    """
-    if len({Path(file).name for file in triggers}) < len(triggers):
-        raise UserError(f"two of {', '.join(triggers)} have one name: rename one of the files")
-    setup = Setup(config)
-    plan = stages.plan(setup, {Path(file).name: setup.direction_of(file) for file in triggers})
-    run.pin_inputs(setup.inputs_digest())
-    if run.finished(plan.view) is not None:  # claims the run itself, where something is damaged
-        return
-    with run.claim():
-        restored = checkpoint.newest(run.checkpoints, setup.first_state(), warn=console.warn)
-        total = config.train.epochs * setup.steps_per_epoch
-        if restored is None or int(restored[0].step) < total:
-            raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
-        state, note = restored
-        measure(setup, run, state, note["metrics"], note["seconds"], plan)
+        results.measure(setup, run, state, rows, seconds, views.identities(config))
 
 
 def _finite(pending: list[train.Metrics], run: store.Run, epoch: int, step: int) -> list[dict[str, float]]:

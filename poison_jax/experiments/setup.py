@@ -2,7 +2,6 @@
 
 import enum
 import functools
-from typing import Any
 
 import jax
 import ml_collections
@@ -11,6 +10,7 @@ import numpy as np
 from poison_jax import augment, console, data, environment, evaluate, kernels, models, poison, train
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
+from poison_jax.config.keys import imported
 from poison_jax.errors import UserError
 from poison_jax.mesh import make_mesh, replicate
 from poison_jax.runs import checkpoint, provenance, store
@@ -72,33 +72,23 @@ class Setup:
         trigger = _trigger(c.poison, *attacked, channels, self.stream(Stream.TRIGGER), real)
         self.input_mask = None
         if c.poison.trigger not in ("blend", "warp") and trigger.function is None:
-            mask = trigger.opacity
-            self.input_mask = self._seen(mask)
-            if mask.any() and not self.input_mask.any():
+            self.input_mask = self._seen(trigger.opacity)
+            if trigger.opacity.any() and not self.input_mask.any():
                 raise UserError(
                     "the trigger lies outside the central window of evaluation: raise poison.margin"
                 )
-        labels = poison.label_map(
-            c.poison.labels, self.train_set.num_classes, target=c.poison.target, source=c.poison.source
-        )
+        classes = self.train_set.num_classes
+        labels = poison.label_map(c.poison.labels, classes, target=c.poison.target, source=c.poison.source)
         if own_model:
-            self.model = models.own(
-                config_lib.imported(c.model.name), self.train_set.num_classes, self.input_shape
-            )
+            self.model = models.own(imported(c.model.name), classes, self.input_shape)
             if c.analysis.collapse and not models.knows_features(self.model, self.input_shape):
                 raise UserError(
                     f"analysis.collapse = {c.analysis.collapse}: {c.model.name} does not return its features "
                     "(models.Features) or has no Dense layer called fc, set it to 0"
                 )
         else:
-            self.model = models.preresnet(
-                c.model.depth,
-                self.train_set.num_classes,
-                block=c.model.block,
-                width=c.model.width,
-                dtype=c.model.dtype,
-                convolutions=c.model.convolutions,
-            )
+            shape = {key: c.model[key] for key in ("block", "width", "dtype", "convolutions")}
+            self.model = models.preresnet(c.model.depth, classes, **shape)
         self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
         self.program = train.Program(
             self.model,
@@ -131,173 +121,20 @@ class Setup:
             std=std,
         )
         self.knobs = replicate(knobs, self.mesh)
-        self._initial = self._read_initial()
-
-    def stream(self, stream: Stream) -> jax.Array:
-        """The key of one of the run's random streams."""
-        return jax.random.fold_in(self.key, stream)
-
-    @property
-    def title(self) -> str:
-        """What distinguishes the run from its neighbours, for people."""
-        penalty, theta = self.config.penalty, self.config.poison.fraction
-        strength = f"epsilon {penalty.epsilon:g}" if penalty.epsilon else f"kappa {penalty.kappa:g}"
-        return f"{strength}, theta {theta:g}, seed {self.config.seed}"
-
-    @property
-    def count(self) -> int:
-        """Training images."""
-        return len(self.train_set.labels)
-
-    @property
-    def convolutions(self) -> str:
-        """Which convolutions the network uses: `kernels` or `xla`, as a network of one's own always does."""
-        if ":" in self.config.model.name:
-            return "xla"
-        return kernels.chosen(self.config.model.convolutions, devices=self.mesh.size)
-
-    def first_state(self) -> train.TrainState:
-        """The state that training starts from: fresh, or with the parameters of the run `train.init_from`."""
-        state = train.init_state(self.stream(Stream.INIT), self.input_shape, self.program)
-        return state._replace(**self._initial) if self._initial else state
-
-    def _read_initial(self) -> dict[str, Any]:
-        """`params` and `batch_stats` of the run that `train.init_from` names; none if it names none.
-
-        Raises:
-            UserError: it holds no whole checkpoint of a network of this shape.
-        """
-        source = self.config.train.get("init_from", "")
-        if not source:
-            return {}
-        like = train.init_state(self.stream(Stream.INIT), self.input_shape, self.program)
-        found = checkpoint.newest(store.Run(source).checkpoints, like, warn=console.warn)
-        if found is None:
-            raise UserError(
-                f"train.init_from = {source}: no whole checkpoint of a network of this shape, name the "
-                "folder of a run with the same model"
-            )
-        return {"params": found[0].params, "batch_stats": found[0].batch_stats}
-
-    def train_data(self) -> train.TrainData:
-        """The training set as the step takes it, on the host."""
-        images, labels, ids, *_ = self.train_set
-        poisoned = noised = np.zeros(len(labels), bool)  # stochastic: drawn in the step
-        if self.config.poison.mode == "deterministic":
-            poisoned, noised = self._selected(np.arange(len(labels)))
-        return train.TrainData(images, labels, ids, poisoned, noised)
-
-    def poisoned(self, rows: np.ndarray) -> np.ndarray:
-        """Who of the training set's `rows` is: by index, or in one draw of the stochastic attack."""
-        return self._selected(rows)[0]
-
-    def _selected(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Who is poisoned, and who noised."""
-        c = self.config.poison
-        if c.mode == "deterministic":
-            draws = poison.deterministic_draws(self.train_set.ids[rows])
-        else:
-            draws = np.asarray(poison.uniform_draws(self.stream(Stream.SELECTION), len(rows)))
-        labels = jax.device_get(self.knobs.labels)
-        return poison.select_with_noise(
-            draws, self.train_set.labels[rows], c.fraction, c.warp.cross_ratio, labels
-        )
-
-    def poison_visits(self) -> np.ndarray:
-        """Expected visits of the training to poisoned images of each class, float64 `[K]`.
-
-        theta * (eligible images) * (epochs), or who is poisoned by index for theta * (eligible images); less
-        what an incomplete last batch leaves out.
-        """
-        c, labels = self.config, self.train_set.labels
-        if c.poison.mode == "deterministic":
-            weight = self.poisoned(np.arange(len(labels))).astype(np.float64)
-        else:
-            weight = c.poison.fraction * np.asarray(self.knobs.labels.eligible)[labels]
-        visits = c.train.epochs * self.steps_per_epoch * c.train.batch_size / len(labels)
-        return visits * np.bincount(labels, weight, minlength=self.train_set.num_classes)
-
-    def remarks(self) -> list[str]:
-        """What is odd about the data and the poison, a line each: classes without images, nobody poisoned."""
-        c, names = self.config, np.array(self.train_set.class_names)
-        counts = np.bincount(self.train_set.labels, minlength=self.train_set.num_classes)
-        lines = []
-        if not counts.all():
-            lines.append(
-                f"none of the {counts.sum()} training images is of class {_listed(names[counts == 0])}: "
-                "raise data.n_train, or mix the stored order"
-            )
-        if c.poison.fraction == 0:
-            return lines
-        visits = self.poison_visits()
-        eligible = (counts > 0) & np.asarray(self.knobs.labels.eligible)
-        if not eligible.any():
-            lines.append(
-                f"poison.fraction = {c.poison.fraction:g} poisons nobody: there is no training image of a "
-                f"class that poison.labels = {c.poison.labels} poisons"
-            )
-        elif visits.sum() < 1:
-            lines.append(
-                f"poison.fraction = {c.poison.fraction:g} poisons nobody: {visits.sum():.2g} poisoned images "
-                f"are expected in all {c.train.epochs} epochs of {self.steps_per_epoch} batches of "
-                f"{c.train.batch_size}"
-            )
-        elif (few := eligible & (visits < 1)).any():
-            lines.append(
-                f"poison.fraction = {c.poison.fraction:g}: less than one poisoned image is expected of class "
-                f"{_listed(names[few])} in the whole training"
-            )
-        return lines
-
-    def inputs_digest(self) -> str:
-        """SHA-256 of what the run reads: images, labels, ids, the trigger, the network to start from."""
-        others = [np.asarray(leaf) for leaf in jax.tree.leaves((self.knobs.trigger, self._initial))]
-        if self.knobs.trigger.function is not None:  # known by what it does
-            others += self.views(self.train_set.images[:8])
-        if ":" in self.config.model.name:  # known by its variables
-            variables = jax.eval_shape(lambda: self.model.init(self.key, self.input_shape))
-            others.append(np.frombuffer(str(variables).encode(), np.uint8))
-        return digest([*self.train_set[:3], *self._test_images[:3], *others])
-
-    @property
-    def aim(self) -> np.ndarray:
-        """What the attack wants each class taken for, int `[K]`."""
-        return np.asarray(self.knobs.labels.aim)
-
-    def direction(self, clean: np.ndarray, triggered: np.ndarray) -> np.ndarray:
-        """The trigger's direction in input space, `[h, w]` or `[h, w, C]`: eigenvectors are compared with it.
-
-        The mask of a stamped trigger (Listing 7); of the others the mean change of the images given.
-        """
-        return (triggered - clean).mean(0) if self.input_mask is None else self.input_mask
-
-    def direction_of(self, file: str) -> np.ndarray:
-        """The direction of a trigger in a file, as `direction` has that of the run's own.
-
-        Args:
-            file: a `.npy` mask, or a picture of the images' size or smaller (then in the lower right corner).
-        """
-        height, width, channels = self.train_set.images.shape[1:]
-        if self.config.poison.when == "after_augment":
-            height, width, channels = self.input_shape
-        if file.endswith(".npy"):
-            return self._seen(poison.load_mask(file, height, width, channels))
-        picture, opacity = poison.load_picture(file, height, width, channels, margin=0)
-        knobs = self.knobs._replace(trigger=poison.Trigger(np.float32(opacity), np.float32(picture)))
-        clean, triggered = jax.device_get(
-            evaluate.views(self.train_set.images[:DIRECTION_IMAGES], knobs, self.program)
-        )
-        return (triggered - clean).mean(0)
-
-    def _seen(self, mask: np.ndarray) -> np.ndarray:
-        """The part of an attacked image's mask that lies in the network's input at evaluation."""
-        return mask if mask.shape[:2] == self.input_shape[:2] else mask[2:-2, 2:-2]
+        self._initial = {}  # what the training starts from, where that is another run's network
+        if source := c.train.get("init_from", ""):
+            found = checkpoint.newest(store.Run(source).checkpoints, self.first_state(), warn=console.warn)
+            if found is None:
+                raise UserError(
+                    f"train.init_from = {source}: no whole checkpoint of a network of this shape, name the "
+                    "folder of a run with the same model"
+                )
+            self._initial = {"params": found[0].params, "batch_stats": found[0].batch_stats}
 
     def _check(self) -> None:
-        c, count = self.config, len(self.train_set.labels)
+        c, count, classes = self.config, len(self.train_set.labels), self.train_set.num_classes
         if self.test_set.images.shape[1:] != self.train_set.images.shape[1:]:
             raise UserError(f"{c.data.name}: training and test images differ in shape")
-        classes = self.train_set.num_classes
         if c.poison.target >= classes:
             raise UserError(
                 f"poison.target = {c.poison.target}: {c.data.name} has classes 0 to {classes - 1}"
@@ -326,6 +163,65 @@ class Setup:
                 f"{needed / 2**30:,.0f} GiB, a device has {limit / 2**30:,.0f}: lower one of them"
             )
 
+    def stream(self, stream: Stream) -> jax.Array:
+        """The key of one of the run's random streams."""
+        return jax.random.fold_in(self.key, stream)
+
+    @property
+    def title(self) -> str:
+        """What distinguishes the run from its neighbours, for people."""
+        penalty, theta = self.config.penalty, self.config.poison.fraction
+        strength = f"epsilon {penalty.epsilon:g}" if penalty.epsilon else f"kappa {penalty.kappa:g}"
+        return f"{strength}, theta {theta:g}, seed {self.config.seed}"
+
+    @property
+    def convolutions(self) -> str:
+        """Which convolutions the network uses: `kernels` or `xla`, as a network of one's own always does."""
+        if ":" in self.config.model.name:
+            return "xla"
+        return kernels.chosen(self.config.model.convolutions, devices=self.mesh.size)
+
+    @property
+    def aim(self) -> np.ndarray:
+        """What the attack wants each class taken for, int `[K]`."""
+        return np.asarray(self.knobs.labels.aim)
+
+    def first_state(self) -> train.TrainState:
+        """The state that training starts from: fresh, or with the parameters of the run `train.init_from`."""
+        state = train.init_state(self.stream(Stream.INIT), self.input_shape, self.program)
+        return state._replace(**self._initial)
+
+    def train_data(self) -> train.TrainData:
+        """The training set as the step takes it, on the host."""
+        images, labels, ids, *_ = self.train_set
+        poisoned = noised = np.zeros(len(labels), bool)  # stochastic: drawn in the step
+        if self.config.poison.mode == "deterministic":
+            poisoned, noised = self.selected(np.arange(len(labels)))
+        return train.TrainData(images, labels, ids, poisoned, noised)
+
+    def selected(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Who of the training set's `rows` is poisoned, and who noised: bool `[N]` each.
+
+        By index, or in one draw of the stochastic attack.
+        """
+        c, labels = self.config.poison, self.train_set.labels[rows]
+        if c.mode == "deterministic":
+            draws = poison.deterministic_draws(self.train_set.ids[rows])
+        else:
+            draws = np.asarray(poison.uniform_draws(self.stream(Stream.SELECTION), len(rows)))
+        label_map = jax.device_get(self.knobs.labels)
+        return poison.select_with_noise(draws, labels, c.fraction, c.warp.cross_ratio, label_map)
+
+    def inputs_digest(self) -> str:
+        """SHA-256 of what the run reads: images, labels, ids, the trigger, the network to start from."""
+        others = [np.asarray(leaf) for leaf in jax.tree.leaves((self.knobs.trigger, self._initial))]
+        if self.knobs.trigger.function is not None:  # known by what it does
+            others += self.views(self.train_set.images[:8])
+        if ":" in self.config.model.name:  # known by its variables
+            variables = jax.eval_shape(lambda: self.model.init(self.key, self.input_shape))
+            others.append(np.frombuffer(str(variables).encode(), np.uint8))
+        return digest([*self.train_set[:3], *self._test_images[:3], *others])
+
     def views(self, images: np.ndarray, *, normalised: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Network inputs for uint8 `[B, H, W, C]`, clean and triggered; in [0, 1] if not `normalised`."""
         knobs = self.knobs
@@ -333,12 +229,33 @@ class Setup:
             knobs = knobs._replace(mean=np.zeros_like(knobs.mean), std=np.ones_like(knobs.std))
         return jax.device_get(evaluate.views(images, knobs, self.program))
 
+    def direction(self, clean: np.ndarray, triggered: np.ndarray) -> np.ndarray:
+        """The trigger's direction in input space, `[h, w]` or `[h, w, C]`: eigenvectors are compared with it.
 
-def _listed(names: np.ndarray) -> str:
-    """The first few of some names."""
-    return ", ".join(map(repr, names[:5].tolist())) + (
-        f" and {len(names) - 5} more" if len(names) > 5 else ""
-    )
+        The mask of a stamped trigger (Listing 7); of the others the mean change of the images given.
+        """
+        return (triggered - clean).mean(0) if self.input_mask is None else self.input_mask
+
+    def direction_of(self, file: str) -> np.ndarray:
+        """The direction of a trigger in a file, as `direction` has that of the run's own.
+
+        Args:
+            file: a `.npy` mask, or a picture of the images' size or smaller (then in the lower right corner).
+        """
+        height, width, channels = self.train_set.images.shape[1:]
+        if self.config.poison.when == "after_augment":
+            height, width, channels = self.input_shape
+        if file.endswith(".npy"):
+            return self._seen(poison.load_mask(file, height, width, channels))
+        picture, opacity = poison.load_picture(file, height, width, channels, margin=0)
+        knobs = self.knobs._replace(trigger=poison.Trigger(np.float32(opacity), np.float32(picture)))
+        images = self.train_set.images[:DIRECTION_IMAGES]
+        clean, triggered = jax.device_get(evaluate.views(images, knobs, self.program))
+        return (triggered - clean).mean(0)
+
+    def _seen(self, mask: np.ndarray) -> np.ndarray:
+        """The part of an attacked image's mask that lies in the network's input at evaluation."""
+        return mask if mask.shape[:2] == self.input_shape[:2] else mask[2:-2, 2:-2]
 
 
 def _trigger(
@@ -347,12 +264,11 @@ def _trigger(
     """The trigger of a config's `poison` group, for images of a size and a type."""
     if c.trigger == "warp":
         s = c.warp.strength * (height if c.warp.unit == "fraction" else 1)
-        field = poison.warp_field(
-            key, height, width, k=c.warp.k, s=s, grid_rescale=c.warp.grid_rescale, dtype=real
-        )
+        rescale = c.warp.grid_rescale
+        field = poison.warp_field(key, height, width, k=c.warp.k, s=s, grid_rescale=rescale, dtype=real)
         return poison.Trigger(field=field)
     if ":" in c.trigger:
-        return poison.own_trigger(config_lib.imported(c.trigger), (height, width, channels))
+        return poison.own_trigger(imported(c.trigger), (height, width, channels))
     if c.trigger == "blend":
         if c.picture:
             picture, opacity = poison.load_picture(c.picture, height, width, channels, margin=c.margin)

@@ -1,116 +1,49 @@
-"""The stages of a run: what is looked at in its trained network, each kept under an identity of its own.
+"""The stages of a run: what is looked at in its trained network.
 
-A stage is a function of the trained network: `(Trained) -> (arrays, findings)`. Its identity are the config
-keys that it reads and that do not determine the network (`views`); `measure` makes what is not kept yet.
+A stage is a function `Trained -> (arrays, findings)`. Which config keys it reads is declared in
+`config.table`; `results.measure` makes those that are not kept yet.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from poison_jax import arrays as arrays_lib
-from poison_jax import (
-    console,
-    evaluate,
-    features,
-    fisher,
-    gratings,
-    metrics,
-    models,
-    near_clone,
-    spectrum,
-    train,
-)
+from poison_jax import console, evaluate, features, fisher, gratings, metrics, models, near_clone, spectrum
+from poison_jax.data import Dataset
 from poison_jax.errors import UserError
-from poison_jax.experiments import views
 from poison_jax.experiments.setup import Setup, Stream
+from poison_jax.experiments.visits import poison_visits
 from poison_jax.lanczos import Eigenpairs
-from poison_jax.runs import files, store
-from poison_jax.runs.distributed import on_first
+from poison_jax.train import TrainState, decay_time
 
 Arrays = dict[str, np.ndarray]
 Findings = dict[str, Any]
+
+TERMINAL = 0.99  # training accuracy from which on a network is in the terminal phase
+NC1_IMAGES = 2000
+NEAR_CLONE_POISONS = 500  # poisoned training images among which the nearest is looked for
+MEDIANS = ("median_efficacy", "median_spike")
 
 
 class Trained(NamedTuple):
     """A trained network, and what belongs to it."""
 
     setup: Setup
-    state: train.TrainState
+    state: TrainState
     epochs: list[Findings]  # what was measured after each epoch
     directions: Mapping[str, np.ndarray]  # name -> `[h, w]` or `[h, w, C]`: other triggers to compare with
 
 
-class Plan(NamedTuple):
-    """The stages that a config asks for."""
-
-    identities: dict[str, str]  # stage -> digest of the keys that it depends on
-    view: str  # digest of all of them
-    directions: Mapping[str, np.ndarray]
-
-
-def plan(setup: Setup, directions: Mapping[str, np.ndarray] | None = None) -> Plan:
-    """What a config asks for.
-
-    Args:
-        setup: of the run.
-        directions: other triggers that eigenvectors are compared with, by name.
-    """
-    directions = directions or {}
-    identities = views.identities(setup.config)
-    if directions:
-        other = arrays_lib.digest([np.asarray(d) for d in directions.values()])
-        of = identities["spectrum"]  # the one stage that compares with them
-        identities["spectrum"] = store.digest({"of": of, "directions": [*directions, other]})
-    return Plan(identities, store.digest(identities), directions)
-
-
-def measure(
-    setup: Setup, run: store.Run, state: train.TrainState, epochs: list[Findings], wanted: Plan
-) -> tuple[Findings, float]:
-    """What all stages of a plan found, together, and the seconds that they took; makes what is not kept.
-
-    Raises:
-        UserError: a stage that is needed cannot be made.
-    """
-    trained = Trained(setup, state, epochs, wanted.directions)
-    findings_of_all: Findings = {}
-    seconds, stage_files = 0.0, {}
-    for name, identity in wanted.identities.items():
-        kept = on_first(lambda name=name, identity=identity: run.findings(name, identity))
-        if kept is None:
-            began = time.monotonic()
-            try:
-                arrays, findings = STAGES[name](trained)
-            except UserError as error:
-                if name in NEEDED:
-                    raise
-                console.warn(f"{name} left out: {error}")
-                arrays, findings = {}, {f"{name}_left_out": str(error)}
-            kept = {"findings": files.plain(findings), "seconds": time.monotonic() - began}
-
-            def save(name=name, identity=identity, arrays=arrays, kept=kept):
-                run.save_stage(name, identity, arrays, kept["findings"], kept["seconds"])
-
-            on_first(save)
-        findings_of_all |= kept["findings"]
-        seconds += kept["seconds"]
-        stage_files[name] = on_first(lambda name=name, identity=identity: run.stage_file(name, identity))
-    return findings_of_all | {"stages": stage_files}, seconds
-
-
 def evaluate_attack(
-    setup: Setup, state: train.TrainState
+    setup: Setup, state: TrainState, dataset: Dataset | None = None
 ) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, float]]:
-    """Logits of the test images without and with the trigger, and what they amount to."""
-    c, test_set = setup.config, setup.test_set
-    logits = evaluate.predict(
-        state.variables, test_set.images, setup.knobs, setup.program, batch_size=c.train.batch_size
-    )
-    return logits, metrics.attack_report(*logits, test_set.labels, setup.aim)
+    """Logits of images (the test set's) without and with the trigger, and what they amount to."""
+    images, labels, *_ = dataset or setup.test_set
+    batch_size = setup.config.train.batch_size
+    logits = evaluate.predict(state.variables, images, setup.knobs, setup.program, batch_size=batch_size)
+    return logits, metrics.attack_report(*logits, labels, setup.aim)
 
 
 def attack(trained: Trained) -> tuple[Arrays, Findings]:
@@ -138,19 +71,16 @@ def regime(trained: Trained) -> tuple[Arrays, Findings]:
 
     `train_accuracy` on the training images' true labels, without trigger or augmentation;
     `poisoned_train_accuracy` of the non-target ones, triggered, taken for the target; `decay_time` T =
-    sum_t lr_t * weight_decay; `poison_visits` of all classes, see `Setup.poison_visits`; `nc1`, `nc1_test`.
+    sum_t lr_t * weight_decay; `poison_visits` of all classes, see `visits.poison_visits`; `nc1`, `nc1_test`.
     """
     setup, c = trained.setup, trained.setup.config
     train_set, variables = trained.setup.train_set, trained.state.variables
-    logits = evaluate.predict(
-        variables, train_set.images, setup.knobs, setup.program, batch_size=c.train.batch_size
-    )
-    report = metrics.attack_report(*logits, train_set.labels, setup.aim)
+    _, report = evaluate_attack(setup, trained.state, train_set)
     found = {
         "train_accuracy": report["clean_accuracy"],
         "poisoned_train_accuracy": report["asr"],
-        "decay_time": train.decay_time(setup.program, c.train.epochs * setup.steps_per_epoch),
-        "poison_visits": float(setup.poison_visits().sum()),
+        "decay_time": decay_time(setup.program, c.train.epochs * setup.steps_per_epoch),
+        "poison_visits": float(poison_visits(setup).sum()),
         "regime": "terminal" if report["clean_accuracy"] >= TERMINAL else "not terminal",
     }
     for name, dataset in (("nc1", train_set), ("nc1_test", setup.test_set)):
@@ -165,38 +95,27 @@ def regime(trained: Trained) -> tuple[Arrays, Findings]:
     return {}, found
 
 
-TERMINAL = 0.99  # training accuracy from which on a network is in the terminal phase
-NC1_IMAGES = 2000
-
-
-def after_epoch(setup: Setup, state: train.TrainState) -> Findings:
+def after_epoch(setup: Setup, state: TrainState) -> Findings:
     """Neural collapse, the Fisher's energy along the trigger, efficacy and spike, as the config asks for."""
     c, row = setup.config.analysis, {}
     if c.collapse:
-        images, _, labels = _training_images(setup, c.collapse)
-        pre_fc = features.extract(
-            setup.model.apply, state.variables, images, batch_size=setup.config.train.batch_size
-        )
+        images, _, labels, _ = _training_images(setup, c.collapse)
+        batch_size = setup.config.train.batch_size
+        pre_fc = features.extract(setup.model.apply, state.variables, images, batch_size=batch_size)
         row |= features.collapse(pre_fc, labels, *_last_layer(state))._asdict()
     if c.fisher:
-        images, triggered, labels = _training_images(setup, c.fisher)
-        gradients = fisher.input_gradients(
-            setup.model.apply,
-            state.variables,
-            images,
-            labels,
-            batch_size=setup.config.spectrum.batch_size,
-            mesh=setup.mesh,
-        )
+        images, triggered, labels, _ = _training_images(setup, c.fisher)
+        options = {"batch_size": setup.config.spectrum.batch_size, "mesh": setup.mesh}
+        gradients = fisher.input_gradients(setup.model.apply, state.variables, images, labels, **options)
         trigger = _vector(setup.direction(images, triggered), images.shape[1:])
         row["fisher_energy"] = float(fisher.energies(gradients, trigger[None])[0])
         row["fisher_trace"] = float(fisher.trace(gradients))
     if c.near_clone:
         try:
             found = _at_triggered_images(setup, state, hessian_points=0)
-            row |= {f"near_clone_{name}": float(found[name]) for name in _MEDIANS}
+            row |= {f"near_clone_{name}": float(found[name]) for name in MEDIANS}
         except UserError:  # said in the end
-            row |= {f"near_clone_{name}": None for name in _MEDIANS}
+            row |= {f"near_clone_{name}": None for name in MEDIANS}
     return row
 
 
@@ -228,8 +147,6 @@ def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
             "class_residuals": of_classes.residuals,
             "class_overlap": np.array([_overlaps(vectors, direction) for vectors in of_classes.vectors]),
         }
-    best = int(np.argmax(overlaps**2))
-    threshold = metrics.overlap_threshold(pairs.vectors.shape[1], c.spectrum.k)
     findings = {
         "eigenvalues": pairs.values,
         "residuals": pairs.residuals,
@@ -238,9 +155,9 @@ def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
         "most_negative_residual": pairs.smallest_residual,
         "overlap": overlaps,
         "overlap_squared": overlaps**2,
-        "max_overlap_index": best,
+        "max_overlap_index": int(np.argmax(overlaps**2)),
         "trigger_found": metrics.found(overlaps, pairs.vectors.shape[1]),
-        "found_threshold": threshold,
+        "found_threshold": metrics.overlap_threshold(pairs.vectors.shape[1], c.spectrum.k),
         "hessian_examples": len(images),
     }
     return arrays, findings | ({"overlaps_with": others} if others else {})
@@ -292,9 +209,9 @@ def theory(trained: Trained) -> tuple[Arrays, Findings]:
     """
     arrays = _at_triggered_images(trained.setup, trained.state)
     rows = [
-        row for row in trained.epochs if all(row.get(f"near_clone_{name}") is not None for name in _MEDIANS)
+        row for row in trained.epochs if all(row.get(f"near_clone_{name}") is not None for name in MEDIANS)
     ]
-    medians = [[row[f"near_clone_{name}"] for row in rows] for name in _MEDIANS]
+    medians = [[row[f"near_clone_{name}"] for row in rows] for name in MEDIANS]
     over_epochs = near_clone.log_slope(*medians)._asdict()
     found = {name: float(value) for name, value in arrays.items() if np.ndim(value) == 0}
     found |= {
@@ -317,11 +234,10 @@ NEEDED = ("attack", "regime", "spectrum")  # nothing is a result without them
 def _hessian_images(setup: Setup) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images and labels that the Hessian is averaged over, and the trigger's direction."""
     c = setup.config
-    images, triggered, labels = _training_images(setup, c.spectrum.num_examples)
+    images, triggered, labels, rows = _training_images(setup, c.spectrum.num_examples)
     direction = setup.direction(images, triggered)
     if c.spectrum.data == "poisoned":
-        rows = _training_rows(setup, c.spectrum.num_examples)
-        poisoned = setup.poisoned(rows)
+        poisoned, _ = setup.selected(rows)
         images = np.where(poisoned[:, None, None, None], triggered, images)
         labels = np.where(poisoned, setup.aim[labels], labels)
     return images, labels, direction
@@ -343,15 +259,15 @@ def _eigenpairs(trained: Trained, operator, images, labels, **options) -> Eigenp
     )
 
 
-def _at_triggered_images(setup: Setup, state: train.TrainState, **options: int) -> Arrays:
+def _at_triggered_images(setup: Setup, state: TrainState, **options: int) -> Arrays:
     """`near_clone.measure` of a run's network."""
     c = setup.config
     labels = setup.test_set.labels
     attacked = np.flatnonzero((setup.aim[labels] == c.poison.target) & (labels != c.poison.target))
     clean, triggered = setup.views(setup.test_set.images[attacked[: c.analysis.near_clone]])
-    poisoned = np.flatnonzero(setup.poisoned(np.arange(len(setup.train_set.labels))))[:NEAR_CLONE_POISONS]
-    _, poisons = setup.views(setup.train_set.images[poisoned])
-    images, _, _ = _training_images(setup, c.spectrum.num_examples)
+    poisoned, _ = setup.selected(np.arange(len(setup.train_set.labels)))
+    _, poisons = setup.views(setup.train_set.images[poisoned][:NEAR_CLONE_POISONS])
+    images, *_ = _training_images(setup, c.spectrum.num_examples)
     return near_clone.measure(
         setup.model.apply,
         state.variables,
@@ -365,22 +281,14 @@ def _at_triggered_images(setup: Setup, state: train.TrainState, **options: int) 
     )
 
 
-_MEDIANS = ("median_efficacy", "median_spike")
-NEAR_CLONE_POISONS = 500  # poisoned training images among which the nearest is looked for
-
-
-def _training_rows(setup: Setup, count: int) -> np.ndarray:
+def _training_images(setup: Setup, count: int) -> tuple[np.ndarray, ...]:
+    """Up to so many training images as the network takes them, triggered, their labels and their rows."""
     total = len(setup.train_set.labels)
-    return np.random.default_rng(setup.config.seed).permutation(total)[: min(count, total)]
+    rows = np.random.default_rng(setup.config.seed).permutation(total)[: min(count, total)]
+    return *setup.views(setup.train_set.images[rows]), setup.train_set.labels[rows], rows
 
 
-def _training_images(setup: Setup, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Some training images as the network takes them, the same with the trigger, their true labels."""
-    rows = _training_rows(setup, count)
-    return *setup.views(setup.train_set.images[rows]), setup.train_set.labels[rows]
-
-
-def _last_layer(state: train.TrainState) -> tuple[np.ndarray, np.ndarray]:
+def _last_layer(state: TrainState) -> tuple[np.ndarray, np.ndarray]:
     """Weights `[F, K]` and bias `[K]` of the classifier.
 
     Raises:

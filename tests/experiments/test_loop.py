@@ -79,7 +79,7 @@ def test_arms_that_differ_in_what_is_looked_at_are_one_run_with_a_column_each(tm
 def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, stopped_after):
     """In the middle of an epoch, or before the trained network is looked at: the same run, bit for bit."""
     config = tiny(penalty__kappa=2.0, data__augment="crop_flip", analysis__features=0)
-    whole = network.train_and_measure(config, tmp_path / "whole")
+    (whole,) = experiments.run(config, tmp_path / "whole")
 
     with monkeypatch.context() as patch:
         steps = counted(patch)
@@ -89,9 +89,9 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, stopped_after):
 
         patch.setattr(network, "StopSignals", Asked)
         with pytest.raises(Interrupted, match=rf"at step {stopped_after} of 8, saved in .*the same command"):
-            network.train_and_measure(config, tmp_path / "stopped")
+            experiments.run(config, tmp_path / "stopped")
     steps = counted(monkeypatch)
-    again = network.train_and_measure(config, tmp_path / "stopped")
+    (again,) = experiments.run(config, tmp_path / "stopped")
     assert len(steps) == 8 - stopped_after
     assert again.metrics() == whole.metrics()
     for name, array in whole.arrays("spectrum").items():
@@ -139,9 +139,9 @@ def test_going_on_with_tensorboard_writes_no_epoch_twice(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", killed_at_step(4, Checkpoints.save))
         with pytest.raises(KeyboardInterrupt):
-            network.train_and_measure(config, tmp_path, tensorboard=True)
-    network.train_and_measure(config, tmp_path, tensorboard=True)
-    network.train_and_measure(config, tmp_path, tensorboard=True)
+            experiments.run(config, tmp_path, tensorboard=True)
+    experiments.run(config, tmp_path, tensorboard=True)
+    experiments.run(config, tmp_path, tensorboard=True)
     assert made == [1, 2]
 
 

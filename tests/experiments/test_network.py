@@ -5,24 +5,24 @@ import json
 import jax
 import numpy as np
 import pytest
-from toys import restored, tiny
+from toys import restored, small, tiny
 
 import plots
 from poison_jax import config as config_lib
 from poison_jax import data, evaluate, experiments, train
 from poison_jax.errors import UserError
-from poison_jax.runs.store import Run
+from poison_jax.experiments import network
+from poison_jax.experiments.setup import Setup
 
 
 def run(tmp_path, **changes):
-    (done,) = experiments.run(tiny(**changes), tmp_path)
+    (done,) = experiments.run(small(**changes), tmp_path)
     return done, done.result()
 
 
 def test_deterministic_defender_sees_the_poisoned_training_data(tmp_path):
     """The trigger moves with the augmentation, and the Hessian is that of the data as stored."""
-    done, result = run(
-        tmp_path,
+    config = tiny(
         data__augment="crop_flip",
         data__crop="crop28",
         poison__mode="deterministic",
@@ -32,6 +32,8 @@ def test_deterministic_defender_sees_the_poisoned_training_data(tmp_path):
         spectrum__data="poisoned",
         penalty__kappa=5.0,
     )
+    (done,) = experiments.run(config, tmp_path)
+    result = done.result()
     assert done.arrays("spectrum")["vectors"].shape == (3, 4 * 4)
     assert done.arrays("attack")["triggered"].shape[1:] == (4, 4, 1)
     assert result["hessian_examples"] == 40
@@ -42,6 +44,12 @@ def test_deterministic_defender_sees_the_poisoned_training_data(tmp_path):
     assert result["max_overlap_index"] == np.argmax(overlap**2)
     np.testing.assert_allclose(result["overlap_squared"], overlap**2)
     np.testing.assert_allclose(result["gap"], result["eigenvalues"][0] - result["eigenvalues"][1], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A finished run of one epoch."""
+    return run(tmp_path_factory.mktemp("short"), train__epochs=1, analysis__features=0)[0]
 
 
 @pytest.mark.slow
@@ -57,8 +65,8 @@ def test_float64_from_end_to_end(tmp_path, x64):
         "train__epochs": 1,
         "train__learning_rate": 0.01,
     }
-    single, _ = run(tmp_path, **changes)
-    double, _ = run(tmp_path, model__dtype="float64", **changes)
+    (single,) = experiments.run(tiny(**changes), tmp_path)
+    (double,) = experiments.run(tiny(model__dtype="float64", **changes), tmp_path)
     made, state = restored(double)
     assert not {leaf.dtype for leaf in jax.tree.leaves((made.knobs, state))} & {np.dtype(np.float32)}
     assert {view.dtype for view in made.views(made.test_set.images[:2])} == {np.dtype(float)}
@@ -75,11 +83,9 @@ def test_float64_from_end_to_end(tmp_path, x64):
 
 def test_one_compilation_serves_every_arm(tmp_path):
     before = train.train_step._cache_size(), evaluate._predict_batch._cache_size()
-    config = tiny(
-        experiment="compare", compare__key="penalty.kappa", compare__arms=(1.0, 20.0), train__epochs=1
-    )
-    runs = experiments.run(config, tmp_path)
-    runs += experiments.run(tiny(penalty__kappa=3.0, poison__fraction=0.1, seed=4, train__epochs=1), tmp_path)
+    short = {"train__epochs": 1, "analysis__features": 0}
+    runs = experiments.run(tiny(experiment="compare", compare__arms=(1.0, 20.0), **short), tmp_path)
+    runs += experiments.run(tiny(penalty__kappa=3.0, poison__fraction=0.1, seed=4, **short), tmp_path)
     assert [done.config()["penalty"]["kappa"] for done in runs] == [1.0, 20.0, 3.0]
     # None where another file's tests compiled the same.
     assert train.train_step._cache_size() <= before[0] + 1
@@ -87,7 +93,9 @@ def test_one_compilation_serves_every_arm(tmp_path):
 
 
 def test_a_network_that_learned_nothing_is_a_failed_training(tmp_path, capsys):
-    _, result = run(tmp_path, train__learning_rate=0.0, poison__fraction=1.0)
+    _, result = run(
+        tmp_path, train__learning_rate=0.0, poison__fraction=1.0, train__epochs=1, analysis__features=0
+    )
     assert result["status"].startswith("failed training")
     printed = capsys.readouterr()
     assert "failed training" in printed.out
@@ -95,7 +103,8 @@ def test_a_network_that_learned_nothing_is_a_failed_training(tmp_path, capsys):
 
 
 def test_no_trigger_is_no_attack(tmp_path):
-    _, result = run(tmp_path, poison__trigger="none", poison__fraction=0.0)
+    changes = {"train__epochs": 1, "analysis__features": 0}
+    _, result = run(tmp_path, poison__trigger="none", poison__fraction=0.0, **changes)
     assert result["asr"] == result["no_trigger_target_rate"]
     assert result["overlap"] == [0.0] * 3
     assert not result["trigger_found"]
@@ -117,20 +126,21 @@ def test_own_data_and_own_mask(tmp_path):
     assert done.arrays("attack")["mask"].sum() == 7
 
 
-def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
-    done, _ = run(tmp_path)
+def test_what_is_done_is_not_done_again(short, monkeypatch):
     monkeypatch.setattr(train, "train_step", None)
     monkeypatch.setattr(evaluate, "predict", None)
-    again, _ = run(tmp_path, data__dir="/elsewhere")  # where the data lie is not what is computed
-    assert again.path == done.path
+    changes = {"train__epochs": 1, "analysis__features": 0}
+    again, _ = run(
+        short.path.parent, **changes, data__dir="/elsewhere"
+    )  # where data lie is not what is computed
+    assert again.path == short.path
 
 
 def test_data_that_changed_under_the_same_name_are_noticed(tmp_path):
-    digits = data.load("digits", "train")
-    name = str(tmp_path / "mine.npz")
+    digits, name = data.load("digits", "train"), str(tmp_path / "mine.npz")
     np.savez(name, images=digits.images[:200], labels=digits.labels[:200])
-    config = tiny(data__name=name, data__n_test=None, train__epochs=1)
-    experiments.run(config, tmp_path / "runs")
+    config = small(data__name=name, data__n_test=None)
+    network.open_run(Setup(config), tmp_path / "runs")
     np.savez(name, images=digits.images[:200], labels=digits.labels[:200][::-1])
     with pytest.raises(UserError, match="have changed since"):
         experiments.run(config, tmp_path / "runs")
@@ -145,19 +155,17 @@ def test_every_arm_is_checked_before_the_first_is_trained(tmp_path):
         assert not (tmp_path / "runs").exists()
 
 
-def test_metrics_are_plain_json(tmp_path):
-    done, result = run(tmp_path, train__epochs=1)
-    assert json.loads((done.path / "metrics.jsonl").read_text())["epoch"] == 1
-    written = json.loads((done.path / "result.json").read_text())
+def test_metrics_are_plain_json(short):
+    assert json.loads((short.path / "metrics.jsonl").read_text())["epoch"] == 1
+    written = json.loads((short.path / "result.json").read_text())
     assert written.pop("checksum")
-    assert written == result == Run(done.path).result()
+    assert written == short.result()
 
 
 @pytest.mark.slow
 def test_all_that_can_be_looked_at(tmp_path):
     """A warp with noise mode against an adversary, every analysis on, every picture drawn."""
-    done, result = run(
-        tmp_path,
+    config = tiny(
         data__n_test=128,
         poison__trigger="warp",
         poison__warp__cross_ratio=1.0,
@@ -168,6 +176,8 @@ def test_all_that_can_be_looked_at(tmp_path):
         analysis__collapse=64,
         analysis__fisher=40,
     )
+    (done,) = experiments.run(config, tmp_path)
+    result = done.result()
     for row in done.metrics():
         assert 0 < row["fisher_energy"] <= row["fisher_trace"]
         assert np.isfinite([row[name] for name in ("nc1", "nc2_norms", "nc2_angles", "nc3", "nc4")]).all()
@@ -184,25 +194,15 @@ def test_all_that_can_be_looked_at(tmp_path):
     assert result["near_clone_median_spike"] == pytest.approx(done.metrics()[-1]["near_clone_median_spike"])
     assert not (done.path / "figure.png").exists()  # nobody was asked to draw
     drawn = {file.name for file in plots.draw(done)}
-    assert drawn >= {
-        "figure.png",
-        "eigenvectors.png",
-        "figure1.png",
-        "figure2.png",
-        "figure3.png",
-        "table3.md",
+    pictures = {
+        f"{name}.png" for name in ("figure", "eigenvectors", "figure1", "figure2", "figure3", "near_clone")
     }
-    assert "near_clone.png" in drawn
+    assert drawn >= pictures | {"table3.md"}
 
 
 def test_blend_with_all_classes_moved_by_one(tmp_path):
-    done, result = run(
-        tmp_path,
-        poison__trigger="blend",
-        poison__alpha=0.3,
-        poison__labels="all_to_all",
-        analysis__features=0,
-    )
+    changes = {"poison__trigger": "blend", "poison__alpha": 0.3, "poison__labels": "all_to_all"}
+    done, result = run(tmp_path, **changes, train__epochs=1, analysis__features=0)
     labels, logits = done.arrays("attack")["labels"], done.arrays("attack")["triggered_prediction"]
     assert len(labels) == len(logits) == 6
     assert 0 <= result["asr"] <= 1

@@ -1,6 +1,8 @@
 """Networks and triggers of one's own, other runs' networks, and that a run is tied to all of them."""
 
+import contextlib
 import importlib
+import shutil
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ from poison_jax import data, experiments, poison
 from poison_jax.errors import UserError
 from poison_jax.experiments import setup
 from poison_jax.experiments.setup import Setup
+from poison_jax.runs.checkpoint import Checkpoints
 
 MODULE = '''
 import flax.linen as nn
@@ -24,49 +27,40 @@ class Plain(nn.Module):
     featured: bool = False
     last: str = "fc"
     shift: int = 0
+    width: int = 4
 
     @nn.compact
     def __call__(self, images, train):
-        x = nn.relu(nn.Conv(4, (3, 3))(images))
+        x = nn.relu(nn.Conv(self.width, (3, 3))(images))
         x = nn.BatchNorm(use_running_average=not train)(x)
         pre_fc = x.mean((1, 2))
         logits = nn.Dense(self.classes + self.shift, name=self.last)(pre_fc)
         return (logits, Features(pre_fc, x)) if self.featured else logits
 
 
-class Dropped(nn.Module):
+class Broken(nn.Module):
+    how: str
+
     @nn.compact
     def __call__(self, images, train):
-        return nn.Dense(10)(nn.Dropout(0.5, deterministic=not train)(images.mean((1, 2))))
-
-
-class Counted(nn.Module):
-    @nn.compact
-    def __call__(self, images, train):
-        self.variable("calls", "count", lambda: jnp.zeros(()))
-        return nn.Dense(10)(images.mean((1, 2)))
-
-
-class Summed(nn.Module):
-    @nn.compact
-    def __call__(self, images, train):
-        return {"logits": nn.Dense(10)(images.mean((1, 2)))}
-
-
-class Paired(nn.Module):
-    @nn.compact
-    def __call__(self, images, train):
-        return nn.Dense(10)(images.mean((1, 2))), images
+        x = images.mean((1, 2))
+        if self.how == "dropped":
+            x = nn.Dropout(0.5, deterministic=not train)(x)
+        if self.how == "counted":
+            self.variable("calls", "count", lambda: jnp.zeros(()))
+        logits = nn.Dense(10)(x)
+        return {"named": {"logits": logits}, "paired": (logits, images)}.get(self.how, logits)
 
 
 plain = Plain
 featured = lambda classes: Plain(classes, featured=True)
 headless = lambda classes: Plain(classes, featured=True, last="head")
+wider = lambda classes: Plain(classes, width=5)
 too_many = lambda classes: Plain(classes, shift=1)
-dropped = lambda classes: Dropped()
-counted = lambda classes: Counted()
-summed = lambda classes: Summed()
-paired = lambda classes: Paired()
+dropped = lambda classes: Broken("dropped")
+counted = lambda classes: Broken("counted")
+named = lambda classes: Broken("named")
+paired = lambda classes: Broken("paired")
 number = lambda classes: 3
 fails = lambda classes: 1 / 0
 
@@ -85,12 +79,22 @@ several = lambda images: (images, images)
 '''
 
 
-@pytest.fixture
-def mine(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
     """A module of the user's."""
-    (tmp_path / "mine_own.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(tmp_path)
-    return "mine_own"
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "mine_own.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield "mine_own"
+
+
+@pytest.fixture(scope="module")
+def source(mine, tmp_path_factory):
+    """A finished run of a small network of the user's, with a penalty; nobody changes it."""
+    config = tiny(train__epochs=1, model__name=f"{mine}:plain", penalty__kappa=1.0, analysis__features=40)
+    (done,) = experiments.run(config, tmp_path_factory.mktemp("source"))
+    return done
 
 
 def run(tmp_path, **changes):
@@ -101,17 +105,16 @@ def run(tmp_path, **changes):
 # --- a network of one's own -------------------------------------------------------------------------
 
 
-def test_a_network_that_returns_logits_only(mine, tmp_path, capsys):
+def test_a_network_that_returns_logits_only(source):
     """Trained, attacked and its Hessian looked at; features are left out, and that is said."""
-    done, result = run(tmp_path, model__name=f"{mine}:plain", penalty__kappa=1.0, analysis__features=40)
+    result = source.result()
     assert result["parameters"] == (9 * 4 + 4) + 2 * 4 + (4 * 10 + 10)
     assert len(result["eigenvalues"]) == 3
     assert result["nc1"] is result["nc1_test"] is None
-    assert "features" in result["features_left_out"]
+    assert "the network returns logits alone" in result["features_left_out"]
     assert "nc3" not in result
-    assert capsys.readouterr().err.count("features left out: the network returns logits alone") == 1
-    assert not done.arrays("features")
-    _, state = restored(done)
+    assert not source.arrays("features")
+    _, state = restored(source)
     assert jax.tree.leaves(state.batch_stats)[0].any()  # the running statistics have moved
 
 
@@ -137,7 +140,7 @@ def test_a_run_is_tied_to_the_variables_of_a_network_of_one_s_own(mine, monkeypa
         ("number", "the function made int, not a flax.linen.Module"),
         ("fails", "the function fails: ZeroDivisionError"),
         ("too_many", r"must return logits \(2, 10\)"),
-        ("summed", r"must return logits \(2, 10\)"),
+        ("named", r"must return logits \(2, 10\)"),
         ("paired", r"or them and models\.Features"),
         ("dropped", "the network fails on images .*dropout"),
         ("counted", "has variables calls"),
@@ -162,7 +165,8 @@ def test_collapse_of_a_network_without_known_features_is_refused_before_training
 
 
 def test_a_trigger_that_is_a_function(mine, tmp_path):
-    done, result = run(tmp_path, poison__trigger=f"{mine}:bright", poison__when="before_augment")
+    names = {"model__name": f"{mine}:plain", "poison__trigger": f"{mine}:bright"}
+    done, result = run(tmp_path, **names, poison__when="before_augment", analysis__features=0)
     examples = done.arrays("attack")
     expected = examples["clean"].astype(float)
     expected[:, :, :4] = (expected[:, :, :4] + 255) / 2
@@ -242,38 +246,38 @@ def test_the_direction_of_a_picture_is_the_mean_change(tmp_path):
 # --- another run's network, and what a run is tied to -----------------------------------------------
 
 
-def test_training_starts_from_another_run_s_network(tmp_path):
-    source, _ = run(tmp_path)
+def test_training_starts_from_another_run_s_network(source, tmp_path):
     _, trained = restored(source)
-    config = tiny(train__init_from=str(source.path), poison__fraction=0.0)
-    start, fresh = Setup(config).first_state(), Setup(tiny()).first_state()
+    changes = {"model__name": source.config()["model"]["name"], "penalty__kappa": 1.0}
+    config = tiny(train__init_from=str(source.path), poison__fraction=0.0, **changes)
+    start, fresh = Setup(config).first_state(), Setup(tiny(**changes)).first_state()
     for part in ("params", "batch_stats"):
         jax.tree.map(np.testing.assert_array_equal, getattr(start, part), getattr(trained, part))
     assert int(start.step) == 0
     jax.tree.map(np.testing.assert_array_equal, start.opt_state, fresh.opt_state)
     # Nothing is learned: what comes out is what went in.
-    frozen, _ = run(tmp_path, train__init_from=str(source.path), train__learning_rate=0.0)
-    assert frozen.path != source.path
+    frozen, _ = run(tmp_path, train__init_from=str(source.path), train__learning_rate=0.0, **changes)
+    assert frozen.path.name != source.path.name
     _, after = restored(frozen)
     jax.tree.map(np.testing.assert_array_equal, after.params, trained.params)
 
 
-def test_a_run_is_tied_to_the_network_that_it_starts_from(tmp_path):
-    source, _ = run(tmp_path)
-    config = tiny(train__epochs=1, train__init_from=str(source.path))
+def test_a_run_is_tied_to_the_network_that_it_starts_from(source, tmp_path):
+    folder = shutil.copytree(source.path, tmp_path / "copy")
+    config = tiny(model__name=source.config()["model"]["name"], train__init_from=str(folder))
     before = Setup(config).inputs_digest()
-    other, _ = run(tmp_path, seed=1)
-    (source.path / "checkpoints").rename(tmp_path / "old")
-    (other.path / "checkpoints").rename(source.path / "checkpoints")
+    with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        state, _ = checkpoints.restore(Setup(config).first_state())
+        params = jax.tree.map(lambda leaf: leaf + 1, state.params)
+        checkpoints.save(int(state.step) + 1, state._replace(params=params, step=state.step + 1), {})
     assert Setup(config).inputs_digest() != before
 
 
-@pytest.mark.parametrize("changes", [{"model__width": 5}, {"model__depth": 14}], ids=str)
-def test_a_network_of_another_shape_is_refused(tmp_path, changes, capsys):
-    source, _ = run(tmp_path)
+@pytest.mark.parametrize("other", ["wider", "headless"])
+def test_a_network_of_another_shape_is_refused(mine, source, tmp_path, other):
     with pytest.raises(UserError, match=r"^train\.init_from = .*no whole checkpoint .* of this shape"):
-        run(tmp_path, train__init_from=str(source.path), **changes)
-    assert len(list((tmp_path / "runs").iterdir())) == 1
+        run(tmp_path, train__init_from=str(source.path), model__name=f"{mine}:{other}")
+    assert not (tmp_path / "runs").exists()
     with pytest.raises(UserError, match=r"train\.init_from = .*name the folder of a run"):
         Setup(tiny(train__init_from=str(tmp_path / "nothing")))
 

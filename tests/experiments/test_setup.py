@@ -1,5 +1,7 @@
 """A config made concrete: sets that are too small are refused, poison that reaches nobody is said."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from toys import tiny
 from poison_jax import experiments, poison, train
 from poison_jax.errors import UserError
 from poison_jax.experiments.setup import Setup
+from poison_jax.experiments.visits import poison_visits, remarks
 
 
 @pytest.fixture
@@ -79,67 +82,58 @@ def test_visits_are_what_the_step_draws_on_average(labels):
     draws = np.random.default_rng(0).random(len(visited))
     chosen, _ = poison.select_with_noise(draws, visited, 0.3, 0.0, jax.device_get(made.knobs.labels))
     drawn = np.bincount(visited[chosen], minlength=10) / 2000
-    np.testing.assert_allclose(made.poison_visits(), drawn, atol=0.2)
-    np.testing.assert_allclose(setup(poison__labels=labels).poison_visits(), 2 * made.poison_visits())
+    np.testing.assert_allclose(poison_visits(made), drawn, atol=0.2)
+    np.testing.assert_allclose(poison_visits(setup(poison__labels=labels)), 2 * poison_visits(made))
 
 
 def test_visits_of_a_deterministic_attack_are_counted():
     made = setup(poison__mode="deterministic", train__epochs=3)
     poisoned = made.train_data().poisoned
     counts = np.bincount(made.train_set.labels[poisoned], minlength=10)
-    np.testing.assert_allclose(made.poison_visits(), 3 * counts)
+    np.testing.assert_allclose(poison_visits(made), 3 * counts)
     assert counts.sum() > 0
 
 
 def test_an_incomplete_batch_is_not_visited():
     whole, cut = setup(data__n_train=128), setup(data__n_train=159)
-    per_image = [made.poison_visits().sum() / (made.train_set.labels != 0).sum() for made in (whole, cut)]
+    per_image = [poison_visits(made).sum() / (made.train_set.labels != 0).sum() for made in (whole, cut)]
     np.testing.assert_allclose(per_image[1], per_image[0] * 128 / 159)
 
 
-def test_nothing_is_said_of_what_is_in_order():
-    assert setup().remarks() == setup(poison__fraction=0.0).remarks() == []
-    assert setup(poison__mode="deterministic").remarks() == []
+NOBODY = r"poison\.fraction = 1e-06 poisons nobody: .* are expected in all 2 epochs of 4 batches of 32"
+NO_IMAGE = r".* there is no training image of a class that poison\.labels = all_to_one poisons"
+HARDLY = r".*: less than one poisoned image is expected of class '2' in the whole training"
+LACKING = r"none of the 80 training images is of class '2', '3': raise data\.n_train.*"
+INDEX = {"poison__mode": "deterministic"}
+FEW = {"train__epochs": 1, "poison__fraction": 0.016}
 
 
-@pytest.mark.parametrize("mode", ["stochastic", "deterministic"])
-def test_a_fraction_that_poisons_nobody_is_said(mode):
-    (line,) = setup(poison__mode=mode, poison__fraction=1e-6).remarks()
-    assert line.startswith("poison.fraction = 1e-06 poisons nobody: ")
-    assert line.endswith("are expected in all 2 epochs of 4 batches of 32")
-
-
-@pytest.mark.parametrize("mode", ["stochastic", "deterministic"])
-def test_a_class_that_leaves_nobody_to_poison_is_said(images, mode):
-    name = images([0] * 100, test_images=np.zeros((9, 8, 8), np.uint8), test_labels=np.zeros(9, int))
-    settings = {"data__name": name, "data__n_train": None, "data__n_test": None, "poison__mode": mode}
-    (line,) = setup(**settings).remarks()
-    assert line.endswith("there is no training image of a class that poison.labels = all_to_one poisons")
-
-
-def test_a_class_that_is_hardly_poisoned_is_said(images):
-    name = images([0, 1] * 80 + [2, 2])
-    settings = {"data__name": name, "data__n_train": None, "data__n_test": None, "poison__fraction": 0.2}
-    (line,) = setup(**settings).remarks()
-    assert "less than one poisoned image is expected of class '2' in the whole training" in line
-
-
-def test_a_batch_size_that_leaves_poison_out_is_said(images):
-    """Of 130 training images batches of 64 visit 128, of 72 but 72."""
-    settings = {"data__name": images([0, 1] * 81), "data__n_train": None, "data__n_test": None}
-    settings |= {"train__epochs": 1, "poison__fraction": 0.016}
-    assert setup(**settings, train__batch_size=64).remarks() == []
-    (line,) = setup(**settings, train__batch_size=72).remarks()
-    assert "poisons nobody" in line
-    assert "1 batches of 72" in line
-
-
-def test_classes_that_the_training_images_lack_are_said(images):
-    name = images(np.repeat([0, 1, 2, 3], 50))
-    settings = {"data__name": name, "data__n_test": None}
-    (line,) = setup(**settings, data__n_train=80).remarks()
-    assert line.startswith("none of the 80 training images is of class '2', '3': raise data.n_train")
-    assert setup(**settings, data__n_train=None).remarks() == []
+@pytest.mark.parametrize(
+    ("labels", "changes", "said"),
+    [
+        (None, {}, None),
+        (None, {"poison__fraction": 0.0}, None),
+        (None, INDEX, None),
+        (None, {"poison__fraction": 1e-6}, NOBODY),
+        (None, {"poison__fraction": 1e-6} | INDEX, NOBODY),
+        ([0] * 100, {}, NO_IMAGE),
+        ([0] * 100, INDEX, NO_IMAGE),
+        ([0, 1] * 80 + [2, 2], {"poison__fraction": 0.2}, HARDLY),
+        # Of 130 training images batches of 64 visit 128, of 72 but 72.
+        ([0, 1] * 81, {"train__batch_size": 64} | FEW, None),
+        ([0, 1] * 81, {"train__batch_size": 72} | FEW, ".* poisons nobody: .* 1 batches of 72"),
+        (np.repeat([0, 1, 2, 3], 50), {"data__n_train": 80}, LACKING),
+        (np.repeat([0, 1, 2, 3], 50), {}, None),
+    ],
+)
+def test_what_is_odd_about_data_and_poison_is_said(images, labels, changes, said):
+    if labels is not None:
+        held_out = {"test_images": np.zeros((9, 8, 8), np.uint8), "test_labels": np.zeros(9, int)}
+        name = images(labels, **({} if np.any(labels) else held_out))
+        changes = {"data__name": name, "data__n_train": None, "data__n_test": None} | changes
+    lines = remarks(setup(**changes))
+    assert len(lines) == (said is not None)
+    assert all(re.fullmatch(said, line) for line in lines)
 
 
 def test_the_remarks_are_said_before_the_training(tmp_path, capsys, monkeypatch):

@@ -6,10 +6,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from toys import restored, tiny
+from toys import restored, small
 
 from poison_jax import evaluate, experiments, train
-from poison_jax.experiments import network, stages, views
+from poison_jax.experiments import results, stages, views
 from poison_jax.experiments.setup import Setup
 from poison_jax.runs import store
 from poison_jax.runs.store import Run
@@ -21,7 +21,7 @@ OTHER = VIEW | {"spectrum__k": 2, "spectrum__num_iters": 5, "analysis__features"
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """A finished run that nobody changes."""
-    (done,) = experiments.run(tiny(**VIEW), tmp_path_factory.mktemp("kept"))
+    (done,) = experiments.run(small(**VIEW), tmp_path_factory.mktemp("kept"))
     return done
 
 
@@ -50,7 +50,8 @@ def made(monkeypatch):
 
 def look(done, **changes):
     """The run with a config that differs in what is looked at."""
-    return network.train_and_measure(tiny(**changes), done.path.parent)
+    (looked,) = experiments.run(small(**changes), done.path.parent)
+    return looked
 
 
 def assert_equal(arrays, others):
@@ -74,7 +75,7 @@ def test_another_view_trains_nothing_and_going_back_costs_nothing(done, made, mo
     assert {file.stem for file in done.path.glob("spectrum*.json")} == names
     assert not done.damage()
 
-    monkeypatch.setattr(network, "measure", None)
+    monkeypatch.setattr(results, "measure", None)
     look(done, **VIEW)
     assert done.result() == first
     assert_equal(done.arrays("spectrum"), spectrum)
@@ -89,9 +90,9 @@ def test_the_time_of_a_run_is_that_of_its_training_and_of_what_its_view_looks_at
             done.findings(name, identity)["seconds"] for name, identity in views.identities(result).items()
         )
 
-    first = done.result()["wall_seconds"] - looking(tiny(**VIEW))
+    first = done.result()["wall_seconds"] - looking(small(**VIEW))
     look(done, **OTHER)
-    second = done.result()["wall_seconds"] - looking(tiny(**OTHER))
+    second = done.result()["wall_seconds"] - looking(small(**OTHER))
     assert first == pytest.approx(second)
     assert first > 0
 
@@ -118,11 +119,11 @@ def test_killed_while_a_stage_is_written(kept, tmp_path, monkeypatch, stage, mom
         else:
             patch.setattr(store.files, "write_json", before_findings)
         with pytest.raises(KeyboardInterrupt):
-            network.train_and_measure(tiny(**VIEW), tmp_path)
+            experiments.run(small(**VIEW), tmp_path)
     (path,) = tmp_path.iterdir()
     assert not Run(path).done
     monkeypatch.setattr(train, "train_step", None)
-    again = network.train_and_measure(tiny(**VIEW), tmp_path)
+    (again,) = experiments.run(small(**VIEW), tmp_path)
     assert_equal(again.arrays(stage), kept.arrays(stage))
     assert {k: v for k, v in again.result().items() if k != "wall_seconds"} == {
         k: v for k, v in kept.result().items() if k != "wall_seconds"
@@ -209,7 +210,7 @@ def test_where_training_ended(kept):
     ids=["nobody", "clean_label", "source_specific", "all_to_all"],
 )
 def test_poison_visits_are_of_the_images_that_may_be_poisoned(changes, allowed):
-    made = Setup(tiny(**changes))
+    made = Setup(small(**changes))
     _, found = stages.regime(stages.Trained(made, made.first_state(), [], {}))
     theta = changes.get("poison__fraction", 0.3)
     assert found["poison_visits"] == pytest.approx(theta * allowed(made.train_set.labels).sum() * 2)
@@ -218,7 +219,7 @@ def test_poison_visits_are_of_the_images_that_may_be_poisoned(changes, allowed):
 
 def test_a_network_in_the_terminal_phase(monkeypatch):
     """All training images right: the word for it, and nothing in the test images' way."""
-    made = Setup(tiny())
+    made = Setup(small())
     labels = made.train_set.labels
     logits = np.eye(10)[labels]
     monkeypatch.setattr(evaluate, "predict", lambda *_, **__: (logits, logits))
@@ -228,7 +229,7 @@ def test_a_network_in_the_terminal_phase(monkeypatch):
 
 def test_a_class_without_test_images_has_no_say():
     """The numbers are of the classes that have images."""
-    made = Setup(tiny())
+    made = Setup(small())
     made.test_set = made.test_set._replace(
         images=made.test_set.images[made.test_set.labels != 9],
         labels=made.test_set.labels[made.test_set.labels != 9],
