@@ -25,12 +25,15 @@ def attack_report(
             (`poison.LabelMap.aim`): images "of the target class" are then those whose class is to be kept.
 
     Returns:
-        `clean_accuracy`: of all untouched images.
-        `asr`: share of triggered images classified as `target`, images of the target class excluded.
-        `asr_incl_target`: the same over all images.
-        `robust_accuracy`: share of triggered images, target class excluded, that keep their true label.
-        `no_trigger_target_rate`: share of *untouched* non-target images classified as `target`; near
-        `asr`, it says that the model collapsed rather than that the attack worked, see `outcome`.
+        A dict of
+
+        - `clean_accuracy`: of all untouched images;
+        - `asr`: share of triggered images classified as `target`, images of the target class excluded;
+        - `asr_incl_target`: the same over all images;
+        - `robust_accuracy`: share of triggered images, target class excluded, that keep their true label;
+        - `no_trigger_target_rate`: share of *untouched* non-target images classified as `target`; near
+          `asr`, it says that the model collapsed rather than that the attack worked, see `outcome`.
+
         Where all images are of the target class the rates without them are NaN.
 
     Ties go to the lower class. Runs on the host, once.

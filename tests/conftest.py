@@ -27,6 +27,7 @@ LONGEST = (
     "test_setup",
     "test_stages",
     "test_losses",
+    "test_docs",
 )
 
 

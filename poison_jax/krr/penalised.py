@@ -48,13 +48,17 @@ def penalised_fit(
 ) -> Expansion:
     """The fit with an input-gradient penalty, as a function on R^p.
 
+    With G of `gradient_gram`, it minimises
+
+        J(alpha) = |y - K alpha|^2 / 2 + lambda alpha' K alpha / 2 + kappa alpha' G alpha / 2.
+
     Args:
         kernel: the kernel.
         X: points `[n, p]`.
         y: targets `[n]`.
         ridge: lambda of eq. 26, the full diagonal term (n lambda in eq. 2's notation), > 0.
         kappa: strength of the penalty, >= 0; at 0 both forms are `krr.fit`.
-        form: `exact` (the minimiser of J above) or `paper` (eq. 26 as printed).
+        form: `exact` (the minimiser of J) or `paper` (eq. 26 as printed, which is not).
 
     Raises:
         UserError: what `krr.fit` refuses; a negative kappa; an unknown form.

@@ -25,7 +25,7 @@ def label_map(name: str, num_classes: int, *, target: int, source: int = 0) -> L
     | name            | poisoned training images | their label  | what a triggered test image shall be |
     | --------------- | ------------------------ | ------------ | ------------------------------------ |
     | all_to_one      | all but the target's     | target       | target (the paper, Listing 3)        |
-    | all_to_all      | all                      | y + 1 (mod K)| y + 1                                |
+    | all_to_all      | all                      | y + 1 mod K  | y + 1                                |
     | source_specific | of class `source`        | target       | target, from `source` alone          |
     | clean_label     | of the target class      | the true one | target                               |
 
