@@ -5,9 +5,8 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
-import plots
+from plots import canvas, claims, documents, figures
 from poison_jax import errors
 from poison_jax.errors import UserError
 from poison_jax.runs import records
@@ -19,87 +18,61 @@ _DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 def main(argv: list[str]) -> None:
     """Parses the command line, draws, prints the files' paths and what tables say."""
-    figures = plots.table()
-    arguments = _parser(figures).parse_args(argv)
+    arguments = _parser().parse_args(argv)
     name = arguments.figure
     if name in figures.RUNS:
-        _of_runs(figures, figures.RUNS[name], arguments)
+        _of_runs(figures.RUNS[name], arguments)
         return
     with one_line():
         if name == "documents":
-            from plots import documents
-
             print(*documents.update(arguments.root, arguments.runs, arguments.store))
+        elif name == "claims":
+            size = arguments.size and figures.SIZES[arguments.size]
+            if size is None:
+                size = figures.held_size(arguments.runs, claims.SWEEPS)
+            _save([(name, claims.page(arguments.runs, size))], arguments.out)
         else:
-            found, made = _claims(arguments) if name == "claims" else _of_sweep(figures, arguments)
-            results = [record.result for record in found]
-            named = figures.named(made, name)
-            _say(figures.save_all(named, arguments.out, ".png", ".pdf", results=results))
+            sweep = arguments.sweep or name + figures.held_size(arguments.runs, [name])
+            found = records.load(arguments.runs, sweep)
+            made = figures.named(figures.of_records(found, name, sweep), name)
+            _save(made, arguments.out, ".png", ".pdf", results=[record.result for record in found])
 
 
-def _parser(figures: ModuleType) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m plots", description=__doc__)
     parsers = parser.add_subparsers(dest="figure", metavar="FIGURE", required=True)
+
+    def add(name, title):
+        return parsers.add_parser(name, help=title, description=title)
+
     for name, entry in figures.RUNS.items():
-        each = parsers.add_parser(name, help=entry.title, description=entry.title)
+        each = add(name, entry.title)
         each.add_argument("named", nargs="*", type=Path, metavar="RUN", help="a run's directory, or a store")
         each.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="the same")
         out = f"folder for the files, by default {'the run itself' if entry.draw else 'this one'}; or a file"
         each.add_argument("--out", type=Path, metavar="DIR", help=out)
-        if name == "eigenvectors":
-            each.add_argument("--index", type=int, default=1, help="of several runs: which one, from 1")
-            each.add_argument("--channels", action="store_true", help="of a run: a row for each colour")
     titles = {name: entry.title for name, entry in figures.SWEEPS.items()}
     for name, title in {**titles, "claims": "What Section 5 claims, beside what sweeps show"}.items():
-        each = parsers.add_parser(name, help=title, description=title)
+        each = add(name, title)
         where = "store (--workdir of a sweep), or folder of <name>.jsonl"
         each.add_argument("--runs", type=Path, required=True, metavar="DIR", help=where)
         each.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
         if name == "claims":
-            sizes = [size.lstrip("-") or "paper" for size in figures.SIZES]
-            each.add_argument(
-                "--size", choices=sizes, help="whose grids; if left out, the first that DIR holds"
-            )
+            said = "whose grids; if left out, the first that DIR holds"
+            each.add_argument("--size", choices=figures.SIZES, help=said)
         else:
-            default = "the first that DIR holds of " + ", ".join(name + size for size in figures.SIZES)
+            first = ", ".join(name + size for size in figures.SIZES.values())
             required = name in ("sweep", "lag")
-            said = "which sweep" if required else f"which sweep; if left out, {default}"
+            said = "which sweep" + (f"; if left out, the first that DIR holds of {first}" * (not required))
             each.add_argument("--sweep", metavar="NAME", required=required, help=said)
-    said = "The tables and pictures of the README and docs, from stored records"
-    each = parsers.add_parser("documents", help=said, description=said)
+    each = add("documents", "The tables and pictures of the README and docs, from stored records")
     each.add_argument("--runs", type=Path, default=Path("results"), metavar="DIR", help="folder of records")
     each.add_argument("--store", type=Path, metavar="DIR", help="store, for the pictures of single runs")
     each.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="of the project")
     return parser
 
 
-def _of_sweep(figures, arguments):
-    held = records.names(arguments.runs)
-    sweep = arguments.sweep or arguments.figure + figures.held_size(held, [arguments.figure])
-    found = records.load(arguments.runs, sweep)
-    return found, figures.of_records(found, arguments.figure, sweep)
-
-
-def _claims(arguments):
-    from plots import claims, figures
-
-    held = records.names(arguments.runs)
-    if arguments.size is None:
-        size = figures.held_size(held, claims.SWEEPS)
-    else:
-        size = {"paper": ""}.get(arguments.size, f"-{arguments.size}")
-
-    def load(figure):
-        name = figure + size
-        return records.load(arguments.runs, name) if name in held else []
-
-    text = claims.page(load)
-    if not text:
-        raise UserError(f"{arguments.runs} holds no finished cell of the paper's sweeps: run them first")
-    return [], [text]
-
-
-def _of_runs(figures, entry, arguments):
+def _of_runs(entry: figures.OfRun, arguments: argparse.Namespace) -> None:
     """Each run's figures, into its directory or a folder; several runs in one figure, if there is one."""
     out = arguments.out
     with one_line():
@@ -107,33 +80,30 @@ def _of_runs(figures, entry, arguments):
         if not runs:
             raise UserError("no run is named: name runs' directories, or a store that holds such runs")
     file = out if out is not None and out.suffix in (".png", ".pdf") else None
-    together = entry.several and (len(runs) > 1 or not entry.draw)
-    for run in runs if entry.draw and not (together and file) else ():
-        with one_line(str(run.path)), figures.canvas.settings():
+    compared = entry.several and (len(runs) > 1 or not entry.draw)
+    for run in runs if entry.draw and not (compared and file) else ():
+        with one_line(str(run.path)), canvas.settings():
             _check(run, entry.finished)
-            made = entry.draw(run, **_options(arguments, "channels"))
+            made = entry.draw(run)
             if file and len(made) > 1:
                 raise UserError(f"{run.path} has {', '.join(made)}: name a folder for them, not {file}")
-            folder = run.path if out is None else out / run.path.name if len(runs) > 1 else out
-            named, suffix = made.items(), ".png"
+            results = [run.result() or run.config()]
             if file:
-                folder, named, suffix = file.parent, [(file.stem, *made.values())], file.suffix
-            _say(figures.save_all(named, folder, suffix, results=[run.result() or run.config()]))
-    if together:
-        with one_line(", ".join(str(run.path) for run in runs)), figures.canvas.settings():
+                _save([(file.stem, *made.values())], file.parent, file.suffix, results=results)
+            else:
+                folder = run.path if out is None else out / run.path.name if len(runs) > 1 else out
+                _save(made.items(), folder, ".png", results=results)
+    if compared:
+        with one_line(", ".join(str(run.path) for run in runs)), canvas.settings():
             for run in runs:
                 _check(run, finished=True)
-            made = entry.several(runs, **_options(arguments, "index"))
+            made = entry.several(runs)
             path = file or (out or Path()) / (arguments.figure + "_runs" * bool(entry.draw) + ".png")
             results = [run.result() for run in runs]
-            _say(figures.save_all([(path.stem, made)], path.parent, path.suffix, results=results))
+            _save([(path.stem, made)], path.parent, path.suffix, results=results)
 
 
-def _options(arguments, name):
-    return {name: getattr(arguments, name)} if name in arguments else {}
-
-
-def _runs_in(path, needs):
+def _runs_in(path: Path, needs: str) -> list[Run]:
     """The run, or a store's finished runs that hold what the figure needs."""
     if (path / "config.json").exists() or not path.is_dir():
         return [Run(path)]
@@ -141,7 +111,7 @@ def _runs_in(path, needs):
     return [Run(folder) for folder in held if not needs or (folder / f"{needs}.npz").exists()] or [Run(path)]
 
 
-def _check(run, finished):
+def _check(run: Run, finished: bool) -> None:
     if not (run.done if finished else run.path.is_dir()):
         raise UserError(f"{run.path} holds no {'finished ' * finished}run: name a run's directory")
 
@@ -163,8 +133,9 @@ def one_line(source: str = "what is stored") -> Iterator[None]:
             raise UserError(f"{said}: it is damaged, or of another version; make it again") from None
 
 
-def _say(paths):
-    """The files, then what the tables among them say."""
+def _save(*what, **results) -> None:
+    """Writes what `canvas.save` takes; prints the files, then what the tables among them say."""
+    paths = canvas.save(*what, **results)
     print(*paths)
     for path in paths:
         if path.suffix == ".md":

@@ -5,15 +5,18 @@ made, *in part* where it holds in most of them, *not seen* otherwise, and *open*
 Networks whose training failed are left out. Comparisons of means over the seeds.
 """
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from plots import curves, lag, setting, tables
+from plots.curves import KAPPA, THETA
+from poison_jax.errors import UserError
+from poison_jax.runs import records
 from poison_jax.runs.records import Record
 
-THETA, KAPPA, EPOCHS = lag.THETA, "penalty.kappa", "train.epochs"
+EPOCHS = "train.epochs"
 TIE = 1.0  # per cent: less is no difference
 SWEEPS = ("fig06", "fig07", "fig09", "fig11", "table1", "table3")  # that claims are read from
 WORKS = 20.0  # per cent of attacked images above the rate without a trigger: there is an attack to speak of
@@ -28,13 +31,13 @@ class Claim(NamedTuple):
     verdict: str
 
 
-def all_claims(load: Callable[[str], list[Record]]) -> list[Claim]:
+def all_claims(sweeps: dict[str, list[Record]]) -> list[Claim]:
     """Every claim.
 
     Args:
-        load: `fig06` -> the finished records of that sweep, none if there is no such sweep.
+        sweeps: of `SWEEPS` those that there are, and their finished records.
     """
-    plain, augmented, deterministic, warp, longer, features = map(load, SWEEPS)
+    plain, augmented, deterministic, warp, longer, features = (sweeps.get(name, []) for name in SWEEPS)
     return [
         Claim("fig06", "ASR increases with θ", *_monotone(plain, THETA, "asr", +1)),
         Claim("fig06", "ASR decreases with κ", *_monotone(plain, KAPPA, "asr", -1)),
@@ -60,26 +63,30 @@ def all_claims(load: Callable[[str], list[Record]]) -> list[Claim]:
     ]
 
 
-def page(load: Callable[[str], list[Record]]) -> str:
-    """Every claim as a table, under the scale in words; empty if there is no finished cell."""
-    used: list[Record] = []
+def page(path: Path, size: str) -> str:
+    """Every claim as a table, under the scale in words.
 
-    def remembered(figure):
-        found = load(figure)
-        used.extend(found)
-        return found
+    Args:
+        path: a store, or a folder of records.
+        size: what ends the sweeps' names: `-small`, say.
 
-    rows = [[claim.text, claim.sweeps, claim.found, claim.verdict] for claim in all_claims(remembered)]
+    Raises:
+        UserError: there is no finished cell, or one is damaged.
+    """
+    held = {name + size for name in SWEEPS} & set(records.names(path))
+    sweeps = {name: records.load(path, name + size) for name in SWEEPS if name + size in held}
+    used = [record for found in sweeps.values() for record in found]
     if not used:
-        return ""
+        raise UserError(f"{path} holds no finished cell of the paper's sweeps: run them first")
     scale = setting.common([setting.of_result(record.result) for record in used])
+    rows = [[claim.text, claim.sweeps, claim.found, claim.verdict] for claim in all_claims(sweeps)]
     table = tables.table(["Section 5 says", "sweeps", "measured", "here"], rows)
-    return "\n".join([f"Measured here: {tables.markdown(scale)}.", "", *table]) + "\n"
+    return f"Measured here: {tables.markdown(scale)}.\n\n{table}\n"
 
 
 def _means(records: list[Record], name: str) -> dict[tuple, float]:
     """(theta, kappa, epochs) -> mean over the seeds, in per cent."""
-    cells = curves.by(records, (THETA, KAPPA, EPOCHS)).items()
+    cells = curves.by(records, THETA, KAPPA, EPOCHS)
     found = {place: curves.values(group, curves.percent(name)) for place, group in cells}
     return {place: float(np.mean(values)) for place, values in found.items() if values}
 
@@ -103,7 +110,8 @@ def _monotone(records: list[Record], key: str, name: str, sign: int) -> tuple[st
     relevant = _works(records) if name == "asr" else set(means)
     steps = []
     for place in means:
-        later = [other for other in means if _beside(place, other, axis) and other[axis] > place[axis]]
+        beside = [o for o in means if all(o[i] == place[i] for i in range(3) if i != axis)]
+        later = [other for other in beside if other[axis] > place[axis]]
         if later:
             after = min(later, key=lambda other: other[axis])
             if (place in relevant or after in relevant) and (key != THETA or place[axis] > 0):
@@ -113,10 +121,6 @@ def _monotone(records: list[Record], key: str, name: str, sign: int) -> tuple[st
         return "no two cells to compare", "open"
     change = f"{sign * np.mean(steps):+.1f} points a step in the mean ({sign * min(steps):+.1f} at the least)"
     return f"{held} of {len(steps)} steps; {change}", _verdict(held, len(steps))
-
-
-def _beside(place: tuple, other: tuple, axis: int) -> bool:
-    return all(a == b for i, (a, b) in enumerate(zip(place, other, strict=True)) if i != axis)
 
 
 def _lag(records: list[Record], large: bool) -> tuple[str, str]:
@@ -135,30 +139,29 @@ def _lag(records: list[Record], large: bool) -> tuple[str, str]:
     return "; ".join(said) + " (θ in 10⁻³)" if said else "ASR never above 50 %", _verdict(held, of)
 
 
+def _falls(before: list[Record], after: list[Record]) -> dict[tuple, float]:
+    """What the ASR loses from one sweep to another, in points, wherever the first's attack works."""
+    first, second = _means(before, "asr"), _means(after, "asr")
+    return {place: first[place] - second[place] for place in _works(before) if place in second}
+
+
 def _helps(plain: list[Record], augmented: list[Record], penalised: bool) -> tuple[str, str]:
-    """ASR without and with augmentation, where it works without; helping is a fall by more than a tie."""
-    before, after = _means(plain, "asr"), _means(augmented, "asr")
-    places = [p for p in _works(plain) if p in after and (p[1] > 0) == penalised]
-    falls = [before[place] - after[place] for place in places]
-    helped = sum(fall > TIE for fall in falls)
+    """Whether augmentation lowers the ASR, with the penalty or without; helping is by more than a tie."""
+    falls = [fall for p, fall in _falls(plain, augmented).items() if (p[1] > 0) == penalised]
     if not falls:
         return "no two cells to compare", "open"
-    held = helped if penalised else len(falls) - helped
-    return f"ASR falls by {np.mean(falls):+.1f} points; helps in {helped} of {len(falls)}", _verdict(
-        held, len(falls)
-    )
+    helped = sum(fall > TIE for fall in falls)
+    words = f"ASR falls by {np.mean(falls):+.1f} points; helps in {helped} of {len(falls)}"
+    return words, _verdict(helped if penalised else len(falls) - helped, len(falls))
 
 
 def _worse(stochastic: list[Record], deterministic: list[Record]) -> tuple[str, str]:
-    before, after = _means(stochastic, "asr"), _means(deterministic, "asr")
-    places = [place for place in _works(stochastic) if place in after]
-    if not places:
+    changes = [-fall for fall in _falls(stochastic, deterministic).values()]
+    if not changes:
         return "no two cells to compare", "open"
-    changes = [after[place] - before[place] for place in places]
     held = sum(change < TIE for change in changes)
-    return f"ASR {np.mean(changes):+.1f} points; lower in {held} of {len(changes)}", _verdict(
-        held, len(changes)
-    )
+    words = f"ASR {np.mean(changes):+.1f} points; lower in {held} of {len(changes)}"
+    return words, _verdict(held, len(changes))
 
 
 def _rotates(records: list[Record]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
 from plots import canvas, panels, setting, tables
+from poison_jax import wording
 from poison_jax.runs.store import Run
 
 # Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
@@ -25,7 +26,7 @@ def of_run(run: Run) -> dict[str, Figure | str]:
     measured, result = run.arrays("features"), run.result() or {}
     went = setting.outcome(result) if result else "training not finished"
     if result.get("clean_accuracy") is not None:
-        went += f", clean accuracy {setting.percent(result['clean_accuracy'])}"
+        went += f", clean accuracy {wording.percent(result['clean_accuracy'])}"
     title = f"{went}\n{setting.common([setting.words(run.config())], 100)}"
     return {
         "figure1": figure1(measured, title),
@@ -225,10 +226,10 @@ def table3(measured: dict[str, np.ndarray], title: str) -> str:
         rows.append([tables.markdown(_name(measured, c)), *numbers])
     collapse = [[name, tables.number(measured[field])] for name, field in COLLAPSE.items()]
     parts = (
-        [head],
-        [f"{tables.FEATURES_NOTE}, {target}."],
+        head,
+        f"{tables.FEATURES_NOTE}, {target}.",
         tables.table(tables.FEATURES_HEADER, rows),
-        ["Neural collapse of the clean features (0: complete):"],
+        "Neural collapse of the clean features (0: complete):",
         tables.table(["measure", "value"], collapse),
     )
-    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+    return "\n\n".join(parts) + "\n"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-import plots
+from plots import figures
 from poison_jax import config as config_lib
 from poison_jax.runs import records
 
@@ -60,7 +60,7 @@ def grid(thetas, kappas, seeds, asr, overlap, **others):
 
 def draw(name, cells, sweep="mine"):
     """The parts of a figure of these cells, not yet files."""
-    return plots.table().of_records(cells, name, sweep)
+    return figures.of_records(cells, name, sweep)
 
 
 def panel(figure, name):

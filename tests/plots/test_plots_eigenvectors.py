@@ -63,6 +63,14 @@ def finished(tmp_path):
     return write
 
 
+def top(run):
+    return eigenvectors.of_run(run)["eigenvectors"]
+
+
+def per_class(run):
+    return eigenvectors.of_run(run)["eigenvectors_per_class"]
+
+
 def pictures(figure):
     """Title and image artist of every panel that shows one."""
     return [(axis.get_title(), axis.images[0]) for axis in figure.axes if axis.images]
@@ -76,7 +84,7 @@ def assert_zero_centred(image):
 
 def test_a_run(finished):
     run = finished(kappa=50.0)
-    figure = eigenvectors.top(run)
+    figure = top(run)
     (title, trigger), *vectors = pictures(figure)
     assert title == "trigger"
     np.testing.assert_array_equal(trigger.get_array() > 0, run.arrays("attack")["mask"])
@@ -103,18 +111,11 @@ def test_a_run(finished):
         assert word in says
 
 
-def test_channels_in_rows(finished):
-    run = finished()
-    images = [image for _, image in pictures(eigenvectors.top(run, channels=True))]
-    assert len(images) == 3 * (1 + 3)
-    vectors = run.arrays("spectrum")["vectors"].reshape(3, *SHAPE)
-    np.testing.assert_allclose(images[1 * 4 + 1].get_array(), vectors[0, ..., 1])
-    np.testing.assert_allclose(images[2 * 4 + 3].get_array(), vectors[2, ..., 2])
-
-
 def test_a_warp_shows_its_wave_and_the_change_it_makes(finished):
     change = np.linspace(-1, 0.5, D).reshape(SHAPE)
-    (title, trigger), *vectors = pictures(eigenvectors.top(finished(peaks=True, mask=change)))
+    (title, trigger), *vectors = pictures(
+        eigenvectors.of_run(finished(peaks=True, mask=change))["eigenvectors"]
+    )
     assert title == "mean change\nby the trigger"
     np.testing.assert_allclose(trigger.get_array(), np.abs(change).mean(-1))
     assert vectors[0][0].endswith("wave (0, 4), prominence 88")
@@ -124,7 +125,7 @@ def test_a_warp_shows_its_wave_and_the_change_it_makes(finished):
 def test_classes(finished):
     """A row for each; the class without images is said to have none."""
     run = finished(num_classes=4)
-    figure = eigenvectors.of_classes(run)
+    figure = per_class(run)
     assert sum("no images" in axis.get_title() for axis in figure.axes) == 3
     shown = pictures(figure)
     assert [title.split("\n")[0] for title, _ in shown] == [
@@ -138,7 +139,7 @@ def test_classes(finished):
 
 
 def test_many_classes_by_their_top_eigenvector(finished):
-    shown = pictures(eigenvectors.of_classes(finished(num_classes=13)))
+    shown = pictures(per_class(finished(num_classes=13)))
     assert [title.split("\n")[0] for title, _ in shown] == [f"class {i}, 1" for i in range(13) if i != 1]
 
 
@@ -146,7 +147,7 @@ def test_classes_that_are_named(finished):
     """Rows of some classes only, as `classes` says."""
     run = finished(num_classes=2)
     run.save_arrays("spectrum", **run.arrays("spectrum"), classes=np.array([3, 7]))
-    (title, _), *_ = pictures(eigenvectors.of_classes(run))
+    (title, _), *_ = pictures(per_class(run))
     assert title.startswith("class 3, 1")
 
 
@@ -170,36 +171,18 @@ def test_runs_are_ordered_by_theta_and_kappa(finished):
 
 def test_what_else_runs_differ_in_stands_with_them(finished):
     runs = [finished(seed=seed, data__augment=augment) for seed, augment in ((1, "none"), (0, "crop_flip"))]
-    figure = eigenvectors.of_runs(runs, index=2)
+    figure = eigenvectors.of_runs(runs)
     titles = [title for title, _ in pictures(figure)]
     assert any("no augmentation\nseed 1" in title for title in titles)
     assert any("augmentation crop_flip (pad4)\nseed 0" in title for title in titles)
-    assert all("overlap² 0.01" in title for title in titles)
-    assert "Eigenvector 2 of" in figure.get_suptitle()
+    assert all("overlap² 0.81" in title for title in titles)
     assert "seed" not in figure.get_suptitle()
-
-
-def png(file):
-    return file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 def test_command_line(finished, tmp_path, capsys):
     one, other = str(finished().path), str(finished(kappa=1.0, num_classes=2).path)
     command.main(["eigenvectors", other])
-    command.main(["eigenvectors", one, "--channels", "--out", str(tmp_path / "channels.png")])
-    command.main(["eigenvectors", one, other, "--index", "3", "--out", str(tmp_path / "grid.png")])
-    printed = capsys.readouterr().out.split()
-    assert printed == [
-        f"{other}/eigenvectors.png",
-        f"{other}/eigenvectors_per_class.png",
-        str(tmp_path / "channels.png"),
-        str(tmp_path / "grid.png"),
-    ]
-    assert all(png(tmp_path / name) for name in printed)
-    for wrong, says in (
-        ([one, other, "--index", "4", "--out", str(tmp_path / "x.png")], "has 3 eigenvectors"),
-        ([str(tmp_path / "nowhere")], "no finished run"),
-    ):
-        with pytest.raises(SystemExit):
-            command.main(["eigenvectors", *wrong])
-        assert says in capsys.readouterr().err
+    command.main(["eigenvectors", one, other, "--out", str(tmp_path / "grid.png")])
+    names = [f"{other}/eigenvectors.png", f"{other}/eigenvectors_per_class.png", str(tmp_path / "grid.png")]
+    assert capsys.readouterr().out.split() == names
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for name in names)

@@ -67,7 +67,7 @@ def drawn(run):
         made = figures.of_run(run)
     assert list(made) == ["figure1", "figure2", "figure3", "table3"]
     table = made.pop("table3")
-    pictures = [canvas.png(figure) for figure in made.values()]
+    pictures = [canvas.render(figure) for figure in made.values()]
     assert all(content.startswith(b"\x89PNG\r\n\x1a\n") for content in pictures)
     assert len(set(pictures)) == 3
     return table

@@ -49,7 +49,7 @@ def draw(runs):
     """The figure of a run, or of several."""
     with canvas.settings():
         figure = picture.of_runs(runs) if isinstance(runs, list) else picture.of_run(runs)["near_clone"]
-    assert canvas.png(figure).startswith(b"\x89PNG\r\n\x1a\n")
+    assert canvas.render(figure).startswith(b"\x89PNG\r\n\x1a\n")
     return figure
 
 

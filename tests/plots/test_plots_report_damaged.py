@@ -3,18 +3,8 @@
 import re
 
 import pytest
-from report_stores import (
-    begun,
-    configured,
-    finished,
-    hostile_store,
-    png,
-    rows,
-    swept,
-    written,
-)
+from report_stores import begun, configured, finished, hostile_store, rows, swept, written
 
-import plots
 from plots import report
 from poison_jax.runs import files, records
 from poison_jax.sweeps import outcomes
@@ -56,19 +46,6 @@ def test_what_is_damaged_is_listed_and_stops_nothing(tmp_path, draw_sweep):
     assert typed["clean accuracy"] == "damaged", "no number is that large"
     assert 'class="why">the result cannot be shown as a table' in text
     assert board.why("cell-100") in text
-
-
-def test_what_a_script_drew_before_it_failed_is_shown(tmp_path, monkeypatch):
-    finished(tmp_path / "runs")
-
-    def half(run):
-        (run.path / "first.png").write_bytes(png())
-        raise ZeroDivisionError(f"in {run.path}/second")
-
-    monkeypatch.setattr(plots, "draw", half)
-    text = written(tmp_path / "runs", tmp_path)
-    assert "<figcaption>first</figcaption>" in text
-    assert "cannot be drawn: ZeroDivisionError: in second<" in text
 
 
 def test_a_running_cell(tmp_path, draw_sweep):

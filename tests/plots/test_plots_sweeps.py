@@ -8,12 +8,13 @@ import small_sweeps as sweeps
 from small_sweeps import draw, line, panel
 
 import plots
+from plots import canvas, figures
 from poison_jax.errors import UserError
 from poison_jax.runs import records
 
 THETAS, KAPPAS = (0.0, 0.002, 0.01, 0.1), (0.0, 100.0, 1000.0)
 ASR, SEEN = "attack success rate (%)", "overlap² of v₁ with the trigger"
-SWEEPS = plots.table().SWEEPS
+SWEEPS = figures.SWEEPS
 OF_NETWORKS = [name for name in SWEEPS if name != "fig05"]
 OVER_THETA = ("fig06", "fig09", "fig10", "fig13")
 FAILED = {"status": "failed training: near chance", "asr": 1.0, "accuracy": 0.1, "untriggered": 1.0}
@@ -109,7 +110,7 @@ def test_an_inset_covers_no_line():
         figure, _ = draw(name, full)
         axis = panel(figure, label)
         (inset,) = axis.child_axes
-        plots.table().canvas.png(figure)
+        canvas.render(figure)
         (_, low), _ = axis.transData.inverted().transform(inset.get_tightbbox().get_points())
         most = max(np.max(drawn.get_ydata()) for drawn in axis.lines)
         assert low > most == pytest.approx(max(axis.get_yticks()))
@@ -191,8 +192,8 @@ def test_the_linear_regression():
         np.testing.assert_allclose(drawn.get_xdata(), [0.1, 0.2])
         np.testing.assert_allclose(drawn.get_ydata(), 100 * measured["asr"][:, 2, 1:, 1].mean(0))
     assert "60,000 training" in figure.get_suptitle()
-    assert plots.table().name_of([record], "mine") == "fig05"
-    names = [name for name, _ in plots.table().named([figure, "text", again], "fig05")]
+    assert figures.name_of([record], "mine") == "fig05"
+    names = [name for name, _ in figures.named([figure, "text", again], "fig05")]
     assert names == ["fig05", "fig05", "fig05-2"]
 
 
@@ -305,7 +306,7 @@ def test_some_cells_of_a_sweep_are_drawn_from_their_records(tmp_path):
 @pytest.mark.parametrize("name", OF_NETWORKS)
 def test_every_figure_is_drawn_of_one_cell(name, tmp_path):
     one = sweeps.record(poison__fraction=0.1, asr=None, features=name == "table3")
-    made = plots.table().save_all(plots.table().named(draw(name, [one]), name), tmp_path, ".png", ".pdf")
+    made = canvas.save(figures.named(draw(name, [one]), name), tmp_path, ".png", ".pdf")
     tables = name.startswith("table") or name == "lag"
     suffixes = [] if tables else [".png", ".pdf"]
     suffixes += [".md"] if name in OVER_THETA or tables or name == "sweep" else []
@@ -336,7 +337,7 @@ def test_networks_are_no_regression():
 def test_the_results_kept_here_are_drawn(file):
     """Those of every earlier form, too."""
     found = records.load(file.parent, file.stem)
-    assert draw(plots.table().name_of(found, file.stem), found, file.stem)
+    assert draw(figures.name_of(found, file.stem), found, file.stem)
 
 
 def test_nothing_finished_is_no_figure(tmp_path):
