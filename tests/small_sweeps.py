@@ -1,10 +1,10 @@
-"""Records of sweeps that were never run, for the figures' and tables' tests."""
+"""Records of sweeps and runs that were never run, for the figures' and tables' tests."""
 
 import numpy as np
 
 from plots import figures
 from poison_jax import config as config_lib
-from poison_jax.runs import records
+from poison_jax.runs import records, store
 
 SHAPE = (8, 8, 3)
 
@@ -56,6 +56,17 @@ def grid(thetas, kappas, seeds, asr, overlap, **others):
         for kappa in kappas
         for seed in seeds
     ]
+
+
+def run(folder, result, rows=(), **arrays):
+    """A finished run of a record's result, its rows of metrics and its arrays by file."""
+    made = store.open_run(folder, "run", result["config"], result["config"])
+    for row in rows:
+        made.append_metrics(row)
+    for name, some in arrays.items():
+        made.save_arrays(name, **some)
+    made.finish(result)
+    return made
 
 
 def draw(name, cells, sweep="mine"):

@@ -154,9 +154,9 @@ def test_other_errors_keep_their_traceback():
 
 def test_a_figure_is_whole_or_as_it_was(tmp_path, monkeypatch):
     """And the same records are the same bytes."""
-    one, before = sweeps.record(poison__fraction=0.1), []
+    runs, out, before = sweeps.write(tmp_path / "runs", "fig07", [sweeps.record()]), tmp_path / "out", []
     for _ in range(2):
-        made = plots.draw_records([one], "fig06", tmp_path)
+        made = plots.draw_sweep(runs, "fig07", out)
         before.append([file.read_bytes() for file in made])
     assert before[0] == before[1]
 
@@ -166,9 +166,9 @@ def test_a_figure_is_whole_or_as_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", cut_off)
     with pytest.raises(OSError, match="No space"):
-        plots.draw_records([one], "fig06", tmp_path)
+        plots.draw_sweep(runs, "fig07", out)
     assert [file.read_bytes() for file in made] == before[0]
-    assert sorted(tmp_path.iterdir()) == sorted(made)
+    assert sorted(out.iterdir()) == sorted(made)
 
 
 # --- the user's settings, and names of the user's -------------------------------------------------

@@ -2,19 +2,13 @@
 
 import numpy as np
 import pytest
+import small_sweeps as sweeps
 
 from plots import __main__ as command
 from plots import eigenvectors
-from poison_jax import config as config_lib
-from poison_jax.runs import store
 
 SHAPE = (8, 8, 3)
 D = int(np.prod(SHAPE))
-
-
-def unit(rng, *shape):
-    vectors = rng.standard_normal((*shape, D))
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 @pytest.fixture
@@ -23,42 +17,25 @@ def finished(tmp_path):
 
     def write(*, theta=0.01, kappa=0.0, peaks=False, num_classes=0, mask=None, **changes):
         rng = np.random.default_rng(0)
-        config = config_lib.default()
-        settings = {"poison.fraction": theta, "penalty.kappa": kappa, "data.n_train": 500}
-        config.update_from_flattened_dict(settings)
-        config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-        config = config.to_dict()
-        run = store.open_run(tmp_path, "toy", config, config)
+        keys = {"poison__fraction": theta, "penalty__kappa": kappa, **changes}
+        result = sweeps.record(asr=0.5 + theta, untriggered=0.1, **keys).result
         if mask is None:
             mask = np.zeros(SHAPE[:2], bool)
             mask[1, 5:7] = True
-        spectrum = {
-            "values": np.array([3.0, 0.2, 0.1]),
-            "vectors": unit(rng, 3),
-            "residuals": np.array([1e-5, 1e-3, 0.01]),
-            "overlap": np.array([-0.9, 0.1, 0.0]),
-            "shape": np.array(SHAPE),
-        }
+        spectrum = {"values": [3.0, 0.2, 0.1], "vectors": rng.standard_normal((3, D)), "shape": SHAPE}
+        spectrum |= {"residuals": [1e-5, 1e-3, 0.01], "overlap": [-0.9, 0.1, 0.0]}
         if peaks:
-            frequencies = np.array([[0, 4], [-3, 2], [1, 0]])
-            spectrum |= {
-                "spectral_peak_frequency": frequencies,
-                "spectral_prominence": np.array([88.0, 5, 4]),
-            }
+            spectrum["spectral_peak_frequency"] = [[0, 4], [-3, 2], [1, 0]]
+            spectrum["spectral_prominence"] = [88.0, 5, 4]
         if num_classes:
-            spectrum |= {
-                "class_values": rng.uniform(0.5, 1, (num_classes, 3)),
-                "class_vectors": unit(rng, num_classes, 3),
-                "class_overlap": rng.uniform(-1, 1, (num_classes, 3)),
-            }
+            spectrum["class_values"] = rng.uniform(0.5, 1, (num_classes, 3))
+            spectrum["class_vectors"] = rng.standard_normal((num_classes, 3, D))
+            spectrum["class_overlap"] = rng.uniform(-1, 1, (num_classes, 3))
             spectrum["class_values"][1], spectrum["class_vectors"][1] = np.nan, np.nan
-        run.save_arrays("spectrum", **spectrum)
+        spectrum = {name: np.array(values) for name, values in spectrum.items()}
         names = np.array([f"class {i}" for i in range(max(10, num_classes))])
-        run.save_arrays("attack", mask=mask, class_names=names)
-        result = {"eigenvalues": [3.0, 0.2, 0.1], "asr": 0.5 + theta, "no_trigger_target_rate": 0.1}
-        result |= {"hessian_examples": 40}
-        run.finish(result | {"config": config})
-        return run
+        attack = {"mask": mask, "class_names": names}
+        return sweeps.run(tmp_path, result, spectrum=spectrum, attack=attack)
 
     return write
 
@@ -76,37 +53,30 @@ def pictures(figure):
     return [(axis.get_title(), axis.images[0]) for axis in figure.axes if axis.images]
 
 
-def assert_zero_centred(image):
-    low, high = image.get_clim()
-    assert low == -high
-    assert high == np.abs(image.get_array()).max() > 0
-
-
 def test_a_run(finished):
     run = finished(kappa=50.0)
     figure = top(run)
     (title, trigger), *vectors = pictures(figure)
     assert title == "trigger"
     np.testing.assert_array_equal(trigger.get_array() > 0, run.arrays("attack")["mask"])
-    assert [title.splitlines()[-1] for title, _ in vectors] == [
-        "overlap -0.90",
-        "overlap +0.10",
-        "overlap +0.00",
-    ]
+    overlaps = [title.splitlines()[-1] for title, _ in vectors]
+    assert overlaps == ["overlap -0.90", "overlap +0.10", "overlap +0.00"]
     assert "λ = 3, residual 1e-05" in vectors[0][0]
     for i, (_, image) in enumerate(vectors):
-        assert_zero_centred(image)
+        low, high = image.get_clim()
+        assert low == -high
+        assert high == np.abs(image.get_array()).max() > 0
         stored = run.arrays("spectrum")["vectors"][i].reshape(SHAPE).mean(-1)
         np.testing.assert_allclose(image.get_array(), stored)
     says = " ".join(figure.get_suptitle().split())
     for word in (
-        "cifar10, 500",
+        "cifar10, 10,000",
         "PreResNet-110",
         "θ = 0.01",
         "κ = 50 (listing)",
         "trigger adds +41.0 points (ASR 51.0%, 10.0% without it)",
         "90 epochs",
-        "Hessian of 40",
+        "Hessian of 512",
     ):
         assert word in says
 

@@ -6,7 +6,6 @@ import small_sweeps as sweeps
 
 from plots import canvas, epochs, frontier
 from poison_jax.errors import UserError
-from poison_jax.runs import store
 
 
 @pytest.fixture
@@ -15,12 +14,8 @@ def finished(tmp_path):
 
     def write(*, accuracy=0.5, asr=0.5, measured=(), **overrides):
         result = sweeps.record(accuracy=accuracy, asr=asr, **overrides).result
-        run = store.open_run(tmp_path, "run", result["config"], result["config"])
-        for epoch in (1, 2):
-            row = {"epoch": epoch, "clean_accuracy": accuracy, "asr": asr, **dict(measured)}
-            run.append_metrics(row)
-        run.finish(result)
-        return run
+        row = {"clean_accuracy": accuracy, "asr": asr, **dict(measured)}
+        return sweeps.run(tmp_path, result, [{"epoch": epoch, **row} for epoch in (1, 2)])
 
     return write
 
@@ -66,7 +61,7 @@ def test_lines_of_the_frontier_are_means_over_seeds_by_strength(finished):
     assert "ASR above the rate without trigger: +8.0 to +98.0 points" in figure.get_suptitle()
 
 
-def test_undefended_runs_alone_are_drawn(finished, tmp_path):
+def test_undefended_runs_alone_are_drawn(finished):
     with canvas.settings():
         assert canvas.render(frontier.of_runs([finished(poison__fraction=0.0)]))
     with pytest.raises(UserError, match="attacks no image, so it has no ASR"):
