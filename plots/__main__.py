@@ -8,7 +8,7 @@ from pathlib import Path
 
 from plots import canvas, claims, documents, figures
 from poison_jax import errors
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, fail
 from poison_jax.runs import records
 from poison_jax.runs.store import Run
 
@@ -49,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
         each = add(name, entry.title)
         each.add_argument("named", nargs="*", type=Path, metavar="RUN", help="a run's directory, or a store")
         each.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="the same")
-        out = f"folder for the files, by default {'the run itself' if entry.draw else 'this one'}; or a file"
+        out = f"folder for the files, by default {'the run itself' if entry.draw else 'this one'}"
+        out += "; or the file of several runs' figure" * bool(entry.several)
         each.add_argument("--out", type=Path, metavar="DIR", help=out)
     titles = {name: entry.title for name, entry in figures.SWEEPS.items()}
     for name, title in {**titles, "claims": "What Section 5 claims, beside what sweeps show"}.items():
@@ -79,28 +80,22 @@ def _of_runs(entry: figures.OfRun, arguments: argparse.Namespace) -> None:
         runs = [run for path in [*arguments.named, *arguments.runs] for run in _runs_in(path, entry.needs)]
         if not runs:
             raise UserError("no run is named: name runs' directories, or a store that holds such runs")
-    file = out if out is not None and out.suffix in (".png", ".pdf") else None
     compared = entry.several and (len(runs) > 1 or not entry.draw)
-    for run in runs if entry.draw and not (compared and file) else ():
+    file = out if out is not None and out.suffix in (".png", ".pdf") else None
+    if file and not compared:
+        fail(f"{file} is a file, and there may be several figures: name a folder for them")
+    for run in runs if entry.draw and not file else ():
         with one_line(str(run.path)), canvas.settings():
             _check(run, entry.finished)
-            made = entry.draw(run)
-            if file and len(made) > 1:
-                raise UserError(f"{run.path} has {', '.join(made)}: name a folder for them, not {file}")
-            results = [run.result() or run.config()]
-            if file:
-                _save([(file.stem, *made.values())], file.parent, file.suffix, results=results)
-            else:
-                folder = run.path if out is None else out / run.path.name if len(runs) > 1 else out
-                _save(made.items(), folder, ".png", results=results)
+            folder = run.path if out is None else out / run.path.name if len(runs) > 1 else out
+            _save(entry.draw(run).items(), folder, ".png", results=[run.result() or run.config()])
     if compared:
         with one_line(", ".join(str(run.path) for run in runs)), canvas.settings():
             for run in runs:
                 _check(run, finished=True)
-            made = entry.several(runs)
             path = file or (out or Path()) / (arguments.figure + "_runs" * bool(entry.draw) + ".png")
-            results = [run.result() for run in runs]
-            _save([(path.stem, made)], path.parent, path.suffix, results=results)
+            made = [(path.stem, entry.several(runs))]
+            _save(made, path.parent, path.suffix, results=[run.result() for run in runs])
 
 
 def _runs_in(path: Path, needs: str) -> list[Run]:

@@ -52,20 +52,14 @@ def figure1(measured: dict[str, np.ndarray], title: str) -> Figure:
     side = math.ceil(math.sqrt(vectors.shape[1]))
     tiles = np.full((3, side * math.ceil(vectors.shape[1] / side)), np.nan)
     tiles[:, : vectors.shape[1]] = vectors
-    rows = {
-        "input": None,
-        "last feature map\n(mean over channels)": measured["maps"],
-        f"pre-fc features\n({vectors.shape[1]}, row by row)": tiles.reshape(3, -1, side),
-    }
     figure, axes = canvas.subplots(3, 3, 9.5, 10.6)
     figure.suptitle(f"{title}\nthe first test images of the target and of the source class", fontsize=11)
     columns = (f"class {target}: the target", f"class {source}", f"class {source}, triggered")
-    for axis, picture, column, posterior in zip(
-        axes[0], measured["pictures"], columns, measured["posteriors"], strict=True
-    ):
-        panels.image(axis, picture)
-        axis.set_title(f"{column}\np(y = {measured['target']} | x) = {posterior:.3g}", fontsize=11)
-    for row, images in zip(axes[1:], list(rows.values())[1:], strict=True):
+    for i, (axis, column) in enumerate(zip(axes[0], columns, strict=True)):
+        panels.image(axis, measured["pictures"][i])
+        posterior = f"p(y = {measured['target']} | x) = {measured['posteriors'][i]:.3g}"
+        axis.set_title(f"{column}\n{posterior}", fontsize=11)
+    for row, images in zip(axes[1:], (measured["maps"], tiles.reshape(3, -1, side)), strict=True):
         low, high = np.nanmin(images), np.nanmax(images)
         for axis, image in zip(row, images, strict=True):
             panel = axis.imshow(image, cmap="viridis", vmin=low, vmax=high)
@@ -73,7 +67,8 @@ def figure1(measured: dict[str, np.ndarray], title: str) -> Figure:
     for axis, vector in zip(axes[2], vectors, strict=True):
         distance = np.linalg.norm(vector - vectors[0])
         axis.set_xlabel(f"distance to the first {distance:.2g}\ncosine with it {_cosine(vector, vectors[0])}")
-    for axis, label in zip(axes[:, 0], rows, strict=True):
+    labels = "last feature map\n(mean over channels)", f"pre-fc features\n({vectors.shape[1]}, row by row)"
+    for axis, label in zip(axes[:, 0], ("input", *labels), strict=True):
         axis.set_ylabel(label, fontsize=11)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])

@@ -23,7 +23,6 @@ from plots import (
     near_clone,
     over_key,
     run,
-    setting,
     tables,
     trade_off,
 )
@@ -52,10 +51,6 @@ class OfSweep(NamedTuple):
     draw: Callable[[list[Record], str], list]
     title: str
     networks: bool = True  # of trained networks
-
-
-def _lag(records: list[Record], title: str) -> list[str]:
-    return [lag.report(records, setting.of_sweep(records, lag.THETA, title))]
 
 
 _OVERLAP = "Attack success and overlap with the trigger over the poison fraction"
@@ -111,7 +106,10 @@ SWEEPS = {
     "table3": OfSweep(
         tables.table3, "Table 3. Pre-fc features of clean and triggered test images, beside the paper's."
     ),
-    "lag": OfSweep(_lag, "Detectability lag: poison fractions at which the attack works and is seen"),
+    "lag": OfSweep(
+        lambda records, title: [lag.report(records, title)],
+        "Detectability lag: poison fractions at which the attack works and is seen",
+    ),
     "sweep": OfSweep(over_key.of_sweep, "Attack, clean accuracy and overlap over whatever a sweep varies"),
 }
 

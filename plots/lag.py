@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plots import curves, tables
+from plots import curves, setting, tables
 from plots.curves import THETA
 from poison_jax import metrics
 from poison_jax.runs.files import Json
@@ -166,10 +166,10 @@ def explained(overlap: Overlap, null: Nulls) -> str:
     )
 
 
-def report(records: list[Record], heading: str, overlap: Overlap = V1) -> str:
-    """The lag of a sweep as Markdown; `heading` in lines."""
+def report(records: list[Record], title: str, overlap: Overlap = V1) -> str:
+    """The lag of a sweep as Markdown, under a title and the sweep's setting."""
     null = nulls(records, overlap)
     shown = [[tables.markdown(label), *cells] for label, *cells in rows(lags(records, overlap, null))]
     words = f"{explained(overlap, null)}; ≤: already at the smallest θ above 0; a 0: without poison, too."
-    paragraphs = map(tables.markdown, heading.split("\n"))
+    paragraphs = map(tables.markdown, setting.of_sweep(records, THETA, title).split("\n"))
     return "\n\n".join([*paragraphs, tables.table(HEADER, shown), words]) + "\n"

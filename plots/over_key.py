@@ -61,7 +61,7 @@ def with_overlap(
     options = {"va": "top", "fontsize": 7, "family": "monospace", "transform": axes["lag"].transAxes}
     axes["lag"].text(0, 1, says, **options).set_in_layout(False)
     lines.finish(figure, title)
-    return [figure, lag.report(records, setting.of_sweep(records, THETA, title), overlap)]
+    return [figure, lag.report(records, title, overlap)]
 
 
 def with_accuracy(records: list[Record], title: str) -> list[Figure]:

@@ -102,8 +102,8 @@ def of_sweep(records: list[Record], x: str, heading: str, width: float = 10**6) 
     """
     scale = common([of_result(record.result) for record in records], width)
     went = outcomes([record.result for record in records if curves.trained(record)])
-    places = [group for line in curves.series(records, x) for _, group in curves.by(line.records, x)]
-    low, high = min(map(len, places)), max(map(len, places))
+    counts = [len(group) for _, group in curves.by(records, x, *curves.varied(records))]
+    low, high = min(counts), max(counts)
     seeds = f"mean over {low if low == high else f'{low} to {high}'} seeds, range: smallest to largest"
     return "\n".join([heading, went, scale, "one seed" if high == 1 else seeds])
 

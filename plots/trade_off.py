@@ -31,7 +31,7 @@ def fig10(records: list[Record], title: str) -> list[Figure | str]:
     for marker, says in ONSETS.values():
         lines.legend.append((Line2D([], [], color="k", marker=marker, ls="", ms=6), says))
     lines.finish(figure, title, "left: poison fraction θ\nright: onsets")
-    return [figure, lag.report(records, setting.of_sweep(records, KAPPA, title))]
+    return [figure, lag.report(records, title)]
 
 
 def _trade_off(axis: Axes, lines: Lines) -> None:

@@ -8,7 +8,7 @@ from report_stores import begun, configured, everything, finished, png, rows, sw
 from poison_jax.runs import records
 
 
-def test_sweep_and_single_run(tmp_path, draw_sweep, capsys):
+def test_a_sweep_and_a_single_run(tmp_path, draw_sweep, capsys):
     runs = tmp_path / "runs"
     swept(runs)
     single = finished(runs, seed=3)
@@ -41,6 +41,17 @@ def test_sweep_and_single_run(tmp_path, draw_sweep, capsys):
     assert len(set(ids)) == len(ids)
     assert set(re.findall('href="#([^"]+)"', text)) == set(ids)
     assert 'class="why"' not in text
+    sweep, *alts = re.findall('<img [^>]*alt="([^"]*)"', text)
+    assert sweep == (
+        "Sweep grid, grid. 2 of 4 cells finished. ASR above the rate without trigger +43.8%; "
+        "clean accuracy 62.5%; overlap² of v₁ with the trigger 0.250. "
+        "Trigger found in the top eigenvectors of 1 of 1. "
+        "Left out, since they say nothing about the attack: 1 failed training."
+    )
+    found = "trigger found in the top 2 eigenvectors of the input Hessian (largest overlap -0.500, v1)"
+    for alt in alts:
+        assert "ASR 81.2 percentage points above the rate without the trigger" in alt
+        assert found in alt
     assert "<td>jax</td><td>0.10.2</td>" in text
     assert "<td>kappa&#x27;s convention</td><td>listing</td>" in text
 
@@ -91,24 +102,6 @@ def test_a_collapse_is_named_and_is_no_success(tmp_path, no_pictures, draw_sweep
     assert rows(text, "sweep-1")[1][-2].startswith("collapsed: 75.0%")
     assert "they say nothing about the attack: 1 collapsed, 1 failed training." in text
     assert "<p>2 of 3 cells finished. Left out" in text, "no range of such cells' rates"
-
-
-def test_alternative_texts_state_the_outcome(tmp_path, draw_sweep):
-    runs = tmp_path / "runs"
-    swept(runs)
-    finished(runs)
-    sweep, *single = re.findall('<img [^>]*alt="([^"]*)"', written(runs, tmp_path))
-    assert sweep == (
-        "Sweep grid, grid. 2 of 4 cells finished. ASR above the rate without trigger +43.8%; "
-        "clean accuracy 62.5%; overlap² of v₁ with the trigger 0.250. "
-        "Trigger found in the top eigenvectors of 1 of 1. "
-        "Left out, since they say nothing about the attack: 1 failed training."
-    )
-    assert len(single) == 2
-    found = "trigger found in the top 2 eigenvectors of the input Hessian (largest overlap -0.500, v1)"
-    for alt in single:
-        assert "ASR 81.2 percentage points above the rate without the trigger" in alt
-        assert found in alt
 
 
 @pytest.mark.parametrize("name", ["a[test].npz", "x[/y].npz", "a:dog:[red]", "*b* $c$ _d_"])

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from report_stores import begun, configured, finished, hostile_store, rows, swept, written
+from report_stores import HOSTILE, begun, configured, finished, hostile_store, png, rows, swept, written
 
 from plots import report
 from poison_jax.runs import files, records
@@ -70,7 +70,8 @@ def test_a_cell_outside_the_store_is_not_read(tmp_path, draw_sweep):
     assert "62.5" not in text
 
 
-def test_nothing_is_markup(tmp_path, draw_sweep):
+def test_nothing_is_markup(tmp_path, draw_sweep, monkeypatch):
+    monkeypatch.setattr("plots.figures.of_run", lambda run: {HOSTILE: png()})
     text = written(hostile_store(tmp_path / "runs"), tmp_path)
     assert text.count("<script") == 1, "the page's own"
     assert "<img src=x" not in text
