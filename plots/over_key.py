@@ -105,13 +105,11 @@ def of_sweep(records: list[Record], title: str) -> list[Figure | str]:
         return with_overlap(records, title)
     varied = varied or {"seed": seeds}
     x = max(varied, key=lambda key: (_numeric(varied[key]), len(varied[key])))
-    values, place = varied[x], np.asarray
-    names = [str(value) for value in values]
-    numeric = _numeric(values) and not any(isinstance(value, bool) for value in values)
-    if not numeric:
+    numeric = _numeric(varied[x]) and not any(isinstance(value, bool) for value in varied[x])
+    names = [str(value) for value in varied[x]]
 
-        def place(some):
-            return np.array([names.index(str(value)) for value in some])
+    def place(some):
+        return np.asarray(some) if numeric else np.array([names.index(str(value)) for value in some])
 
     lines = Lines(records, x, place)
     figure, (axes,) = canvas.subplots(1, 3, 15, 4.8)
