@@ -41,8 +41,7 @@ def of_runs(runs: list[Run]) -> Figure:
         if not axis.lines:
             axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
     axes[0, 1].set_title(f"{PANELS['asr'][0]}\n{DOTTED[1]}", fontsize=10)
-    if axes[0, 0].lines:
-        axes[0, 0].legend(fontsize=8)
+    axes[0, 0].legend(fontsize=8)
     scale = setting.common([setting.words(result["config"]) for result in results], 160)
     figure.suptitle(f"{setting.outcomes(results)}\n{scale}")
     return figure

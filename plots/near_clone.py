@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from scipy import special, stats
+from scipy import special
 
 from plots import canvas, setting
 from poison_jax.runs.store import Run
@@ -140,12 +140,14 @@ def _line(axis, x, y, what):
     x, y = x[usable], y[usable]
     if len(x) < 3 or np.ptp(np.log(x)) == 0:
         return
-    fit = stats.linregress(np.log(x), np.log(y))
-    half = special.stdtrit(len(x) - 2, 0.975) * fit.stderr
+    x, y = np.log(x), np.log(y)
+    slope, intercept = np.polyfit(x, y, 1)
+    error = np.sqrt(((y - slope * x - intercept) ** 2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum())
+    half = special.stdtrit(len(x) - 2, 0.975) * error
     ends = np.array([x.min(), x.max()])
-    interval = f"95 % interval {fit.slope - half:.2f} to {fit.slope + half:.2f}"
-    label = f"slope {fit.slope:.2f}, {interval}, {len(x)} {what}"
-    axis.plot(ends, np.exp(fit.intercept) * ends**fit.slope, "k--", lw=1.5, label=label)
+    interval = f"95 % interval {slope - half:.2f} to {slope + half:.2f}"
+    label = f"slope {slope:.2f}, {interval}, {len(x)} {what}"
+    axis.plot(np.exp(ends), np.exp(intercept + slope * ends), "k--", lw=1.5, label=label)
 
 
 def _around(values):
