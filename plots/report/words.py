@@ -72,8 +72,14 @@ def counts(group: Group) -> str:
 
 
 def scale(found: list[Outcome]) -> str:
-    """At which scale networks were trained, as far as they agree; "" of other experiments."""
+    """At which scale networks were trained, as far as they agree, and their seeds; "" of others."""
     configs = [outcome.config for outcome in found if outcome.config]
     if not configs or any(config.get("experiment") != "train" for config in configs):
         return ""
-    return attempt(lambda configs: setting.common([setting.words(c) for c in configs]), configs, "")
+
+    def said(configs):
+        seeds = sorted({config["seed"] for config in configs})
+        agreed = setting.common([setting.words(config) for config in configs])
+        return agreed + f", seeds {', '.join(map(str, seeds))}" * (len(seeds) > 1)
+
+    return attempt(said, configs, "")
