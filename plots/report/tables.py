@@ -35,18 +35,20 @@ def outcomes(found: list[Outcome], settings: list[Json], ids: Mapping[str, str] 
         settings: of each the config keys that are shown, and their values.
         ids: of runs of which more is said, the section.
     """
-    keys = list(dict.fromkeys(key for setting in settings for key in setting))
+    keys = list(dict.fromkeys(key for setting in settings for key in setting if key != _OTHERS))
+    others = [_OTHERS] * any(_OTHERS in setting for setting in settings)
     known = wording.measures(outcome.result for outcome in found if outcome.result)
     measures = [measure for measure in known.values() if measure.heading]
     rows = []
     for outcome, setting in zip(found, settings, strict=True):
-        row = [_value(setting.get(key))._replace(kind="settings" * (key == _OTHERS)) for key in keys]
+        row = [_value(setting.get(key)) for key in keys]
         row += [_measure(measure, outcome.result) for measure in measures]
+        row += [Cell(setting.get(key, DASH), kind="settings") for key in others]
         suspect = outcome.state == "done" and outcome.reason  # a failed training is none that is done well
         said = outcome.reason if suspect else ": ".join(filter(None, [outcome.state, outcome.reason]))
         status = Cell(said, kind=f"state state-{'failed' if suspect else outcome.state}")
         rows.append([*row, status, Cell(outcome.run, link=ids.get(outcome.run), kind="name")])
-    header = [*_headings(keys), *(measure.heading for measure in measures), "status", "run"]
+    header = [*_headings(keys), *(measure.heading for measure in measures), *others, "status", "run"]
     return page.table(header, rows, sortable=True)
 
 

@@ -69,8 +69,9 @@ def test_single_runs_show_what_differs_between_them(tmp_path, no_pictures):
     finished(runs, penalty__kappa=10.0, data__dir="/elsewhere")
     finished(runs, poison__trigger="square", spectrum__batch_size=3, train__batch_size=64)
     header, *found = rows(written(runs, tmp_path), "runs")
-    assert header[:4] == ["kappa", "theta", "other settings", "ASR − no trigger"]
-    assert sorted(row[:3] for row in found) == [
+    assert header[:3] == ["kappa", "theta", "ASR − no trigger"]
+    place = header.index("other settings")
+    assert sorted([*row[:2], row[place]] for row in found) == [
         ["0", "0.01", "trigger square, spectrum.batch_size 3, train.batch_size 64"],
         ["10", "0.01", "trigger l, spectrum.batch_size 128, train.batch_size 128"],
     ]
