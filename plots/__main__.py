@@ -27,12 +27,9 @@ def main(argv: list[str]) -> None:
         if name == "documents":
             print(*documents.update(arguments.root, arguments.runs, arguments.store))
         elif name == "claims":
-            size = arguments.size and figures.SIZES[arguments.size]
-            if size is None:
-                size = figures.held_size(arguments.runs, claims.SWEEPS)
-            _save([(name, claims.page(arguments.runs, size))], arguments.out)
+            _save([(name, claims.page(arguments.runs))], arguments.out)
         else:
-            sweep = arguments.sweep or name + figures.held_size(arguments.runs, [name])
+            sweep = arguments.sweep or figures.first_held(arguments.runs, name)
             found = records.load(arguments.runs, sweep)
             made = figures.named(figures.of_records(found, name, sweep), name)
             _save(made, arguments.out, ".png", ".pdf", results=[record.result for record in found])
@@ -43,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers = parser.add_subparsers(dest="figure", metavar="FIGURE", required=True)
 
     def add(name, title):
+        title = title.replace("%", "%%")
         return parsers.add_parser(name, help=title, description=title)
 
     for name, entry in figures.RUNS.items():
@@ -53,16 +51,13 @@ def _parser() -> argparse.ArgumentParser:
         out += "; or the file of several runs' figure" * bool(entry.several)
         each.add_argument("--out", type=Path, metavar="DIR", help=out)
     titles = {name: entry.title for name, entry in figures.SWEEPS.items()}
-    for name, title in {**titles, "claims": "What Section 5 claims, beside what sweeps show"}.items():
+    for name, title in {**titles, "claims": "The paper's claims: effect, 95 % interval, verdict"}.items():
         each = add(name, title)
         where = "store (--workdir of a sweep), or folder of <name>.jsonl"
         each.add_argument("--runs", type=Path, required=True, metavar="DIR", help=where)
         each.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
-        if name == "claims":
-            said = "whose grids; if left out, the first that DIR holds"
-            each.add_argument("--size", choices=figures.SIZES, help=said)
-        else:
-            first = ", ".join(name + size for size in figures.SIZES.values())
+        if name != "claims":
+            first = ", ".join(name + size for size in figures.SIZES)
             required = name in ("sweep", "lag")
             said = "which sweep" + (f"; if left out, the first that DIR holds of {first}" * (not required))
             each.add_argument("--sweep", metavar="NAME", required=required, help=said)

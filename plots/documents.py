@@ -162,6 +162,6 @@ def _seeds(results: Path, sweep: str) -> str:
 TABLES = {
     "arms": _arms,
     "seeds": _seeds,
-    "claims": lambda results, size: claims.page(results, figures.SIZES[size]),
+    "claims": lambda results, _: claims.page(results),
     **{name: _of_sweep(name) for name in ("table1", "table2", "table3")},
 }

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from plots import (
     canvas,
+    collapse,
     eigenvectors,
     epochs,
     features,
@@ -31,8 +32,7 @@ from poison_jax.runs import records
 from poison_jax.runs.records import Record
 from poison_jax.runs.store import Run
 
-# What ends the name of a sweep: the paper's grid, its regime on two cores, a quick look.
-SIZES = {"paper": "", "small": "-small", "short": "-short"}
+SIZES = "", "-small", "-short"  # of a sweep's name: the paper's grid, its regime on two cores, a quick look
 
 
 class OfRun(NamedTuple):
@@ -106,6 +106,7 @@ SWEEPS = {
     "table3": OfSweep(
         tables.table3, "Table 3. Pre-fc features of clean and triggered test images, beside the paper's."
     ),
+    "collapse": OfSweep(collapse.of_sweep, "The law of collapse: triggered features over the decay time"),
     "lag": OfSweep(
         lambda records, title: [lag.report(records, title)],
         "Detectability lag: poison fractions at which the attack works and is seen",
@@ -158,7 +159,7 @@ def name_of(records: list[Record], sweep: str) -> str:
     Raises:
         UserError: there is none.
     """
-    name = sweep.removesuffix(SIZES["small"]).removesuffix(SIZES["short"])
+    name = sweep.removesuffix("-small").removesuffix("-short")
     if name in SWEEPS and name not in ("lag", "sweep"):
         return name
     if all("overlap" in record.result for record in records):
@@ -172,10 +173,10 @@ def name_of(records: list[Record], sweep: str) -> str:
     )
 
 
-def held_size(path: Path, figures: Iterable[str]) -> str:
-    """Which of `SIZES` is held of some figures' sweeps: the first; the paper's if there is none."""
+def first_held(path: Path, figure: str) -> str:
+    """A figure's sweep that a store or folder holds: the first of `SIZES`; the paper's if none is there."""
     held = records.names(path)
-    return next((size for size in SIZES.values() if any(name + size in held for name in figures)), "")
+    return next((figure + size for size in SIZES if figure + size in held), figure)
 
 
 def named(parts: list[Figure | str], stem: str) -> Iterable[tuple[str, Figure | str]]:

@@ -107,7 +107,7 @@ def swept(workdir, name="grid", kappas=(0.0, 10.0, 100.0, 1000.0)):
         changes = {"status": status, "asr": 0.5 - kappa / 100}
         done = finished(workdir, "cell", penalty__kappa=kappa, changes=changes)
         done.path.rename(workdir / f"cell-{kappa:g}")
-    board = Board(workdir, name, attempts=3)
+    board = Board(workdir, name)
     board.fail(f"cell-{kappas[2]:g}", "the disk was on fire")
     return board
 

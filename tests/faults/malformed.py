@@ -232,7 +232,6 @@ _strays = st.one_of(
             ("--config.krr.clones[0]=x",),
             ("--noconfig",),
             ("--workdir=",),
-            ("--workdir=w\udcff",),
         ]
     ),
 )

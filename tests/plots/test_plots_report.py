@@ -4,6 +4,7 @@ import re
 
 import pytest
 from report_stores import begun, configured, everything, finished, png, rows, swept, written
+from small_stores import write_lines
 
 from poison_jax.runs import records
 
@@ -140,7 +141,7 @@ def test_folder_of_json_lines(tmp_path, draw_sweep):
     board = swept(tmp_path / "runs")
     results = tmp_path / "results"
     cells = records.load(board.workdir, "grid")
-    records.write_lines([cell._replace(load=dict) for cell in cells], results / "grid.jsonl")
+    write_lines([cell._replace(load=dict) for cell in cells], results / "grid.jsonl")
     text = written(results, tmp_path)
     assert "2 of 2 done, 0 running, 0 failed, 0 waiting" in text
     assert [row[0] for row in rows(text, "sweep-1")] == ["kappa", "0", "10"]
