@@ -1,18 +1,12 @@
 """Figures and tables, drawn from what is stored alone: `python -m plots --help` lists them.
 
-`figures` is the table of all; importing this package imports no matplotlib and changes none of its settings.
+`plots.figures` is the table of all; importing this package imports no matplotlib.
 """
 
-import contextlib
-import importlib
-import os
-import sys
 from pathlib import Path
-from types import ModuleType
 
 from poison_jax.errors import UserError
-from poison_jax.runs import records as _records
-from poison_jax.runs.records import Record
+from poison_jax.runs import records
 from poison_jax.runs.store import Run
 
 
@@ -25,12 +19,15 @@ def draw(run: Run) -> list[Path]:
     Raises:
         UserError: it is not finished, damaged, or holds nothing to draw.
     """
-    figures = table()
-    return figures.save_all(figures.of_run(run).items(), run.path, ".png", results=[run.result()])
+    from plots import canvas, figures
+
+    return canvas.save(figures.of_run(run).items(), run.path, ".png", results=[run.result()])
 
 
 def draw_sweep(path: Path, name: str, out: Path) -> list[Path]:
-    """Draws the finished cells of a sweep.
+    """Draws the finished cells of a sweep, as a figure or table of the paper if it has its name.
+
+    A sweep of one's own is drawn over whatever key it varies.
 
     Args:
         path: a store, or a folder that holds `<name>.jsonl`.
@@ -38,35 +35,18 @@ def draw_sweep(path: Path, name: str, out: Path) -> list[Path]:
         out: folder for the files.
 
     Returns:
-        See `draw_records`; empty if no cell is finished.
+        `<name>.png` and `<name>.pdf`, `<name>.md`, as there are; none if no cell is finished.
 
     Raises:
         UserError: the sweep is absent or damaged, or there is no figure for it.
     """
-    found = _records.load(path, name)
-    return draw_records(found, name, out) if found else []
+    from plots import canvas, figures
 
-
-def draw_records(records: list[Record], name: str, out: Path) -> list[Path]:
-    """Draws finished cells, all of a sweep or some: as a figure or table of the paper if it has its name.
-
-    A sweep of one's own is drawn over whatever key it varies.
-
-    Args:
-        records: the cells.
-        name: of the sweep.
-        out: folder for the files.
-
-    Returns:
-        `<name>.png` and `<name>.pdf`, `<name>.md`, as there are.
-
-    Raises:
-        UserError: there is no cell, or no figure for such a sweep.
-    """
-    figures = table()
-    parts = figures.of_records(records, figures.name_of(records, name), name)
-    results = [record.result for record in records]
-    return figures.save_all(figures.named(parts, name), Path(out), ".png", ".pdf", results=results)
+    if not (found := records.load(path, name)):
+        return []
+    parts = figures.of_records(found, figures.name_of(found, name), name)
+    results = [record.result for record in found]
+    return canvas.save(figures.named(parts, name), Path(out), ".png", ".pdf", results=results)
 
 
 def show(run: Run, *names: str) -> None:
@@ -83,21 +63,12 @@ def show(run: Run, *names: str) -> None:
         from IPython import display
     except ImportError:
         raise UserError("figures are shown in a notebook only: `plots.draw` writes them as files") from None
-    figures = table()
+    from plots import canvas, figures
+
     made = figures.of_run(run)
     if unknown := set(names) - made.keys():
         raise UserError(f"{run.path} has no {', '.join(sorted(unknown))}: it has {', '.join(made)}")
     for name in names or made:
         part = made[name]
-        shown = display.Markdown(part) if isinstance(part, str) else display.Image(figures.canvas.png(part))
+        shown = display.Markdown(part) if isinstance(part, str) else display.Image(canvas.render(part))
         display.display(shown)
-
-
-def table() -> ModuleType:
-    """`plots.figures`, with matplotlib, which would not start where $MPLBACKEND names no backend."""
-    if "matplotlib" not in sys.modules and (backend := os.environ.pop("MPLBACKEND", None)):
-        matplotlib = importlib.import_module("matplotlib")
-        os.environ["MPLBACKEND"] = backend
-        with contextlib.suppress(ValueError):
-            matplotlib.rcParams["backend"] = backend  # as matplotlib itself does when it starts
-    return importlib.import_module("plots.figures")

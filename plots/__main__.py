@@ -5,11 +5,10 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
-import plots
+from plots import canvas, claims, documents, figures
 from poison_jax import errors
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, fail
 from poison_jax.runs import records
 from poison_jax.runs.store import Run
 
@@ -19,107 +18,82 @@ _DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 def main(argv: list[str]) -> None:
     """Parses the command line, draws, prints the files' paths and what tables say."""
-    figures = plots.table()
-    arguments = _parser(figures).parse_args(argv)
+    arguments = _parser().parse_args(argv)
     name = arguments.figure
     if name in figures.RUNS:
-        _of_runs(figures, figures.RUNS[name], arguments)
+        _of_runs(figures.RUNS[name], arguments)
         return
     with one_line():
         if name == "documents":
-            from plots import documents
-
             print(*documents.update(arguments.root, arguments.runs, arguments.store))
+        elif name == "claims":
+            _save([(name, claims.page(arguments.runs))], arguments.out)
         else:
-            found, made = _claims(arguments) if name == "claims" else _of_sweep(figures, arguments)
-            results = [record.result for record in found]
-            named = figures.named(made, name)
-            _say(figures.save_all(named, arguments.out, ".png", ".pdf", results=results))
+            sweep = arguments.sweep or figures.first_held(arguments.runs, name)
+            found = records.load(arguments.runs, sweep)
+            made = figures.named(figures.of_records(found, name, sweep), name)
+            _save(made, arguments.out, ".png", ".pdf", results=[record.result for record in found])
 
 
-def _parser(figures: ModuleType) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m plots", description=__doc__)
     parsers = parser.add_subparsers(dest="figure", metavar="FIGURE", required=True)
+
+    def add(name, title):
+        title = title.replace("%", "%%")
+        return parsers.add_parser(name, help=title, description=title)
+
     for name, entry in figures.RUNS.items():
-        each = parsers.add_parser(name, help=entry.title, description=entry.title)
+        each = add(name, entry.title)
         each.add_argument("named", nargs="*", type=Path, metavar="RUN", help="a run's directory, or a store")
         each.add_argument("--runs", nargs="+", type=Path, default=[], metavar="RUN", help="the same")
-        out = f"folder for the files, by default {'the run itself' if entry.draw else 'this one'}; or a file"
+        out = f"folder for the files, by default {'the run itself' if entry.draw else 'this one'}"
+        out += "; or the file of several runs' figure" * bool(entry.several)
         each.add_argument("--out", type=Path, metavar="DIR", help=out)
-        if name == "eigenvectors":
-            each.add_argument("--index", type=int, default=1, help="of several runs: which one, from 1")
-            each.add_argument("--channels", action="store_true", help="of a run: a row for each colour")
     titles = {name: entry.title for name, entry in figures.SWEEPS.items()}
     for name, title in {**titles, "claims": "The paper's claims: effect, 95 % interval, verdict"}.items():
-        each = parsers.add_parser(name, help=title, description=title)
+        each = add(name, title)
         where = "store (--workdir of a sweep), or folder of <name>.jsonl"
         each.add_argument("--runs", type=Path, required=True, metavar="DIR", help=where)
         each.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
         if name != "claims":
-            default = "the first that DIR holds of " + ", ".join(name + size for size in figures.SIZES)
+            first = ", ".join(name + size for size in figures.SIZES)
             required = name in ("sweep", "lag")
-            said = "which sweep" if required else f"which sweep; if left out, {default}"
+            said = "which sweep" + (f"; if left out, the first that DIR holds of {first}" * (not required))
             each.add_argument("--sweep", metavar="NAME", required=required, help=said)
-    said = "The tables and pictures of the README and docs, from stored records"
-    each = parsers.add_parser("documents", help=said, description=said)
+    each = add("documents", "The tables and pictures of the README and docs, from stored records")
     each.add_argument("--runs", type=Path, default=Path("results"), metavar="DIR", help="folder of records")
     each.add_argument("--store", type=Path, metavar="DIR", help="store, for the pictures of single runs")
     each.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="of the project")
     return parser
 
 
-def _of_sweep(figures, arguments):
-    held = records.names(arguments.runs)
-    sweep = arguments.sweep or arguments.figure + figures.held_size(held, [arguments.figure])
-    found = records.load(arguments.runs, sweep)
-    return found, figures.of_records(found, arguments.figure, sweep)
-
-
-def _claims(arguments):
-    from plots import claims
-
-    held = records.names(arguments.runs)
-    text = claims.page(lambda name: records.load(arguments.runs, name) if name in held else [])
-    if not text:
-        raise UserError(f"{arguments.runs} holds no finished cell of the paper's sweeps: run them first")
-    return [], [text]
-
-
-def _of_runs(figures, entry, arguments):
+def _of_runs(entry: figures.OfRun, arguments: argparse.Namespace) -> None:
     """Each run's figures, into its directory or a folder; several runs in one figure, if there is one."""
     out = arguments.out
     with one_line():
         runs = [run for path in [*arguments.named, *arguments.runs] for run in _runs_in(path, entry.needs)]
         if not runs:
             raise UserError("no run is named: name runs' directories, or a store that holds such runs")
+    compared = entry.several and (len(runs) > 1 or not entry.draw)
     file = out if out is not None and out.suffix in (".png", ".pdf") else None
-    together = entry.several and (len(runs) > 1 or not entry.draw)
-    for run in runs if entry.draw and not (together and file) else ():
-        with one_line(str(run.path)), figures.canvas.settings():
+    if file and not compared:
+        fail(f"{file} is a file, and there may be several figures: name a folder for them")
+    for run in runs if entry.draw and not file else ():
+        with one_line(str(run.path)), canvas.settings():
             _check(run, entry.finished)
-            made = entry.draw(run, **_options(arguments, "channels"))
-            if file and len(made) > 1:
-                raise UserError(f"{run.path} has {', '.join(made)}: name a folder for them, not {file}")
             folder = run.path if out is None else out / run.path.name if len(runs) > 1 else out
-            named, suffix = made.items(), ".png"
-            if file:
-                folder, named, suffix = file.parent, [(file.stem, *made.values())], file.suffix
-            _say(figures.save_all(named, folder, suffix, results=[run.result() or run.config()]))
-    if together:
-        with one_line(", ".join(str(run.path) for run in runs)), figures.canvas.settings():
+            _save(entry.draw(run).items(), folder, ".png", results=[run.result() or run.config()])
+    if compared:
+        with one_line(", ".join(str(run.path) for run in runs)), canvas.settings():
             for run in runs:
                 _check(run, finished=True)
-            made = entry.several(runs, **_options(arguments, "index"))
             path = file or (out or Path()) / (arguments.figure + "_runs" * bool(entry.draw) + ".png")
-            results = [run.result() for run in runs]
-            _say(figures.save_all([(path.stem, made)], path.parent, path.suffix, results=results))
+            made = [(path.stem, entry.several(runs))]
+            _save(made, path.parent, path.suffix, results=[run.result() for run in runs])
 
 
-def _options(arguments, name):
-    return {name: getattr(arguments, name)} if name in arguments else {}
-
-
-def _runs_in(path, needs):
+def _runs_in(path: Path, needs: str) -> list[Run]:
     """The run, or a store's finished runs that hold what the figure needs."""
     if (path / "config.json").exists() or not path.is_dir():
         return [Run(path)]
@@ -127,7 +101,7 @@ def _runs_in(path, needs):
     return [Run(folder) for folder in held if not needs or (folder / f"{needs}.npz").exists()] or [Run(path)]
 
 
-def _check(run, finished):
+def _check(run: Run, finished: bool) -> None:
     if not (run.done if finished else run.path.is_dir()):
         raise UserError(f"{run.path} holds no {'finished ' * finished}run: name a run's directory")
 
@@ -149,8 +123,9 @@ def one_line(source: str = "what is stored") -> Iterator[None]:
             raise UserError(f"{said}: it is damaged, or of another version; make it again") from None
 
 
-def _say(paths):
-    """The files, then what the tables among them say."""
+def _save(*what, **results) -> None:
+    """Writes what `canvas.save` takes; prints the files, then what the tables among them say."""
+    paths = canvas.save(*what, **results)
     print(*paths)
     for path in paths:
         if path.suffix == ".md":

@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -45,27 +45,21 @@ def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figu
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def render(figure: Figure, stream: IO[bytes], suffix: str = "png", source: str = "") -> None:
-    """Writes a figure as a PNG or PDF file; the same figure is the same bytes.
+def render(figure: Figure, suffix: str = "png", source: str = "") -> bytes:
+    """A figure as the content of a file; the same figure is the same bytes.
 
     Args:
         figure: to write.
-        stream: to write to.
         suffix: `png` or `pdf`.
         source: what it was drawn from, for a PNG file to hold.
     """
+    stream = io.BytesIO()
     with settings():
         for axes in figure.findobj(Axes):
             for axis in (axes.xaxis, axes.yaxis):
                 _plain_numbers(axis)
         metadata = {"CreationDate": None} if suffix == "pdf" else {SOURCE: source}
         figure.savefig(stream, format=suffix, dpi=DPI, metadata=metadata)
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as a PNG file's content."""
-    stream = io.BytesIO()
-    render(figure, stream)
     return stream.getvalue()
 
 
@@ -76,13 +70,31 @@ def source(results: Iterable[files.Json]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
-def save(figure: Figure, *paths: Path, source: str = "") -> list[Path]:
-    """Writes a figure into `.png` and `.pdf` files, each whole or not at all."""
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as stream:
-            render(figure, stream, path.suffix[1:], source)
-    return list(paths)
+def save(
+    parts: Iterable[tuple[str, Figure | str]],
+    folder: Path,
+    *suffixes: str,
+    results: Iterable[files.Json] = (),
+) -> list[Path]:
+    """Writes figures and tables, each file whole or not at all.
+
+    Args:
+        parts: of each the name of its files, and a figure or Markdown.
+        folder: for the files; made if it is not there.
+        suffixes: of a figure's files, `.png` or `.pdf`; Markdown is `.md`.
+        results: what they are drawn from.
+
+    Returns:
+        The files.
+    """
+    digest, paths = source(results), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in parts:
+        for suffix in (".md",) if isinstance(part, str) else suffixes:
+            content = part.encode() if isinstance(part, str) else render(part, suffix[1:], digest)
+            files.write(folder / f"{name}{suffix}", content)
+            paths.append(folder / f"{name}{suffix}")
+    return paths
 
 
 def _plain_numbers(axis: Axis) -> None:

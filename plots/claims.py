@@ -11,12 +11,15 @@ images, at kappa = 0) on a data set where that was measured.
 
 import itertools
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from plots import curves, setting, tables
+from poison_jax.errors import UserError
+from poison_jax.runs import records
 from poison_jax.runs.records import Record
 
 DATA = {  # heading -> how the names of its sweeps end
@@ -337,19 +340,32 @@ def findings(load: Callable[[str], list[Record]]) -> dict[tuple[Claim, str], Fin
     }
 
 
-def page(load: Callable[[str], list[Record]]) -> str:
-    """The claims as a table, a column for each data set that there is; empty if there is no finished cell."""
+def page(path: Path) -> str:
+    """The claims as a table, a column for each data set that there is.
+
+    Args:
+        path: a store, or a folder of records.
+
+    Raises:
+        UserError: there is no finished cell, or one is damaged.
+    """
+    names = records.names(path)
+
+    def load(name):
+        return records.load(path, name) if name in names else []
+
     held = {data: load("fig06" + ending) for data, ending in DATA.items()}
-    shown = [data for data, records in held.items() if records]
+    shown = [data for data, cells in held.items() if cells]
     if not shown:
-        return ""
+        raise UserError(f"{path} holds no finished cell of the paper's sweeps: run them first")
     found = findings(load)
     rows = [
         [claim.text, claim.section, *(_cell(claim, found[claim, data]) for data in shown)]
         for claim in CLAIMS
     ]  # fmt: skip
     scales = [f"- {data}: {_scale(held[data])}" for data in shown]
-    return "\n".join([*scales, "", *tables.table(["the paper says", "section", *shown], rows)]) + "\n"
+    table = tables.table(["the paper says", "section", *shown], rows)
+    return "\n".join([*scales, "", table]) + "\n"
 
 
 def _scale(records: list[Record]) -> str:

@@ -39,14 +39,14 @@ def of_sweep(records: list[Record], title: str) -> list[Figure | str]:
     records = [record for record in records if curves.trained(record) and record.result.get("decay_time")]
     if not records:
         raise UserError("no network of this sweep has a decay time above 0: choose another figure")
-    groups = curves.by(records, ("train.epochs", "train.weight_decay"))
-    epochs = sorted({epochs for epochs, _ in groups})
+    groups = curves.by(records, "train.epochs", "train.weight_decay")
+    epochs = sorted({epochs for (epochs, _), _ in groups})
     palette = dict(zip(epochs, panels.colours(len(epochs)), strict=True))
     figure, (axes,) = canvas.subplots(1, len(MEASURES), 16, 4.4)
     for axis, (name, measure) in zip(axes, MEASURES.items(), strict=True):
         for count in epochs:
             points = []
-            for (_, decay), group in sorted(groups.items()):
+            for (_, decay), group in groups:
                 values = np.array([measure(record) for record in group])
                 if group[0].setting("train.epochs") == count and np.isfinite(values).any():
                     time = group[0].result["decay_time"]

@@ -12,7 +12,8 @@ import numpy as np
 from poison_jax.runs.files import Json
 from poison_jax.runs.records import Record
 
-SYMBOLS = {"poison.fraction": "θ", "penalty.kappa": "κ", "penalty.epsilon": "ε", "seed": "seed"}
+THETA, KAPPA = "poison.fraction", "penalty.kappa"
+SYMBOLS = {THETA: "θ", KAPPA: "κ", "penalty.epsilon": "ε", "seed": "seed"}
 Measure = Callable[[Json], float | None]
 
 
@@ -20,7 +21,6 @@ class Series(NamedTuple):
     """The records that make one line."""
 
     label: str  # what sets it apart: "κ = 100"
-    value: Any  # of the first key that does
     records: list[Record]
 
 
@@ -39,77 +39,58 @@ def percent(name: str) -> Measure:
     return lambda result: None if result.get(name) is None else 100 * result[name]
 
 
-def by(records: list[Record], keys: tuple[str, ...]) -> dict[tuple, list[Record]]:
-    """The records by their values of some keys of the config."""
-    found: dict[tuple, list[Record]] = {}
-    for record in records:
-        found.setdefault(tuple(record.setting(key) for key in keys), []).append(record)
-    return found
-
-
-def values(records: list[Record], measure: Measure) -> list[float]:
-    """A measure of the networks whose training did not fail, where it is a number."""
-    found = [measure(record.result) for record in records if trained(record)]
-    return [value for value in found if value is not None]
-
-
 def trained(record: Record) -> bool:
     """Whether its training did not fail: the attack success rate of a network near chance says nothing."""
     return record.result.get("status", "ok") == "ok"
 
 
+def values(records: list[Record], measure: Measure) -> list[float]:
+    """A measure of the networks whose training did not fail, where it is a number."""
+    found = [measure(record.result) for record in records if trained(record)]
+    return [value for value in found if value is not None and np.isfinite(value)]
+
+
+def by(records: list[Record], *keys: str) -> list[tuple[tuple, list[Record]]]:
+    """The records by their values of some keys of the config: numbers by size, before anything else."""
+    found: dict[tuple, tuple[tuple, list[Record]]] = {}
+    for record in records:
+        held = tuple(record.setting(key) for key in keys)
+        found.setdefault(tuple(map(_text, held)), (held, []))[1].append(record)
+    return sorted(found.values(), key=lambda group: tuple(map(_order, group[0])))
+
+
 def varied(records: list[Record]) -> list[str]:
     """The keys in which a sweep's records differ, the seed left out; theta, kappa and epsilon first."""
     keys = dict.fromkeys(key for record in records for key in record.overrides if key != "seed")
-    keys = [key for key in keys if len({_text(record.setting(key)) for record in records}) > 1]
+    keys = [key for key in keys if len(by(records, key)) > 1]
     return sorted(keys, key=lambda key: [*SYMBOLS].index(key) if key in SYMBOLS else len(SYMBOLS))
 
 
 def series(records: list[Record], x: str) -> list[Series]:
     """The lines over the key `x`: records of one line differ in `x` and `seed` alone."""
-    keys = [key for key in varied(records) if key != x]
-    keys = keys or ["poison.fraction" if x == "penalty.kappa" else "penalty.kappa"]
-    groups: dict[tuple, list[Record]] = {}
-    for record in records:
-        groups.setdefault(tuple(_text(record.setting(key)) for key in keys), []).append(record)
-    made = []
-    for group in groups.values():
-        shown = [group[0].setting(key) for key in keys]
-        label = ", ".join(_label(key, value) for key, value in zip(keys, shown, strict=True))
-        made.append((tuple(map(order, shown)), Series(label, shown[0], group)))
-    return [line for _, line in sorted(made, key=lambda pair: pair[0])]
+    keys = [key for key in varied(records) if key != x] or [THETA if x == KAPPA else KAPPA]
+    return [Series(", ".join(map(_label, keys, shown)), group) for shown, group in by(records, *keys)]
 
 
 def curve(records: list[Record], x: str, measure: Measure) -> Curve:
     """A measure over the key `x`."""
-    places = {_text(record.setting(x)): record.setting(x) for record in records}
-    found: dict[str, list[float]] = {place: [] for place in sorted(places, key=lambda p: order(places[p]))}
-    failed = []
-    for record in records:
-        value = measure(record.result)
-        if value is None or not np.isfinite(value):
-            continue
-        if trained(record):
-            found[_text(record.setting(x))].append(value)
-        else:
-            failed.append((record.setting(x), value))
-    mean, low, high = (
-        np.array([function(some) if some else np.nan for some in found.values()])
-        for function in (np.mean, np.min, np.max)
-    )
-    return Curve([places[place] for place in found], mean, low, high, failed)
+    groups = by(records, x)
+    found = [values(group, measure) or [np.nan] for _, group in groups]
+    mean, low, high = (np.array([of(some) for some in found]) for of in (np.mean, np.min, np.max))
+    others = [(record.setting(x), measure(record.result)) for record in records if not trained(record)]
+    failed = [(place, value) for place, value in others if value is not None and np.isfinite(value)]
+    return Curve([place for (place,), _ in groups], mean, low, high, failed)
 
 
-def order(value: Any) -> tuple:
-    """Numbers by size, before anything else."""
+def _order(value: Any) -> tuple:
     return (0, value, "") if isinstance(value, int | float) else (1, 0, _text(value))
 
 
-def _label(key, value):
+def _label(key: str, value: Any) -> str:
     name = SYMBOLS.get(key, key.rpartition(".")[2])
     return f"{name} = {value:g}" if isinstance(value, int | float) else f"{name} {value}"
 
 
-def _text(value):
+def _text(value: Any) -> str:
     """A value as a key: 1 and 1.0 are the same."""
     return json.dumps(float(value) if type(value) is int else value, sort_keys=True)

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from plots import canvas, claims, curves, figures, setting, tables
+from plots import canvas, claims, curves, figures, lag, setting, tables
+from poison_jax import wording
 from poison_jax.errors import UserError
 from poison_jax.runs import files, records
 from poison_jax.runs.records import Record
@@ -46,19 +47,17 @@ def update(root: Path, results: Path, store: Path | None = None) -> list[Path]:
         if made != text:
             files.write(file, made.encode())
             written.append(file)
-    for picture, entry in _pictures(root):
-        if "sweep" not in entry:
-            continue
-        found = records.load(results, entry["sweep"])
-        if "cell" not in entry:
-            parts = figures.of_records(found, entry["figure"], entry["sweep"])
-            source = canvas.source(record.result for record in found)
-            written += canvas.save(parts[0], picture, source=source)
-        elif store:
-            (cell,) = _cells(found, entry["cell"])
+    for picture, entry in pictures(root).items():
+        cells = _cells(results, entry)
+        if "cell" in entry and store:
             with canvas.settings():
-                (figure, *_) = figures.RUNS[entry["figure"]].draw(Run(store / cell.run)).values()
-            written += canvas.save(figure, picture, source=canvas.source([cell.result]))
+                (part, *_) = figures.RUNS[entry["figure"]].draw(Run(store / cells[0].run)).values()
+        elif "cell" not in entry and cells:
+            (part, *_) = figures.of_records(cells, entry["figure"], entry["sweep"])
+        else:
+            continue
+        found = [cell.result for cell in cells]
+        written += canvas.save([(picture.stem, part)], picture.parent, picture.suffix, results=found)
     return written
 
 
@@ -68,30 +67,25 @@ def problems(root: Path, results: Path) -> list[str]:
     Raises:
         UserError: a record is missing or damaged.
     """
-    found = [
-        f"{file}: a table is not of its records" for file, text, made in _pages(root, results) if made != text
-    ]
-    listed = dict(_pictures(root))
+    pages = _pages(root, results)
+    found = [f"{file}: a table is not of its records" for file, text, made in pages if made != text]
+    listed = pictures(root)
     for picture, entry in listed.items():
         if not picture.exists():
             found.append(f"{picture} is listed, and not there")
-        elif "sweep" in entry:
-            cells = _cells(records.load(results, entry["sweep"]), entry.get("cell", {}))
-            if canvas.source(cell.result for cell in cells) != source_of(picture):
+        elif cells := _cells(results, entry):
+            with Image.open(picture) as image:
+                source = image.info.get(canvas.SOURCE)
+            if source != canvas.source(cell.result for cell in cells):
                 found.append(f"{picture} is not of the records of {entry['sweep']}")
     found += [f"{path} is not listed" for path in (root / "docs/images").glob("*") if path not in listed]
     return found
 
 
-def source_of(picture: Path) -> str:
-    """The digest of the results that a picture was drawn from; "" if it does not say."""
-    with Image.open(picture) as image:
-        return image.info.get(canvas.SOURCE, "")
-
-
-def _pictures(root: Path) -> Iterator[tuple[Path, dict]]:
-    for name, entry in tomllib.loads((root / LIST).read_text(encoding="utf-8")).items():
-        yield root / "docs" / name, entry
+def pictures(root: Path) -> dict[Path, dict]:
+    """Every picture of the documents, and its entry in the list."""
+    listed = tomllib.loads((root / LIST).read_text(encoding="utf-8"))
+    return {root / "docs" / name: entry for name, entry in listed.items()}
 
 
 def _pages(root: Path, results: Path) -> Iterator[tuple[Path, str, str]]:
@@ -108,8 +102,11 @@ def _pages(root: Path, results: Path) -> Iterator[tuple[Path, str, str]]:
         yield file, text, _TABLE.sub(made, text)
 
 
-def _cells(found: list[Record], values: dict) -> list[Record]:
-    return [record for record in found if all(record.setting(key) == value for key, value in values.items())]
+def _cells(results: Path, entry: dict) -> list[Record]:
+    """The records that a picture is drawn from; none where it is of no stored sweep."""
+    found = records.load(results, entry["sweep"]) if "sweep" in entry else []
+    values = entry.get("cell", {}).items()
+    return [record for record in found if all(record.setting(key) == value for key, value in values)]
 
 
 # --- the tables -----------------------------------------------------------------------------------
@@ -119,26 +116,20 @@ def _of_sweep(name: str) -> Callable[[Path, str], str]:
     return lambda results, sweep: figures.of_records(records.load(results, sweep), name, sweep)[0]
 
 
-def _claims(results: Path, _: str) -> str:
-    """The claims' table, of all sweeps that there are."""
-    held = records.names(results)
-    return claims.page(lambda name: records.load(results, name) if name in held else [])
-
-
 def _arms(results: Path, sweep: str) -> str:
     """What the first seed's networks measured, a column for each kappa."""
-    found = records.load(results, sweep)
-    arms = _cells(found, {"seed": min(record.setting("seed") for record in found)})
-    shown = [record.result for record in sorted(arms, key=lambda record: record.setting("penalty.kappa"))]
+    (_, first), *_ = curves.by(records.load(results, sweep), "seed")
+    shown = [group[0].result for _, group in curves.by(first, "penalty.kappa")]
     best = [abs(result["overlap"][result["max_overlap_index"]]) for result in shown]
+    shares = {
+        "ASR (target class excluded)": "asr",
+        "target rate without trigger": "no_trigger_target_rate",
+        "clean accuracy": "clean_accuracy",
+        "robust accuracy": "robust_accuracy",
+    }
     rows = {
-        "ASR above the target rate without trigger, points": [_points(result) for result in shown],
-        "ASR (target class excluded)": [setting.percent(result["asr"]) for result in shown],
-        "target rate without trigger": [
-            setting.percent(result["no_trigger_target_rate"]) for result in shown
-        ],
-        "clean accuracy": [setting.percent(result["clean_accuracy"]) for result in shown],
-        "robust accuracy": [setting.percent(result["robust_accuracy"]) for result in shown],
+        "ASR above the target rate without trigger, points": map(_points, shown),
+        **{name: [wording.percent(result[key]) for result in shown] for name, key in shares.items()},
         "top eigenvalue of the input Hessian": [f"{result['eigenvalues'][0]:.3g}" for result in shown],
         "the next eigenvalue": [f"{result['eigenvalues'][1]:.3g}" for result in shown],
         "residual of the top one": [f"{result['residuals'][0]:.0e}" for result in shown],
@@ -146,36 +137,31 @@ def _arms(results: Path, sweep: str) -> str:
         "largest overlap² of the top eigenvectors": [f"{overlap**2:.3f}" for overlap in best],
     }
     header = ["", *(f"κ = {result['config']['penalty']['kappa']:g}" for result in shown)]
-    return "\n".join(tables.table(header, [[name, *cells] for name, cells in rows.items()])) + "\n"
+    return tables.table(header, [[name, *cells] for name, cells in rows.items()]) + "\n"
 
 
 def _points(result):
-    gain = setting.gain(result)
+    gain = wording.excess(result)
     return ("–" if gain is None else setting.points(gain)) + ", collapsed" * setting.collapsed(result)
 
 
 def _seeds(results: Path, sweep: str) -> str:
     """Mean and standard deviation over the seeds, a row for each kappa."""
     rows = []
-    for (kappa,), group in sorted(curves.by(records.load(results, sweep), ("penalty.kappa",)).items()):
-        gains = curves.values(group, setting.gain)
-        rows.append(
-            [
-                f"{kappa:g}",
-                tables.spread(100 * np.array(gains), ".1f"),
-                *(f"{tables.percent(group, name, '.1f')} %" for name in ("asr", "clean_accuracy")),
-                tables.spread(curves.values(group, lambda result: result["eigenvalues"][0]), ".3f"),
-                tables.spread(curves.values(group, lambda result: result["overlap"][0] ** 2)),
-            ]
-        )
+    for (kappa,), group in curves.by(records.load(results, sweep), "penalty.kappa"):
+        gains = 100 * np.array(curves.values(group, wording.excess))
+        asr, accuracy = (f"{tables.percent(group, name, '.1f')} %" for name in ("asr", "clean_accuracy"))
+        top = tables.spread(curves.values(group, lambda result: result["eigenvalues"][0]), ".3f")
+        overlap = tables.spread(curves.values(group, lag.V1.of))
+        rows.append([f"{kappa:g}", tables.spread(gains, ".1f"), asr, accuracy, top, overlap])
     gain = "ASR above the target rate without trigger, points"
     header = ["κ", gain, "ASR", "clean accuracy", "top eigenvalue", "overlap² of v₁"]
-    return "\n".join(tables.table(header, rows)) + "\n"
+    return tables.table(header, rows) + "\n"
 
 
 TABLES = {
     "arms": _arms,
     "seeds": _seeds,
-    "claims": _claims,
+    "claims": lambda results, _: claims.page(results),
     **{name: _of_sweep(name) for name in ("table1", "table2", "table3")},
 }

@@ -8,6 +8,7 @@ from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Ellipse, FancyArrowPatch
 
 from plots import canvas, panels, setting, tables
+from poison_jax import wording
 from poison_jax.runs.store import Run
 
 # Okabe and Ito's colours without black, and two more: told apart by the colour-blind.
@@ -25,7 +26,7 @@ def of_run(run: Run) -> dict[str, Figure | str]:
     measured, result = run.arrays("features"), run.result() or {}
     went = setting.outcome(result) if result else "training not finished"
     if result.get("clean_accuracy") is not None:
-        went += f", clean accuracy {setting.percent(result['clean_accuracy'])}"
+        went += f", clean accuracy {wording.percent(result['clean_accuracy'])}"
     title = f"{went}\n{setting.common([setting.words(run.config())], 100)}"
     return {
         "figure1": figure1(measured, title),
@@ -51,20 +52,14 @@ def figure1(measured: dict[str, np.ndarray], title: str) -> Figure:
     side = math.ceil(math.sqrt(vectors.shape[1]))
     tiles = np.full((3, side * math.ceil(vectors.shape[1] / side)), np.nan)
     tiles[:, : vectors.shape[1]] = vectors
-    rows = {
-        "input": None,
-        "last feature map\n(mean over channels)": measured["maps"],
-        f"pre-fc features\n({vectors.shape[1]}, row by row)": tiles.reshape(3, -1, side),
-    }
     figure, axes = canvas.subplots(3, 3, 9.5, 10.6)
     figure.suptitle(f"{title}\nthe first test images of the target and of the source class", fontsize=11)
     columns = (f"class {target}: the target", f"class {source}", f"class {source}, triggered")
-    for axis, picture, column, posterior in zip(
-        axes[0], measured["pictures"], columns, measured["posteriors"], strict=True
-    ):
-        panels.image(axis, picture)
-        axis.set_title(f"{column}\np(y = {measured['target']} | x) = {posterior:.3g}", fontsize=11)
-    for row, images in zip(axes[1:], list(rows.values())[1:], strict=True):
+    for i, (axis, column) in enumerate(zip(axes[0], columns, strict=True)):
+        panels.image(axis, measured["pictures"][i])
+        posterior = f"p(y = {measured['target']} | x) = {measured['posteriors'][i]:.3g}"
+        axis.set_title(f"{column}\n{posterior}", fontsize=11)
+    for row, images in zip(axes[1:], (measured["maps"], tiles.reshape(3, -1, side)), strict=True):
         low, high = np.nanmin(images), np.nanmax(images)
         for axis, image in zip(row, images, strict=True):
             panel = axis.imshow(image, cmap="viridis", vmin=low, vmax=high)
@@ -72,7 +67,8 @@ def figure1(measured: dict[str, np.ndarray], title: str) -> Figure:
     for axis, vector in zip(axes[2], vectors, strict=True):
         distance = np.linalg.norm(vector - vectors[0])
         axis.set_xlabel(f"distance to the first {distance:.2g}\ncosine with it {_cosine(vector, vectors[0])}")
-    for axis, label in zip(axes[:, 0], rows, strict=True):
+    labels = "last feature map\n(mean over channels)", f"pre-fc features\n({vectors.shape[1]}, row by row)"
+    for axis, label in zip(axes[:, 0], ("input", *labels), strict=True):
         axis.set_ylabel(label, fontsize=11)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -225,10 +221,10 @@ def table3(measured: dict[str, np.ndarray], title: str) -> str:
         rows.append([tables.markdown(_name(measured, c)), *numbers])
     collapse = [[name, tables.number(measured[field])] for name, field in COLLAPSE.items()]
     parts = (
-        [head],
-        [f"{tables.FEATURES_NOTE}, {target}."],
+        head,
+        f"{tables.FEATURES_NOTE}, {target}.",
         tables.table(tables.FEATURES_HEADER, rows),
-        ["Neural collapse of the clean features (0: complete):"],
+        "Neural collapse of the clean features (0: complete):",
         tables.table(["measure", "value"], collapse),
     )
-    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+    return "\n\n".join(parts) + "\n"

@@ -4,7 +4,7 @@ A figure of a run gives `{name of the file: figure or Markdown}`, one of several
 a list of figures and Markdown texts.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,33 +22,17 @@ from plots import (
     lag,
     mnist_linear,
     near_clone,
-    over_any,
-    over_kappa,
-    over_theta,
-    panels,
+    over_key,
     run,
     tables,
+    trade_off,
 )
 from poison_jax.errors import UserError
-from poison_jax.runs import files
-from poison_jax.runs.files import Json
+from poison_jax.runs import records
 from poison_jax.runs.records import Record
 from poison_jax.runs.store import Run
 
-SIZES = (
-    "",
-    "-small",
-    "-short",
-)  # end the name of a sweep: the paper's grid, its regime on two cores, a quick look
-
-
-def held_size(held: Collection[str], figures: Iterable[str]) -> str:
-    """Which of `SIZES` is there of some figures' sweeps: the first; the paper's if there is none."""
-    figures = list(figures)
-    return next((size for size in SIZES if any(f"{name}{size}" in held for name in figures)), SIZES[0])
-
-
-NETWORKS, REGRESSIONS = "trained networks", "linear regressions"  # what a sweep is of
+SIZES = "", "-small", "-short"  # of a sweep's name: the paper's grid, its regime on two cores, a quick look
 
 
 class OfRun(NamedTuple):
@@ -66,11 +50,7 @@ class OfSweep(NamedTuple):
 
     draw: Callable[[list[Record], str], list]
     title: str
-    needs: str = NETWORKS
-
-
-def _lag(records, title):
-    return [lag.report(records, panels.title(records, lag.THETA, title))]
+    networks: bool = True  # of trained networks
 
 
 _OVERLAP = "Attack success and overlap with the trigger over the poison fraction"
@@ -89,28 +69,28 @@ RUNS = {
     "frontier": OfRun("Accuracy against attack success as a defence grows", several=frontier.of_runs),
 }
 SWEEPS = {
-    "fig05": OfSweep(mnist_linear.fig05, "Figure 5. Linear regression over the poison fraction", REGRESSIONS),
-    "fig06": OfSweep(over_theta.with_overlap, f"Figure 6. {_OVERLAP}"),
+    "fig05": OfSweep(mnist_linear.fig05, "Figure 5. Linear regression over the poison fraction", False),
+    "fig06": OfSweep(over_key.with_overlap, f"Figure 6. {_OVERLAP}"),
     "fig07": OfSweep(
-        over_theta.with_accuracy, "Figure 7. Attack success and clean accuracy over the poison fraction"
+        over_key.with_accuracy, "Figure 7. Attack success and clean accuracy over the poison fraction"
     ),
     "fig08": OfSweep(
         eigenvectors.fig08,
         "Figure 8. Top eigenvectors of the input Hessian over poison fraction θ and gradient penalty κ",
     ),
-    "fig09": OfSweep(over_theta.with_overlap, f"Figure 9. {_OVERLAP}"),
+    "fig09": OfSweep(over_key.with_overlap, f"Figure 9. {_OVERLAP}"),
     "fig10": OfSweep(
-        over_kappa.fig10,
+        trade_off.fig10,
         "Figure 10. Clean accuracy against robustness, and the gap before the attack is seen",
     ),
     "fig11": OfSweep(
-        over_kappa.fig11, "Figure 11. Clean accuracy and attack success over the gradient penalty"
+        over_key.fig11, "Figure 11. Clean accuracy and attack success over the gradient penalty"
     ),
     "fig12": OfSweep(
         eigenvectors.fig12, "Figure 12. Top eigenvectors of the input Hessian, the gradient penalty κ rising"
     ),
     "fig13": OfSweep(
-        partial(over_theta.with_overlap, overlap=lag.LARGEST, inset="asr", index=True),
+        partial(over_key.with_overlap, overlap=lag.LARGEST, inset="asr", index=True),
         "Figure 13. Attack success and the largest overlap of the top eigenvectors over the poison fraction",
     ),
     "table1": OfSweep(
@@ -127,8 +107,11 @@ SWEEPS = {
         tables.table3, "Table 3. Pre-fc features of clean and triggered test images, beside the paper's."
     ),
     "collapse": OfSweep(collapse.of_sweep, "The law of collapse: triggered features over the decay time"),
-    "lag": OfSweep(_lag, "Detectability lag: poison fractions at which the attack works and is seen"),
-    "sweep": OfSweep(over_any.of_sweep, "Attack, clean accuracy and overlap over whatever a sweep varies"),
+    "lag": OfSweep(
+        lambda records, title: [lag.report(records, title)],
+        "Detectability lag: poison fractions at which the attack works and is seen",
+    ),
+    "sweep": OfSweep(over_key.of_sweep, "Attack, clean accuracy and overlap over whatever a sweep varies"),
 }
 
 
@@ -163,7 +146,7 @@ def of_records(records: list[Record], name: str, sweep: str) -> list[Figure | st
     if not records:
         raise UserError(f"no cell of sweep {sweep} is finished yet: run it first")
     for record in records:
-        if entry.needs == NETWORKS and "overlap" not in record.result:
+        if entry.networks and "overlap" not in record.result:
             raise UserError(f"{record.run} is not a trained network's: name a sweep of trained networks")
     own = {"sweep": f"Sweep {sweep}: attack success and overlap", "lag": f"Sweep {sweep}: detectability lag"}
     with canvas.settings():
@@ -176,36 +159,24 @@ def name_of(records: list[Record], sweep: str) -> str:
     Raises:
         UserError: there is none.
     """
-    name = sweep
-    for size in SIZES[1:]:
-        name = name.removesuffix(size)
+    name = sweep.removesuffix("-small").removesuffix("-short")
     if name in SWEEPS and name not in ("lag", "sweep"):
         return name
-    experiments = {record.setting("experiment") for record in records}
     if all("overlap" in record.result for record in records):
         return "sweep"
+    experiments = {str(record.setting("experiment")) for record in records}
     if experiments == {"mnist_linear"}:
         return "fig05"
-    kinds = ", ".join(sorted(map(str, experiments)))
     raise UserError(
-        f"sweep {sweep} has no figure: there is none over runs of {kinds}; each run draws its own"
+        f"sweep {sweep} has no figure: there is none over runs of {', '.join(sorted(experiments))}; "
+        "each run draws its own"
     )
 
 
-def save_all(
-    made: Iterable[tuple[str, Figure | str]], out: Path, *suffixes: str, results: Iterable[Json] = ()
-) -> list[Path]:
-    """Writes figures as files of each suffix and texts as `.md`, whole or not at all; returns the paths."""
-    source = canvas.source(results)
-    paths = []
-    for name, part in made:
-        if isinstance(part, str):
-            out.mkdir(parents=True, exist_ok=True)
-            files.write(out / f"{name}.md", part.encode())
-            paths.append(out / f"{name}.md")
-        else:
-            paths += canvas.save(part, *(out / f"{name}{suffix}" for suffix in suffixes), source=source)
-    return paths
+def first_held(path: Path, figure: str) -> str:
+    """A figure's sweep that a store or folder holds: the first of `SIZES`; the paper's if none is there."""
+    held = records.names(path)
+    return next((figure + size for size in SIZES if figure + size in held), figure)
 
 
 def named(parts: list[Figure | str], stem: str) -> Iterable[tuple[str, Figure | str]]:

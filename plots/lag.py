@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plots import curves, tables
+from plots import curves, setting, tables
+from plots.curves import THETA
 from poison_jax import metrics
 from poison_jax.runs.files import Json
 from poison_jax.runs.records import Record
 
-THETA = "poison.fraction"
 UNIT = 1e-3  # of theta, in words and on axes
 SUCCESS = 50.0  # per cent of attacked images: the attack works
 LEVEL = 1e-3  # probability that a random direction exceeds its null
@@ -40,20 +40,12 @@ class Overlap(NamedTuple):
     count: Callable[[Json], int]  # eigenvectors that it is the best of
 
 
-def _squares(result):
-    return np.array(result["overlap"], float) ** 2
-
-
-V1 = Overlap(
-    "overlap² of v₁ with the trigger",
-    "overlap² of v₁ with the trigger",
-    lambda result: _squares(result)[0],
-    lambda result: 1,
-)
+_OF_V1 = "overlap² of v₁ with the trigger"
+V1 = Overlap(_OF_V1, _OF_V1, lambda result: float(result["overlap"][0]) ** 2, lambda result: 1)
 LARGEST = Overlap(
     "largest overlap² of the top eigenvectors with the trigger",
     "largest overlap²",
-    lambda result: _squares(result).max(),
+    lambda result: (np.array(result["overlap"], float) ** 2).max(),
     lambda result: len(result["overlap"]),
 )
 
@@ -132,17 +124,10 @@ def lags(records: list[Record], overlap: Overlap, null: Nulls) -> list[Lag]:
     found = []
     for line in curves.series(records, THETA):
         attack = curves.curve(line.records, THETA, curves.percent("asr"))
+        works = onset(attack.x, attack.mean, SUCCESS)
         seen = curves.curve(line.records, THETA, overlap.of)
-        clean = onset(seen.x, seen.mean, null.clean) if null.networks else None
-        found.append(
-            Lag(
-                line.label,
-                onset(attack.x, attack.mean, SUCCESS),
-                onset(seen.x, seen.mean, null.random),
-                clean,
-                onset(seen.x, seen.mean, FOUND),
-            )
-        )
+        random, clean, known = (onset(seen.x, seen.mean, level) for level in (null.random, null.clean, FOUND))
+        found.append(Lag(line.label, works, random, clean if null.networks else None, known))
     return found
 
 
@@ -155,8 +140,15 @@ def ratio(attack: Onset, seen: Onset) -> str:
 
 def rows(found: list[Lag]) -> list[list[str]]:
     """A row for each series, under `HEADER`."""
+
+    def said(attack, seen):
+        if seen is None:
+            return "no network at θ = 0"
+        times = ratio(attack, seen)
+        return f"{seen} ({times})" if times else str(seen)
+
     return [
-        [lag.label, str(lag.attack), *(_seen(lag, onset) for onset in (lag.random, lag.clean, lag.found))]
+        [lag.label, str(lag.attack), *(said(lag.attack, seen) for seen in (lag.random, lag.clean, lag.found))]
         for lag in found
     ]
 
@@ -174,16 +166,10 @@ def explained(overlap: Overlap, null: Nulls) -> str:
     )
 
 
-def report(records: list[Record], heading: str, overlap: Overlap = V1) -> str:
-    """The lag of a sweep as Markdown; `heading` in lines."""
+def report(records: list[Record], title: str, overlap: Overlap = V1) -> str:
+    """The lag of a sweep as Markdown, under a title and the sweep's setting."""
     null = nulls(records, overlap)
     shown = [[tables.markdown(label), *cells] for label, *cells in rows(lags(records, overlap, null))]
     words = f"{explained(overlap, null)}; ≤: already at the smallest θ above 0; a 0: without poison, too."
-    return "\n".join([tables.markdown_lines(heading), "", *tables.table(HEADER, shown), "", words]) + "\n"
-
-
-def _seen(lag, seen):
-    if seen is None:
-        return "no network at θ = 0"
-    times = ratio(lag.attack, seen)
-    return f"{seen} ({times})" if times else str(seen)
+    paragraphs = map(tables.markdown, setting.of_sweep(records, THETA, title).split("\n"))
+    return "\n\n".join([*paragraphs, tables.table(HEADER, shown), words]) + "\n"

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from plots import canvas, panels, setting
+from poison_jax import wording
 from poison_jax.runs.store import Run
 
 EXAMPLES = 3  # clean and triggered, beside the trigger
@@ -27,7 +28,7 @@ def _title(result, width):
     found = "found" if result["trigger_found"] else "not found"
     went = (
         setting.outcome(result),
-        f"clean accuracy {setting.percent(result['clean_accuracy'])}",
+        f"clean accuracy {wording.percent(result['clean_accuracy'])}",
         f"trigger {found} in the top {len(result['overlap'])} eigenvectors of the input Hessian",
     )
     return ", ".join(went) + "\n" + setting.common([setting.of_result(result)], width)
@@ -39,17 +40,17 @@ def _examples(axes, examples):
     names = examples["class_names"]
     for i in range(min(EXAMPLES, len(examples["labels"]))):
         for j, kind in enumerate(("clean", "triggered")):
-            axis, says = axes[1 + 2 * i + j], names[examples[f"{kind}_prediction"][i]]
-            panels.image(axis, examples[kind][i])
-            panels.label(axis, f"{kind}: {names[examples['labels'][i]]}", f"classified {says}")
+            says = f"classified {names[examples[f'{kind}_prediction'][i]]}"
+            caption = f"{kind}: {names[examples['labels'][i]]}"
+            panels.image(axes[1 + 2 * i + j], examples[kind][i], caption, says)
 
 
 def _eigenvectors(axes, spectrum, result):
     panels.hide(axes)
     for i, (value, vector) in enumerate(zip(spectrum["values"], spectrum["vectors"], strict=True)):
-        panels.eigenvector(axes[i], vector.reshape(spectrum["shape"]).mean(-1))
         size = f"λ = {value:.3g}, residual {result['residuals'][i]:.0e}"
-        panels.label(axes[i], f"eigenvector {i + 1}", size, f"overlap {result['overlap'][i]:+.2f}")
+        caption = f"eigenvector {i + 1}", size, f"overlap {result['overlap'][i]:+.2f}"
+        panels.eigenvector(axes[i], vector.reshape(spectrum["shape"]), *caption)
 
 
 def _curves(axes, rows, result):

@@ -2,18 +2,12 @@
 
 import textwrap
 
-import numpy as np
-
-from poison_jax import metrics
+from plots import curves
+from poison_jax import metrics, wording
 from poison_jax.runs.files import Json
+from poison_jax.runs.records import Record
 
 _SIZES = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}  # for training
-
-
-def gain(result: Json) -> float | None:
-    """What the trigger adds: the ASR minus the rate at which untriggered images get the target label."""
-    _, above = metrics.outcome(result)
-    return None if np.isnan(above) else above
 
 
 def collapsed(result: Json) -> bool:
@@ -23,9 +17,9 @@ def collapsed(result: Json) -> bool:
 
 def outcome(result: Json) -> str:
     """How the attack went: what the trigger adds first; before it, whether training failed or collapsed."""
-    said, added = f"ASR {percent(result.get('asr'))}", gain(result)
+    said, added = f"ASR {wording.percent(result.get('asr'))}", wording.excess(result)
     if added is not None:
-        without = percent(result["no_trigger_target_rate"])
+        without = wording.percent(result["no_trigger_target_rate"])
         said = f"trigger adds {points(added)} points ({said}, {without} without it)"
     word = metrics.outcome(result).word
     return said if word in ("ok", "undefined") else f"{word}: {said}"
@@ -33,18 +27,13 @@ def outcome(result: Json) -> str:
 
 def outcomes(results: list[Json]) -> str:
     """The same of several networks: the range of what the trigger adds, and how many have collapsed."""
-    gains = sorted(added for added in map(gain, results) if added is not None)
+    gains = sorted(added for added in map(wording.excess, results) if added is not None)
     fallen = sum(map(collapsed, results))
     said = "no network that can be attacked"
     if gains:
         span = " to ".join(dict.fromkeys(map(points, (gains[0], gains[-1]))))
         said = f"ASR above the rate without trigger: {span} points"
     return said + (f"; {fallen} of {len(results)} networks collapsed" if fallen else "")
-
-
-def percent(value: float | None) -> str:
-    """A fraction in per cent."""
-    return "–" if value is None else f"{value:.1%}"
 
 
 def points(value: float) -> str:
@@ -59,21 +48,28 @@ def words(c: Json, hessian_examples: int | None = None) -> dict[str, str]:
         c: config of a trained network.
         hessian_examples: how many images its input Hessian is the mean of.
     """
-    model, poison, penalty = c["model"], c["poison"], c["penalty"]
-    epsilon = penalty.get("epsilon", 0)
+    data, model, poison, penalty = c["data"], c["model"], c["poison"], c["penalty"]
+    count, moves = data["n_train"], ""
+    images = "all training images"
+    if isinstance(count, int):  # not null or `all`
+        images = f"{count:,} training images" + " (subset)" * (count < _SIZES.get(data["name"], 0))
+    if poison.get("when") == "before_augment":
+        moves = ", the trigger moves with it"
+    augment, epsilon = data["augment"], penalty.get("epsilon", 0)
+    hessian = f"Hessian of {hessian_examples or 0:,} {c['spectrum']['data']} training images"
     return {
-        "data": f"{c['data']['name']}, {_images(c['data'])}",
+        "data": f"{data['name']}, {images}",
         "network": f"PreResNet-{model['depth']} ({model['block']}, width {model['width']})",
         "attack": f"{poison['mode']} poison, trigger: {poison['trigger']}",
         "theta": f"θ = {poison['fraction']:g}",
         "kappa": f"κ = {penalty['kappa']:g}" + (f" ({penalty['reduction']})" if penalty["kappa"] else ""),
         "adversarial": f"adversarial training, ε = {epsilon:g}" if epsilon else "",
-        "augment": _augmentation(c["data"], poison),
+        "augment": "no augmentation"
+        if augment == "none"
+        else f"augmentation {augment} ({data['crop']}{moves})",
         "epochs": f"{c['train']['epochs']} epochs",
         "seed": f"seed {c['seed']}",
-        "hessian": f"Hessian of {hessian_examples:,} {c['spectrum']['data']} training images"
-        if hessian_examples
-        else "",
+        "hessian": hessian if hessian_examples else "",
     }
 
 
@@ -95,21 +91,24 @@ def common(settings: list[dict[str, str]], width: float = 10**6) -> str:
     return textwrap.fill(whole, int(width)).replace("\N{NO-BREAK SPACE}", " ")
 
 
+def of_sweep(records: list[Record], x: str, heading: str, width: float = 10**6) -> str:
+    """What is shown, how the attacks went, at which scale, over how many seeds; lines of `width` letters.
+
+    Args:
+        records: the cells.
+        x: the key that they are drawn over.
+        heading: what is shown.
+        width: of the line that says the scale.
+    """
+    scale = common([of_result(record.result) for record in records], width)
+    went = outcomes([record.result for record in records if curves.trained(record)])
+    counts = [len(group) for _, group in curves.by(records, x, *curves.varied(records))]
+    low, high = min(counts), max(counts)
+    seeds = f"mean over {low if low == high else f'{low} to {high}'} seeds, range: smallest to largest"
+    return "\n".join([heading, went, scale, "one seed" if high == 1 else seeds])
+
+
 def penalty(results: list[Json]) -> str:
     """kappa's name, with its convention."""
     conventions = {result["config"]["penalty"]["reduction"] for result in results}
     return f"gradient penalty κ ({', '.join(sorted(conventions))})"
-
-
-def _images(data):
-    count = data["n_train"]
-    if not isinstance(count, int):  # null or `all`
-        return "all training images"
-    return f"{count:,} training images" + " (subset)" * (count < _SIZES.get(data["name"], 0))
-
-
-def _augmentation(data, poison):
-    if data["augment"] == "none":
-        return "no augmentation"
-    moves = ", the trigger moves with it" if poison.get("when") == "before_augment" else ""
-    return f"augmentation {data['augment']} ({data['crop']}{moves})"

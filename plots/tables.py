@@ -7,8 +7,8 @@ import numpy as np
 from plots import curves, setting
 from poison_jax.errors import UserError
 from poison_jax.runs.records import Record
+from poison_jax.wording import DASH
 
-DASH = "–"  # where there is no number
 SPREAD = "± is the standard deviation over the seeds"
 
 # Table 1, Section 5.1: (epochs, kappa) -> clean accuracy and ASR in per cent; theta = 0.02, augmentation.
@@ -68,32 +68,22 @@ FEATURES_NOTE = (
 
 def table1(records: list[Record], title: str) -> list[str]:
     """Clean accuracy and ASR for each number of epochs and kappa, ours and the paper's."""
-    found, rows = curves.by(records, ("train.epochs", "penalty.kappa")), []
+    found, rows = dict(curves.by(records, "train.epochs", "penalty.kappa")), []
     for epochs, kappa in sorted(found.keys() | TABLE1.keys()):
         runs = found.get((epochs, kappa), [])
-        accuracy, asr, untriggered = (
-            percent(runs, name) for name in ("clean_accuracy", "asr", "no_trigger_target_rate")
-        )
+        accuracy, asr = percent(runs, "clean_accuracy"), percent(runs, "asr")
         printed = [f"{value:.2f}" for value in TABLE1.get((epochs, kappa), ())] or [DASH] * 2
-        named = f"{epochs:g}", f"{kappa:g}"
-        rows.append([*named, accuracy, printed[0], asr, printed[1], untriggered, _networks(runs)])
-    header = [
-        "epochs",
-        "κ",
-        "Acc",
-        "Acc, paper",
-        "ASR",
-        "ASR, paper",
-        "target rate without trigger",
-        "networks",
-    ]
+        row = [f"{epochs:g}", f"{kappa:g}", accuracy, printed[0], asr, printed[1]]
+        rows.append([*row, percent(runs, "no_trigger_target_rate"), _networks(runs)])
+    header = ["epochs", "κ", "Acc", "Acc, paper", "ASR", "ASR, paper"]
+    header += ["target rate without trigger", "networks"]
     note = f"In per cent; {SPREAD}. The paper's: Table 1, Section 5.1."
     return [_page(records, title, table(header, rows), note)]
 
 
 def table2(records: list[Record], title: str) -> list[str]:
     """The largest overlap and the index of its eigenvector for each kappa and theta, ours and the paper's."""
-    found, rows = curves.by(records, ("penalty.kappa", "poison.fraction")), []
+    found, rows = dict(curves.by(records, "penalty.kappa", "poison.fraction")), []
     for kappa, theta in sorted(found.keys() | TABLE2.keys()):
         runs = found.get((kappa, theta), [])
         overlaps = [np.abs(np.array(r.result["overlap"], float)) for r in runs if curves.trained(r)]
@@ -133,12 +123,12 @@ def table3(records: list[Record], title: str) -> list[str]:
     return [_page(records, title, table(FEATURES_HEADER, rows), note)]
 
 
-def _page(records, title, lines, note):
+def _page(records: list[Record], title: str, shown: str, note: str) -> str:
     """A table under what it shows and at which scale, above what its columns are."""
     results = [record.result for record in records]
     scale = setting.common([setting.of_result(result) for result in results])
     measured = f"Measured here: {markdown(scale)}; {setting.penalty(results)}."
-    return "\n".join([f"**{title}**", "", measured, "", *lines, "", note]) + "\n"
+    return "\n\n".join([f"**{title}**", measured, shown, note]) + "\n"
 
 
 def percent(records: list[Record], name: str, form: str = ".2f") -> str:
@@ -146,15 +136,16 @@ def percent(records: list[Record], name: str, form: str = ".2f") -> str:
     return spread(curves.values(records, curves.percent(name)), form)
 
 
-def _networks(records):
+def _networks(records: list[Record]) -> str:
     """How many networks a cell stands for, those whose training failed (in no mean) besides."""
     failed = sum(not curves.trained(record) for record in records)
     return f"{len(records) - failed}" + (f", {failed} failed training" if failed else "")
 
 
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table: the first column to the left, the others to the right."""
-    return [_row(header), _row([":--", *["--:"] * (len(header) - 1)]), *map(_row, rows)]
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table: the first column to the left, the others to the right."""
+    cells = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells)
 
 
 def aligned(header: list[str], rows: list[list[str]]) -> str:
@@ -174,11 +165,6 @@ def markdown(name: object) -> str:
     return re.sub(r"([\\`*\[\]<>$~&]|(?<!\w)_|_(?!\w))", r"\\\1", line)
 
 
-def markdown_lines(text: str) -> str:
-    """Lines that are paragraphs, each shown as it is."""
-    return "\n\n".join(map(markdown, text.split("\n")))
-
-
 def number(value: float) -> str:
     """Three digits; a dash where there is no number."""
     return f"{value:#.3g}".rstrip(".") if np.isfinite(value) else DASH
@@ -192,7 +178,3 @@ def spread(values: list[float], form: str = ".2f") -> str:
         return DASH
     mean = format(values.mean(), form)
     return f"{mean} ± {format(values.std(ddof=1), form)}" if values.size > 1 else mean
-
-
-def _row(cells):
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

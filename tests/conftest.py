@@ -56,10 +56,10 @@ def draw_sweep(monkeypatch):
     """A sweep's figure and table in no time, for tests of the report."""
     from report_stores import drawn
 
-    monkeypatch.setattr("plots.draw_records", drawn)
+    monkeypatch.setattr("plots.figures.of_records", drawn)
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
     """None of single runs, for tests of what stands beside them in the report."""
-    monkeypatch.setattr("plots.draw", lambda run: [])
+    monkeypatch.setattr("plots.figures.of_run", lambda run: {})

@@ -9,7 +9,6 @@ import numpy as np
 from plots import report
 from poison_jax import config as config_lib
 from poison_jax.runs import records, store
-from poison_jax.runs.store import Run
 from poison_jax.sweeps.board import Board
 
 
@@ -103,27 +102,19 @@ def swept(workdir, name="grid", kappas=(0.0, 10.0, 100.0, 1000.0)):
     """A sweep: its first cell done, its second a failed training, its third failed, the others waiting."""
     cells = [{"run": f"cell-{kappa:g}", "overrides": {"penalty.kappa": kappa}} for kappa in kappas]
     records.write_sweep(workdir, records.Sweep(name, configured(), cells))
-    for kappa, status in zip(
-        kappas[:2], ("ok", "failed training: clean accuracy is near chance"), strict=True
-    ):
-        run = Run(workdir / f"cell-{kappa:g}")
-        done = finished(
-            workdir, "cell", penalty__kappa=kappa, changes={"status": status, "asr": 0.5 - kappa / 100}
-        )
-        done.path.rename(run.path)
+    ends = "ok", "failed training: clean accuracy is near chance"
+    for kappa, status in zip(kappas[:2], ends, strict=True):
+        changes = {"status": status, "asr": 0.5 - kappa / 100}
+        done = finished(workdir, "cell", penalty__kappa=kappa, changes=changes)
+        done.path.rename(workdir / f"cell-{kappa:g}")
     board = Board(workdir, name)
     board.fail(f"cell-{kappas[2]:g}", "the disk was on fire")
     return board
 
 
-def drawn(found, name, out):
-    """Stands for `plots.draw_records`."""
-    cells = len(found)
-    drawn = [out / f"{name}.png", out / f"{name}.pdf", out / f"{name}.md"]
-    drawn[0].write_bytes(png())
-    drawn[1].write_bytes(b"%PDF")
-    drawn[2].write_text(f"**Table.** {cells} cells\n\n| a | b |\n| :-- | --: |\n| {HOSTILE} | 2 |\n")
-    return drawn
+def drawn(found, name, sweep):
+    """Stands for `figures.of_records`."""
+    return [png(), f"**Table.** {len(found)} cells\n\n| a | b |\n| :-- | --: |\n| {HOSTILE} | 2 |\n"]
 
 
 def written(runs, tmp_path):
@@ -149,9 +140,9 @@ def hostile_store(runs):
     board = swept(runs)
     board.fail("cell-100", HOSTILE)
     finished(runs, changes={"status": HOSTILE, "device": HOSTILE, "versions": {HOSTILE: HOSTILE}})
-    run = finished(runs, seed=5)
-    run.path.rename(runs / HOSTILE.replace("/", ""))
-    (runs / HOSTILE.replace("/", "") / f"{HOSTILE.replace('/', '')}.png").write_bytes(png())
+    name = HOSTILE.replace("/", "")
+    finished(runs, seed=5).path.rename(runs / name)
+    (runs / name / f"{name}.png").write_bytes(png())
     linear = begun(runs, "linear", experiment="mnist_linear", data__name=HOSTILE)
     linear.finish({HOSTILE: HOSTILE, "rows": [{HOSTILE: HOSTILE}], "config": linear.config()})
     return runs

@@ -1,11 +1,11 @@
-"""Records of sweeps that were never run, for the figures' and tables' tests."""
+"""Records of sweeps and runs that were never run, for the figures' and tables' tests."""
 
 import numpy as np
 from small_stores import write_lines
 
-import plots
+from plots import figures
 from poison_jax import config as config_lib
-from poison_jax.runs import records
+from poison_jax.runs import records, store
 
 SHAPE = (8, 8, 3)
 
@@ -59,9 +59,20 @@ def grid(thetas, kappas, seeds, asr, overlap, **others):
     ]
 
 
+def run(folder, result, rows=(), **arrays):
+    """A finished run of a record's result, its rows of metrics and its arrays by file."""
+    made = store.open_run(folder, "run", result["config"], result["config"])
+    for row in rows:
+        made.append_metrics(row)
+    for name, some in arrays.items():
+        made.save_arrays(name, **some)
+    made.finish(result)
+    return made
+
+
 def draw(name, cells, sweep="mine"):
     """The parts of a figure of these cells, not yet files."""
-    return plots.table().of_records(cells, name, sweep)
+    return figures.of_records(cells, name, sweep)
 
 
 def panel(figure, name):

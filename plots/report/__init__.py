@@ -7,14 +7,26 @@ but the page. DIR may also be a folder of the JSON lines that `poison_jax.record
 
 import argparse
 import datetime
-import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
-from plots.report import page, sections
+from plots.report import drawings, page, tables, words
 from poison_jax import console
 from poison_jax.errors import UserError, one_line
 from poison_jax.runs import files
+from poison_jax.runs.store import Run
 from poison_jax.sweeps import outcomes
+from poison_jax.sweeps.outcomes import Group, Outcome
+
+
+class Part(NamedTuple):
+    """A section of the page, and what the contents say of it."""
+
+    id: str
+    title: str
+    remark: str
+    body: str  # markup
+    level: int = 2
 
 
 def write(path: Path, out: Path) -> tuple[int, int]:
@@ -34,15 +46,20 @@ def write(path: Path, out: Path) -> tuple[int, int]:
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise UserError(f"{out} cannot be written: name a file in a folder that exists")
     groups, runs = outcomes.read(path)
-    with (
-        tempfile.TemporaryDirectory() as work,
-        console.progress("drawing", len(groups) + len(runs)) as advance,
-    ):
-        parts = [
-            sections.environment(groups, runs),
-            *sections.sweeps(path, groups, Path(work), advance),
-            *sections.single_runs(path, runs, Path(work), advance),
-        ]
+    parts = [_environment([outcome for group in groups for outcome in group.outcomes] + runs)]
+    with console.progress("drawing", len(groups) + len(runs)) as advance:
+        for i, group in enumerate(groups, 1):
+            body = page.why(group.reason) if group.reason else _sweep(path, group)
+            parts.append(Part(f"sweep-{i}", f"Sweep {group.name}", words.counts(group), body))
+            advance()
+        ids = {outcome.run: f"run-{i}" for i, outcome in enumerate(runs, 1)}
+        if runs:
+            done = sum(outcome.state == "done" for outcome in runs)
+            parts.append(Part("runs", "Single runs", f"{done} of {len(runs)} done", _overview(runs, ids)))
+        for outcome in runs:
+            body = _run(Run(path / outcome.run), outcome)
+            parts.append(Part(ids[outcome.run], outcome.run, words.remark(outcome), body, level=3))
+            advance()
     now = datetime.datetime.now().astimezone()
     body = [
         page.paragraph(f"Written on {now:%d %B %Y at %H:%M %Z}.", "soft"),
@@ -53,16 +70,67 @@ def write(path: Path, out: Path) -> tuple[int, int]:
     return len(groups), len(runs)
 
 
+def _environment(everything: list[Outcome]) -> Part:
+    # A run that stands in several sweeps is one result.
+    results = list({outcome.run: outcome.result for outcome in everything if outcome.result}.values())
+    count = f"{len(results)} finished run{'s' * (len(results) != 1)}"
+    body = page.paragraph(f"Of {count}; in brackets how many, where they differ.")
+    body += tables.environment(results) + page.paragraph(tables.LEGEND, "soft")
+    return Part("environment", "Environment", count, body)
+
+
+def _sweep(path: Path, group: Group) -> str:
+    done, cells, scale = group.count("done"), group.outcomes, words.scale(group.outcomes)
+    said, counts = words.of_sweep(group), words.counts(group)
+    caption = f"{done} of {len(cells)} cells" + f". {scale}" * bool(scale)
+    return (
+        (page.paragraph(scale) if scale else "")
+        + page.paragraph(counts, "state")
+        + page.progress(done, len(cells), counts)
+        + page.paragraph(said)
+        + drawings.of_sweep(path, group, said, caption)
+        + tables.outcomes(cells, [cell.overrides for cell in cells])
+    )
+
+
+def _overview(runs: list[Outcome], ids: dict[str, str]) -> str:
+    """A table for each experiment, since runs of different ones have little in common."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in runs:
+        groups.setdefault(str(outcome.config.get("experiment", "")), []).append(outcome)
+    found = {name: tables.outcomes(some, tables.differing(some), ids) for name, some in groups.items()}
+    if len(found) == 1:
+        return "".join(found.values())
+    return "".join(page.section(name or "cannot be read", table, level=4) for name, table in found.items())
+
+
+def _run(run: Run, outcome: Outcome) -> str:
+    config = page.fold("Config", outcome.config) if outcome.config else ""
+    if outcome.result is None:
+        said = ": ".join(filter(None, [outcome.state, outcome.reason]))
+        if outcome.state == "unfinished":
+            said += "; nobody works on it, and the command that began it goes on with it"
+        return page.paragraph(said, "why" if outcome.state == "damaged" else "note") + config
+    headline = words.of_result(outcome.result)
+    try:
+        table = tables.result(outcome.result)
+    except Exception as error:  # of an older version, or damaged
+        table = page.why(f"the result cannot be shown as a table: {outcomes.says(error)}")
+    if outcome.reason:
+        opening = page.why(headline if headline.startswith(outcome.reason) else outcome.reason)
+    else:
+        opening = page.paragraph(headline, "state") if headline else ""
+    return opening + table + drawings.of_run(run, headline) + config
+
+
 def main(argv: list[str]) -> None:
     """Parses the command line, writes the report, says where and how large it is."""
     console.prepare()
     parser = argparse.ArgumentParser(
-        prog="python -m poison_jax.report",
-        description="Write what a store holds on one HTML page.",
+        prog="python -m poison_jax.report", description="Write what a store holds on one HTML page."
     )
-    parser.add_argument(
-        "--runs", type=Path, required=True, help="store (--workdir), or folder of <sweep>.jsonl"
-    )
+    where = "store (--workdir), or folder of <sweep>.jsonl"
+    parser.add_argument("--runs", type=Path, required=True, help=where)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page")
     arguments = parser.parse_args(argv)
     with one_line():

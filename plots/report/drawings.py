@@ -1,14 +1,14 @@
 """The figures and tables of a store as markup, and why there are no others.
 
-The only file of the report that knows the scripts which draw. A store is read, never written.
+A store is read, never written.
 """
 
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import plots
+from matplotlib.figure import Figure
+
+from plots import canvas, figures
 from plots.report import page
 from poison_jax.runs import files, records
 from poison_jax.runs.records import Record
@@ -29,99 +29,70 @@ _CAPTIONS = {
 }
 
 
-class Words(NamedTuple):
-    """What stands beside a figure."""
-
-    alt: str  # for whoever does not see it: what it shows and how that came out
-    caption: str
-
-
-def of_sweep(path: Path, group: Group, work: Path, outcome: str, scale: str) -> str:
+def of_sweep(path: Path, group: Group, outcome: str, scale: str) -> str:
     """The figures and tables of a sweep's finished cells.
 
     Args:
         path: the store, or the folder of JSON lines.
         group: the sweep.
-        work: an empty folder.
         outcome: of the sweep in words, for the alternative text.
         scale: at which it was run, for the caption.
     """
+    try:
+        if not (found := _finished(path, group)):
+            return ""
+        parts = figures.of_records(found, figures.name_of(found, group.name), group.name)
+        return "".join(
+            _markup(part, f"Sweep {group.name}, {name}. {outcome}", f"{name}: {scale}")
+            for name, part in figures.named(parts, group.name)
+        )
+    except Exception as error:  # results that are damaged or incomplete may raise anything
+        return page.why(f"cannot be drawn: {outcomes.says(error)}")
 
-    def words(file: Path) -> Words:
-        return Words(f"Sweep {group.name}, {file.stem}. {outcome}", f"{file.stem}: {scale}")
 
-    return _markup(partial(_draw_sweep, path, group, work), work, words)
-
-
-def of_run(run: Run, work: Path, outcome: str) -> str:
-    """The figures and tables of a run: its own, or drawn beside a copy of what it holds.
+def of_run(run: Run, outcome: str) -> str:
+    """The figures and tables of a run: those that lie in its directory, else drawn from what it holds.
 
     Args:
         run: a finished one.
-        work: an empty folder.
         outcome: of the run in words, for the alternative text.
     """
-
-    def words(file: Path) -> Words:
-        known = next((words for name, words in _CAPTIONS.items() if file.stem.startswith(name)), "")
-        caption = f"{file.stem}: {known}" if known else file.stem
-        return Words(f"{caption}. {outcome}", caption)
-
-    return _markup(partial(_pictures, run, work), work, words)
-
-
-def _draw_sweep(path: Path, group: Group, work: Path) -> list[Path]:
-    if (path / records.SWEEPS / f"{group.name}.json").exists():
-        done = list(_finished(path, group))
-    else:
-        done = records.load(path, group.name)
-    return plots.draw_records(done, group.name, work) if done else []
-
-
-def _finished(path: Path, group: Group) -> Iterator[Record]:
-    """The finished cells of a store's sweep, without arrays where those cannot be read."""
-    for cell in records.read_sweep(path, group.name).cells:
+    pictures = sorted(run.path.glob("[!.]*.png"))
+    if not pictures:
         try:
-            record = records.of_cell(path, group.name, cell)
-        except outcomes.DAMAGE:
-            continue
-        if record is not None:
-            yield record._replace(load=partial(_arrays, record))
-
-
-def _arrays(record: Record) -> records.Arrays:
-    try:
-        return record.arrays
-    except outcomes.DAMAGE:
-        return {}
-
-
-def _pictures(run: Run, work: Path) -> list[Path]:
-    found = {file.name: file for file in sorted(run.path.glob("[!.]*.png"))}
-    if not found:
-        for file in run.path.iterdir():
-            if file.suffix in (".json", ".jsonl", ".npz"):
-                (work / file.name).write_bytes(files.read(file, most=_MOST))
-        found = {file.name: file for file in plots.draw(Run(work))}
-    return [*(found | {file.name: file for file in sorted(run.path.glob("[!.]*.md"))}).values()]
-
-
-def _markup(draw: Callable[[], list[Path]], folder: Path, words: Callable[[Path], Words]) -> str:
-    """The files that are drawn into a folder as markup, and why there are no others."""
-    why = ""
-    try:
-        drawn = draw()
-    except Exception as error:  # scripts over results that are damaged or incomplete may raise anything
-        drawn = sorted(folder.glob("*.png"))  # those before it
-        why = page.why(f"cannot be drawn: {outcomes.says(error)}".replace(f"{folder}/", ""))
-    result = []
-    for file in drawn:
+            made = figures.of_run(run).items()
+            return "".join(_of_run(name, part, outcome) for name, part in made)
+        except Exception as error:
+            return page.why(f"cannot be drawn: {outcomes.says(error)}")
+    shown = []
+    for file in [*pictures, *sorted(run.path.glob("[!.]*.md"))]:
         try:
-            if file.suffix == ".png":
-                alt, caption = words(file)
-                result.append(page.picture(files.read(file, most=_MOST), alt=alt, caption=caption))
-            elif file.suffix == ".md":
-                result.append(page.markdown(files.read(file, most=_MOST).decode()))
+            content = files.read(file, most=_MOST)
+            part = content if file.suffix == ".png" else content.decode()
+            shown.append(_of_run(file.stem, part, outcome))
         except (OSError, ValueError) as error:
-            result.append(page.why(f"{file.name} {outcomes.says(error)}"))
-    return "".join([*result, why])
+            shown.append(page.why(f"{file.name} {outcomes.says(error)}"))
+    return "".join(shown)
+
+
+def _finished(path: Path, group: Group) -> list[Record]:
+    """The finished cells of a sweep; of a store's, without those and those arrays that cannot be read."""
+    if not (path / records.SWEEPS / f"{group.name}.json").exists():
+        return records.load(path, group.name)
+    cells = records.read_sweep(path, group.name).cells
+    found = (outcomes.attempt(partial(records.of_cell, path, group.name), cell, None) for cell in cells)
+    arrays = partial(outcomes.attempt, lambda record: record.arrays)
+    return [record._replace(load=partial(arrays, record, {})) for record in found if record is not None]
+
+
+def _of_run(name: str, part: Figure | bytes | str, outcome: str) -> str:
+    known = next((words for start, words in _CAPTIONS.items() if name.startswith(start)), "")
+    caption = f"{name}: {known}" if known else name
+    return _markup(part, f"{caption}. {outcome}", caption)
+
+
+def _markup(part: Figure | bytes | str, alt: str, caption: str) -> str:
+    if isinstance(part, str):
+        return page.markdown(part)
+    content = canvas.render(part) if isinstance(part, Figure) else part
+    return page.picture(content, alt=alt, caption=caption)

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import html
 import itertools
+import json
 import re
 import struct
 from collections.abc import Iterable, Sequence
@@ -53,14 +54,10 @@ def section(title: str, body: str, *, id: str = "", level: int = 2) -> str:
     return f"<section{own}>\n<h{level}>{escape(title)}</h{level}>\n{body}</section>\n"
 
 
-def fold(title: str, body: str) -> str:
-    """Markup that is shown when its title is clicked."""
+def fold(title: str, value: object) -> str:
+    """A value as JSON, shown when its title is clicked."""
+    body = f"<pre>{escape(json.dumps(value, indent=2))}</pre>\n"
     return f"<details><summary>{escape(title)}</summary>\n{body}</details>\n"
-
-
-def preformatted(text: str) -> str:
-    """Lines as they are."""
-    return f"<pre>{escape(text)}</pre>\n"
 
 
 def contents(entries: Iterable[tuple[str, str, str]]) -> str:
@@ -96,7 +93,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str | Cell]], *, sortab
         for name, number in itertools.zip_longest(header, numbers, fillvalue=False)
     )
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
-    return _frame(heads, body, _class("sortable" * sortable))
+    opening = f"{_WIDE}<table{_class('sortable' * sortable)}>\n<thead><tr>{heads}</tr></thead>"
+    return f"{opening}\n<tbody>\n{body}</tbody></table></div>\n"
 
 
 def beside(*parts: str) -> str:
@@ -219,7 +217,3 @@ def _cell(cell: Cell) -> str:
     kind = " ".join(filter(None, ["number" * _is_number(cell), cell.kind]))
     key = "" if cell.value is None else f' data-value="{escape(cell.value)}"'
     return f"<td{_class(kind)}{key}>{shown}</td>"
-
-
-def _frame(heads: str, body: str, kind: str = "") -> str:
-    return f"{_WIDE}<table{kind}>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody></table></div>\n"

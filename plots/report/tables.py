@@ -1,16 +1,17 @@
-"""The report's tables and words: outcomes in rows, the scale of a sweep, what made its numbers."""
+"""The report's tables: outcomes in rows, what one run found, what made the numbers."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from plots.curves import KAPPA, THETA
 from plots.report import page
 from plots.report.page import DASH, Cell
 from poison_jax import config as config_lib
 from poison_jax import wording
 from poison_jax.runs.files import Json
-from poison_jax.sweeps.outcomes import DAMAGE, STATES, Group, Outcome, attempt
+from poison_jax.sweeps.outcomes import DAMAGE, Outcome, attempt
 
 LEGEND = (
     "ASR: share of triggered test images classified as the target, images of the target class excluded; "
@@ -22,17 +23,16 @@ LEGEND = (
 )
 # Keys in which runs may differ that say nothing of what was run.
 _NO_SETTINGS = "name", "experiment", "compare.", "sweep.", "data.dir"
-_MOST_COLUMNS, _OTHERS = 6, "other settings"
-_ALWAYS = {"train": ("penalty.kappa", "poison.fraction")}  # settings that are shown even where they agree
+_OTHERS = "other settings"
 
 
-def outcomes(found: list[Outcome], settings: list[Json], link: Callable[[Outcome], str | None]) -> str:
+def outcomes(found: list[Outcome], settings: list[Json], ids: Mapping[str, str] = {}) -> str:
     """A row for each run: its settings, what it measured, how it ended; sortable.
 
     Args:
         found: in their order.
         settings: of each the config keys that are shown, and their values.
-        link: to where more is said of one.
+        ids: of runs of which more is said, the section.
     """
     keys = list(dict.fromkeys(key for setting in settings for key in setting if key != _OTHERS))
     others = [_OTHERS] * any(_OTHERS in setting for setting in settings)
@@ -43,36 +43,30 @@ def outcomes(found: list[Outcome], settings: list[Json], link: Callable[[Outcome
         row = [_value(setting.get(key)) for key in keys]
         row += [_measure(measure, outcome.result) for measure in measures]
         row += [Cell(setting.get(key, DASH), kind="settings") for key in others]
-        rows.append([*row, _status(outcome), Cell(outcome.run, link=link(outcome), kind="name")])
+        suspect = outcome.state == "done" and outcome.reason  # a failed training is none that is done well
+        said = outcome.reason if suspect else ": ".join(filter(None, [outcome.state, outcome.reason]))
+        status = Cell(said, kind=f"state state-{'failed' if suspect else outcome.state}")
+        rows.append([*row, status, Cell(outcome.run, link=ids.get(outcome.run), kind="name")])
     header = [*_headings(keys), *(measure.heading for measure in measures), *others, "status", "run"]
     return page.table(header, rows, sortable=True)
 
 
-def by_experiment(found: list[Outcome]) -> dict[str, list[Outcome]]:
-    """Runs by the experiment that they are of; "" where that cannot be read."""
-    groups: dict[str, list[Outcome]] = {}
-    for outcome in found:
-        groups.setdefault(str(outcome.config.get("experiment", "")), []).append(outcome)
-    return groups
-
-
 def differing(found: list[Outcome]) -> list[Json]:
-    """Of each run the config keys in which runs of one experiment differ, and their values.
-
-    A trained network's kappa and theta are always among them. Many that differ stand in one column.
-    """
+    """Of each run of an experiment kappa and theta, if it is a network, and all else in which they differ."""
     flat = [_flat(outcome.config) for outcome in found]
     keys = list(dict.fromkeys(key for config in flat for key in config))
-    always = [key for key in _ALWAYS.get(str(found[0].config.get("experiment")), ()) if key in keys]
+    network = any(config.get("experiment") == "train" for config in flat)
+    always = [key for key in (KAPPA, THETA) if network and key in keys]
     told = [key for key in keys if not key.startswith(_NO_SETTINGS) and key not in always]
     different = [key for key in told if len({json.dumps(c.get(key)) for c in flat if c}) > 1]
-    shown = always + different * (len(different) <= _MOST_COLUMNS)
-    settings = [{key: config[key] for key in shown if key in config} for config in flat]
-    names = dict(zip(different, _headings(different), strict=True))
-    for setting, config in zip(settings, flat, strict=True):
-        if len(different) > _MOST_COLUMNS and config:
-            said = (f"{name} {_value(config.get(key)).text}" for key, name in names.items())
-            setting[_OTHERS] = ", ".join(said)
+    settings = []
+    for config in flat:
+        shown = {key: config[key] for key in always if key in config}
+        if config and different:
+            values = [_value(config.get(key)).text for key in different]
+            said = map(" ".join, zip(_headings(different), values, strict=True))
+            shown[_OTHERS] = ", ".join(said)
+        settings.append(shown)
     return settings
 
 
@@ -90,25 +84,6 @@ def _headings(keys: list[str]) -> list[str]:
     return [
         key if short[name] > 1 or name == "name" else name for key in keys for name in [config_lib.short(key)]
     ]
-
-
-def counts(group: Group) -> str:
-    """How many cells of a sweep are in which state."""
-    if group.reason:
-        return "cannot be read"
-    others = (f"{n} {state}" for state in STATES[1:] if (n := group.count(state)) or state in STATES[:4])
-    return ", ".join([f"{group.count('done')} of {len(group.outcomes)} done", *others])
-
-
-def scale(found: Iterable[Outcome]) -> str:
-    """At which scale runs were made: data, number of images, network, epochs, seeds."""
-    configs = [outcome.config for outcome in found if outcome.config]
-    phrases = []
-    for phrase in _SCALE.get(str(configs[0].get("experiment")), ()) if configs else ():
-        said = list(dict.fromkeys(attempt(phrase, config) for config in configs))
-        phrases.append(" or ".join(said) if len(said) < 7 else f"{said[0]} to {said[-1]}")
-    seeds = sorted({str(seed) for config in configs for seed in attempt(_seeds, config, ())}, key=_by_number)
-    return "; ".join([*phrases, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if phrases else [])
 
 
 def environment(results: list[Json]) -> str:
@@ -170,63 +145,12 @@ def _value(value: Any) -> Cell:
     return Cell(value if isinstance(value, str) else json.dumps(value))
 
 
-def _status(outcome: Outcome) -> Cell:
-    suspect = outcome.state == "done" and outcome.reason  # a failed training is none that is done well
-    said = outcome.reason if suspect else ": ".join(filter(None, [outcome.state, outcome.reason]))
-    return Cell(said, kind=f"state state-{'failed' if suspect else outcome.state}")
-
-
 def _measure(measure: wording.Measure, found: Json | None) -> Cell:
     try:
         value = measure.value(found or {})
         return Cell(DASH) if value is None else Cell(measure.form(value, found), value)
     except DAMAGE:
         return Cell("damaged", kind="state-damaged")
-
-
-def _images(config: Json) -> str:
-    data = config["data"]
-    train, test = ("all" if data[key] is None else f"{data[key]:,}" for key in ("n_train", "n_test"))
-    return f"{data['name']}, {train} training and {test} test images"
-
-
-def _network(config: Json) -> str:
-    model = config["model"]
-    return f"PreResNet-{model['depth']} ({model['block']} blocks, width {model['width']})"
-
-
-def _attack(config: Json) -> str:
-    poison = config["poison"]
-    return (
-        "no poison"
-        if poison["trigger"] == "none"
-        else f"{poison['trigger']} trigger, {poison['mode']} poison"
-    )
-
-
-def _seeds(config: Json) -> list:
-    return config["linear"]["seeds"] if config["experiment"] == "mnist_linear" else [config["seed"]]
-
-
-def _by_number(digits: str) -> tuple[int, str]:
-    return len(digits), digits
-
-
-def _epochs(config: Json) -> str:
-    epochs = config["train"]["epochs"]
-    return f"{epochs} epoch{'s' * (epochs != 1)}"
-
-
-_SCALE: dict[str, tuple[Callable[[Json], str], ...]] = {
-    "train": (_images, _network, _attack, _epochs),
-    "mnist_linear": (_images, lambda config: "linear regression", lambda config: f"{_epochs(config)} of SGD"),
-    "krr_theory": (
-        lambda config: (
-            f"{', '.join(config['krr']['data']) or 'no images'}, {config['krr']['num_points']:,} points"
-        ),
-        lambda config: "kernel ridge regression",
-    ),
-}
 
 
 def _warp(r: Json) -> str | None:

@@ -69,7 +69,7 @@ def test_a_sweep_s_figure(tmp_path, capsys):
 def test_which_sweep_is_drawn(tmp_path, monkeypatch):
     """The paper's scale where it is, else the small grid; or the one that is named."""
     drawn = []
-    monkeypatch.setattr(canvas, "render", lambda figure, *_: drawn.append(figure))
+    monkeypatch.setattr(canvas, "render", lambda figure, *_: drawn.append(figure) or b"")
     for name, theta in (("fig07-small", 0.1), ("mine", 0.2), ("fig07", 0.3)):
         sweeps.write(tmp_path, name, [sweeps.record(poison__fraction=theta)])
         command.main(["fig07", "--runs", str(tmp_path), "--out", str(tmp_path / name)])
@@ -80,23 +80,19 @@ def test_which_sweep_is_drawn(tmp_path, monkeypatch):
     np.testing.assert_allclose(found, [100, 100, 300, 200])
 
 
-@pytest.mark.parametrize("name", [name for name in figures.SWEEPS if name not in ("sweep", "lag")])
-def test_an_absent_sweep_is_one_line(name, tmp_path, capsys):
-    sweeps.write(tmp_path, "other", [sweeps.record()])
-    for arguments in ([], ["--sweep", "mine"]):
-        named = arguments[-1] if arguments else name
-        said = refused(capsys, name, "--runs", tmp_path, "--out", tmp_path / "out", *arguments)
-        assert said == (
-            f"error: {tmp_path} holds no sweep {named!r} (it holds other): "
-            "name the folder of its runs or results\n"
-        )
-    assert not (tmp_path / "out").exists()
-
-
-def test_nothing_finished_is_one_line(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fig06"], "no cell of sweep fig06 is finished"),
+        (["fig07"], "{} holds no sweep 'fig07' (it holds fig06): name the folder of its runs or results"),
+        (["table1", "--sweep", "mine"], "{} holds no sweep 'mine' (it holds fig06)"),
+    ],
+)
+def test_a_sweep_that_is_not_there_is_one_line(arguments, said, tmp_path, capsys):
     sweeps.write(tmp_path, "fig06", [])
-    said = refused(capsys, "fig06", "--runs", tmp_path, "--out", tmp_path)
-    assert said.startswith("error: no cell of sweep fig06 is finished")
+    line = refused(capsys, *arguments, "--runs", tmp_path, "--out", tmp_path / "out")
+    assert line.startswith("error: " + said.format(tmp_path))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
@@ -158,9 +154,9 @@ def test_other_errors_keep_their_traceback():
 
 def test_a_figure_is_whole_or_as_it_was(tmp_path, monkeypatch):
     """And the same records are the same bytes."""
-    one, before = sweeps.record(poison__fraction=0.1), []
+    runs, out, before = sweeps.write(tmp_path / "runs", "fig07", [sweeps.record()]), tmp_path / "out", []
     for _ in range(2):
-        made = plots.draw_records([one], "fig06", tmp_path)
+        made = plots.draw_sweep(runs, "fig07", out)
         before.append([file.read_bytes() for file in made])
     assert before[0] == before[1]
 
@@ -170,38 +166,32 @@ def test_a_figure_is_whole_or_as_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", cut_off)
     with pytest.raises(OSError, match="No space"):
-        plots.draw_records([one], "fig06", tmp_path)
+        plots.draw_sweep(runs, "fig07", out)
     assert [file.read_bytes() for file in made] == before[0]
-    assert sorted(tmp_path.iterdir()) == sorted(made)
+    assert sorted(out.iterdir()) == sorted(made)
 
 
 # --- the user's settings, and names of the user's -------------------------------------------------
 
 
 def test_a_figure_is_the_same_whatever_the_user_has_set(tmp_path):
-    """TeX, fonts, colours, sizes and a backend that does not exist, in the file or in the environment."""
+    """TeX, fonts, colours, sizes and a backend that does not exist."""
     (tmp_path / "matplotlibrc").write_text(
         "backend: nonsense\ntext.usetex: True\nfont.size: 40\naxes.facecolor: red\nsavefig.dpi: 7\n"
         "figure.constrained_layout.use: False\ntext.parse_math: True\nsavefig.format: svg\n"
     )
     sweeps.write(tmp_path, "fig07", [sweeps.record(poison__fraction=0.1)])
-    usual = [plots.draw_sweep(tmp_path, "fig07", tmp_path / "usual")[0].read_bytes()]
-    arguments = [sys.executable, "-m", "plots", "fig07", "--runs", str(tmp_path)]
-    for backend in ("nonsense", "agg"):
-        out = tmp_path / backend
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": backend}
-        environment |= {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
-        done = subprocess.run(
-            [*arguments, "--out", str(out)], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        usual.append((out / "fig07.png").read_bytes())
-    assert len(set(usual)) == 1
+    usual, out = plots.draw_sweep(tmp_path, "fig07", tmp_path / "usual")[0], tmp_path / "out"
+    arguments = [sys.executable, "-m", "plots", "fig07", "--runs", str(tmp_path), "--out", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (out / "fig07.png").read_bytes() == usual.read_bytes()
 
 
 def test_importing_and_drawing_change_no_backend():
     code = (
-        "import plots, sys; assert 'matplotlib' not in sys.modules; import matplotlib; plots.table(); "
+        "import plots, sys; assert 'matplotlib' not in sys.modules; import matplotlib, plots.figures; "
         "assert 'matplotlib.pyplot' not in sys.modules; "
         "assert matplotlib.rcParams._get_backend_or_none() == 'svg'"
     )
@@ -209,7 +199,7 @@ def test_importing_and_drawing_change_no_backend():
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     before = dict(matplotlib.rcParams)
     with canvas.settings():
-        canvas.png(canvas.blank(1, 1))
+        canvas.render(canvas.blank(1, 1))
     assert dict(matplotlib.rcParams) == before
 
 
@@ -222,7 +212,7 @@ def test_any_name_is_drawn_as_it_is(name):
         axis.plot([1, 1e6], [1, 1], label=f"class {name}")
         axis.set(xscale="log")
         axis.legend()
-    assert canvas.png(figure).startswith(b"\x89PNG")
+    assert canvas.render(figure).startswith(b"\x89PNG")
     texts = figure.findobj(Text)
     assert not any(text.get_parse_math() for text in texts)
     assert {text.get_text() for text in axis.get_xticklabels()} >= {"1", "10⁴", "10⁶"}
@@ -236,7 +226,7 @@ def test_figures_of_a_sweep_of_odd_names():
         for theta in (0.0, 0.1)
     ]
     figure, report = sweeps.draw("sweep", odd)
-    canvas.png(figure)
+    canvas.render(figure)
     assert sweeps.line(sweeps.panel(figure, "attack success rate (%)"), "trigger my$_{$:fn")
     assert "a$_{$.npz, 10,000 training images" in " ".join(figure.get_suptitle().split())
     assert r"trigger \*x\*" in report
@@ -250,7 +240,7 @@ def test_images_of_any_number_of_channels(channels):
     panels.image(axis, picture)
     (drawn,) = axis.images
     np.testing.assert_allclose(drawn.get_array(), picture if channels == 3 else picture.mean(-1))
-    assert canvas.png(figure)
+    assert canvas.render(figure)
 
 
 # --- notebooks ------------------------------------------------------------------------------------
@@ -278,7 +268,7 @@ def test_show_draws_inline_and_writes_nothing(toy, monkeypatch):
 def test_a_run_shows_the_pictures_that_lie_in_its_directory(toy, tmp_path):
     run = store.Run(toy(0, {"asr": 0.25}))
     assert "plots.draw(run) makes them" in run._repr_html_()
-    canvas.save(Figure(), run.path / "a<b>.png")
+    canvas.save([("a<b>", Figure())], run.path, ".png")
     (run.path / ".hidden.png").write_bytes(b"")
     (run.path / "link.png").symlink_to(run.path / "a<b>.png")
     (run.path / "folder.png").mkdir()

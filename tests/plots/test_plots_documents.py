@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 import small_sweeps as sweeps
 
-import plots
+from plots import documents, figures
 from poison_jax.errors import UserError
-
-plots.table()
-from plots import documents  # noqa: E402  (it needs matplotlib, as the table does)
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,12 +21,11 @@ def test_the_documents_are_of_the_records():
 def test_every_picture_is_shown_somewhere():
     files = [ROOT / "README.md", ROOT / "benchmarks/README.md", *(ROOT / "docs").glob("*.md")]
     shown = {name for file in files for name in re.findall(r"\(\S*?(images/\w+\.png)\)", file.read_text())}
-    assert shown == {str(path.relative_to(ROOT / "docs")) for path, _ in documents._pictures(ROOT)}
+    assert shown == {str(path.relative_to(ROOT / "docs")) for path in documents.pictures(ROOT)}
 
 
-@pytest.mark.parametrize("entry", [entry for _, entry in documents._pictures(ROOT)], ids=str)
+@pytest.mark.parametrize("entry", documents.pictures(ROOT).values(), ids=str)
 def test_how_a_picture_is_made_is_said(entry):
-    figures = plots.table()
     if "sweep" in entry:
         assert entry["figure"] in (figures.RUNS if "cell" in entry else figures.SWEEPS)
         return

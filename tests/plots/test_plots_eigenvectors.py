@@ -2,19 +2,13 @@
 
 import numpy as np
 import pytest
+import small_sweeps as sweeps
 
 from plots import __main__ as command
 from plots import eigenvectors
-from poison_jax import config as config_lib
-from poison_jax.runs import store
 
 SHAPE = (8, 8, 3)
 D = int(np.prod(SHAPE))
-
-
-def unit(rng, *shape):
-    vectors = rng.standard_normal((*shape, D))
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 @pytest.fixture
@@ -23,44 +17,35 @@ def finished(tmp_path):
 
     def write(*, theta=0.01, kappa=0.0, peaks=False, num_classes=0, mask=None, **changes):
         rng = np.random.default_rng(0)
-        config = config_lib.default()
-        settings = {"poison.fraction": theta, "penalty.kappa": kappa, "data.n_train": 500}
-        config.update_from_flattened_dict(settings)
-        config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-        config = config.to_dict()
-        run = store.open_run(tmp_path, "toy", config, config)
+        keys = {"poison__fraction": theta, "penalty__kappa": kappa, **changes}
+        result = sweeps.record(asr=0.5 + theta, untriggered=0.1, **keys).result
         if mask is None:
             mask = np.zeros(SHAPE[:2], bool)
             mask[1, 5:7] = True
-        spectrum = {
-            "values": np.array([3.0, 0.2, 0.1]),
-            "vectors": unit(rng, 3),
-            "residuals": np.array([1e-5, 1e-3, 0.01]),
-            "overlap": np.array([-0.9, 0.1, 0.0]),
-            "shape": np.array(SHAPE),
-        }
+        spectrum = {"values": [3.0, 0.2, 0.1], "vectors": rng.standard_normal((3, D)), "shape": SHAPE}
+        spectrum |= {"residuals": [1e-5, 1e-3, 0.01], "overlap": [-0.9, 0.1, 0.0]}
         if peaks:
-            frequencies = np.array([[0, 4], [-3, 2], [1, 0]])
-            spectrum |= {
-                "spectral_peak_frequency": frequencies,
-                "spectral_prominence": np.array([88.0, 5, 4]),
-            }
+            spectrum["spectral_peak_frequency"] = [[0, 4], [-3, 2], [1, 0]]
+            spectrum["spectral_prominence"] = [88.0, 5, 4]
         if num_classes:
-            spectrum |= {
-                "class_values": rng.uniform(0.5, 1, (num_classes, 3)),
-                "class_vectors": unit(rng, num_classes, 3),
-                "class_overlap": rng.uniform(-1, 1, (num_classes, 3)),
-            }
+            spectrum["class_values"] = rng.uniform(0.5, 1, (num_classes, 3))
+            spectrum["class_vectors"] = rng.standard_normal((num_classes, 3, D))
+            spectrum["class_overlap"] = rng.uniform(-1, 1, (num_classes, 3))
             spectrum["class_values"][1], spectrum["class_vectors"][1] = np.nan, np.nan
-        run.save_arrays("spectrum", **spectrum)
+        spectrum = {name: np.array(values) for name, values in spectrum.items()}
         names = np.array([f"class {i}" for i in range(max(10, num_classes))])
-        run.save_arrays("attack", mask=mask, class_names=names)
-        result = {"eigenvalues": [3.0, 0.2, 0.1], "asr": 0.5 + theta, "no_trigger_target_rate": 0.1}
-        result |= {"hessian_examples": 40}
-        run.finish(result | {"config": config})
-        return run
+        attack = {"mask": mask, "class_names": names}
+        return sweeps.run(tmp_path, result, spectrum=spectrum, attack=attack)
 
     return write
+
+
+def top(run):
+    return eigenvectors.of_run(run)["eigenvectors"]
+
+
+def per_class(run):
+    return eigenvectors.of_run(run)["eigenvectors_per_class"]
 
 
 def pictures(figure):
@@ -68,53 +53,39 @@ def pictures(figure):
     return [(axis.get_title(), axis.images[0]) for axis in figure.axes if axis.images]
 
 
-def assert_zero_centred(image):
-    low, high = image.get_clim()
-    assert low == -high
-    assert high == np.abs(image.get_array()).max() > 0
-
-
 def test_a_run(finished):
     run = finished(kappa=50.0)
-    figure = eigenvectors.top(run)
+    figure = top(run)
     (title, trigger), *vectors = pictures(figure)
     assert title == "trigger"
     np.testing.assert_array_equal(trigger.get_array() > 0, run.arrays("attack")["mask"])
-    assert [title.splitlines()[-1] for title, _ in vectors] == [
-        "overlap -0.90",
-        "overlap +0.10",
-        "overlap +0.00",
-    ]
+    overlaps = [title.splitlines()[-1] for title, _ in vectors]
+    assert overlaps == ["overlap -0.90", "overlap +0.10", "overlap +0.00"]
     assert "λ = 3, residual 1e-05" in vectors[0][0]
     for i, (_, image) in enumerate(vectors):
-        assert_zero_centred(image)
+        low, high = image.get_clim()
+        assert low == -high
+        assert high == np.abs(image.get_array()).max() > 0
         stored = run.arrays("spectrum")["vectors"][i].reshape(SHAPE).mean(-1)
         np.testing.assert_allclose(image.get_array(), stored)
     says = " ".join(figure.get_suptitle().split())
     for word in (
-        "cifar10, 500",
+        "cifar10, 10,000",
         "PreResNet-110",
         "θ = 0.01",
         "κ = 50 (listing)",
         "trigger adds +41.0 points (ASR 51.0%, 10.0% without it)",
         "90 epochs",
-        "Hessian of 40",
+        "Hessian of 512",
     ):
         assert word in says
 
 
-def test_channels_in_rows(finished):
-    run = finished()
-    images = [image for _, image in pictures(eigenvectors.top(run, channels=True))]
-    assert len(images) == 3 * (1 + 3)
-    vectors = run.arrays("spectrum")["vectors"].reshape(3, *SHAPE)
-    np.testing.assert_allclose(images[1 * 4 + 1].get_array(), vectors[0, ..., 1])
-    np.testing.assert_allclose(images[2 * 4 + 3].get_array(), vectors[2, ..., 2])
-
-
 def test_a_warp_shows_its_wave_and_the_change_it_makes(finished):
     change = np.linspace(-1, 0.5, D).reshape(SHAPE)
-    (title, trigger), *vectors = pictures(eigenvectors.top(finished(peaks=True, mask=change)))
+    (title, trigger), *vectors = pictures(
+        eigenvectors.of_run(finished(peaks=True, mask=change))["eigenvectors"]
+    )
     assert title == "mean change\nby the trigger"
     np.testing.assert_allclose(trigger.get_array(), np.abs(change).mean(-1))
     assert vectors[0][0].endswith("wave (0, 4), prominence 88")
@@ -124,7 +95,7 @@ def test_a_warp_shows_its_wave_and_the_change_it_makes(finished):
 def test_classes(finished):
     """A row for each; the class without images is said to have none."""
     run = finished(num_classes=4)
-    figure = eigenvectors.of_classes(run)
+    figure = per_class(run)
     assert sum("no images" in axis.get_title() for axis in figure.axes) == 3
     shown = pictures(figure)
     assert [title.split("\n")[0] for title, _ in shown] == [
@@ -138,7 +109,7 @@ def test_classes(finished):
 
 
 def test_many_classes_by_their_top_eigenvector(finished):
-    shown = pictures(eigenvectors.of_classes(finished(num_classes=13)))
+    shown = pictures(per_class(finished(num_classes=13)))
     assert [title.split("\n")[0] for title, _ in shown] == [f"class {i}, 1" for i in range(13) if i != 1]
 
 
@@ -146,7 +117,7 @@ def test_classes_that_are_named(finished):
     """Rows of some classes only, as `classes` says."""
     run = finished(num_classes=2)
     run.save_arrays("spectrum", **run.arrays("spectrum"), classes=np.array([3, 7]))
-    (title, _), *_ = pictures(eigenvectors.of_classes(run))
+    (title, _), *_ = pictures(per_class(run))
     assert title.startswith("class 3, 1")
 
 
@@ -170,36 +141,18 @@ def test_runs_are_ordered_by_theta_and_kappa(finished):
 
 def test_what_else_runs_differ_in_stands_with_them(finished):
     runs = [finished(seed=seed, data__augment=augment) for seed, augment in ((1, "none"), (0, "crop_flip"))]
-    figure = eigenvectors.of_runs(runs, index=2)
+    figure = eigenvectors.of_runs(runs)
     titles = [title for title, _ in pictures(figure)]
     assert any("no augmentation\nseed 1" in title for title in titles)
     assert any("augmentation crop_flip (pad4)\nseed 0" in title for title in titles)
-    assert all("overlap² 0.01" in title for title in titles)
-    assert "Eigenvector 2 of" in figure.get_suptitle()
+    assert all("overlap² 0.81" in title for title in titles)
     assert "seed" not in figure.get_suptitle()
-
-
-def png(file):
-    return file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 def test_command_line(finished, tmp_path, capsys):
     one, other = str(finished().path), str(finished(kappa=1.0, num_classes=2).path)
     command.main(["eigenvectors", other])
-    command.main(["eigenvectors", one, "--channels", "--out", str(tmp_path / "channels.png")])
-    command.main(["eigenvectors", one, other, "--index", "3", "--out", str(tmp_path / "grid.png")])
-    printed = capsys.readouterr().out.split()
-    assert printed == [
-        f"{other}/eigenvectors.png",
-        f"{other}/eigenvectors_per_class.png",
-        str(tmp_path / "channels.png"),
-        str(tmp_path / "grid.png"),
-    ]
-    assert all(png(tmp_path / name) for name in printed)
-    for wrong, says in (
-        ([one, other, "--index", "4", "--out", str(tmp_path / "x.png")], "has 3 eigenvectors"),
-        ([str(tmp_path / "nowhere")], "no finished run"),
-    ):
-        with pytest.raises(SystemExit):
-            command.main(["eigenvectors", *wrong])
-        assert says in capsys.readouterr().err
+    command.main(["eigenvectors", one, other, "--out", str(tmp_path / "grid.png")])
+    names = [f"{other}/eigenvectors.png", f"{other}/eigenvectors_per_class.png", str(tmp_path / "grid.png")]
+    assert capsys.readouterr().out.split() == names
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for name in names)

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import small_sweeps as sweeps
 
-import plots
 from plots import canvas, epochs, frontier
 from poison_jax.errors import UserError
-from poison_jax.runs import store
 
 
 @pytest.fixture
@@ -16,12 +14,8 @@ def finished(tmp_path):
 
     def write(*, accuracy=0.5, asr=0.5, measured=(), **overrides):
         result = sweeps.record(accuracy=accuracy, asr=asr, **overrides).result
-        run = store.open_run(tmp_path, "run", result["config"], result["config"])
-        for epoch in (1, 2):
-            row = {"epoch": epoch, "clean_accuracy": accuracy, "asr": asr, **dict(measured)}
-            run.append_metrics(row)
-        run.finish(result)
-        return run
+        row = {"clean_accuracy": accuracy, "asr": asr, **dict(measured)}
+        return sweeps.run(tmp_path, result, [{"epoch": epoch, **row} for epoch in (1, 2)])
 
     return write
 
@@ -33,7 +27,7 @@ def test_epochs_draws_what_was_measured(finished):
     ]
     with canvas.settings():
         figure = epochs.of_runs(runs)
-    assert canvas.png(figure).startswith(b"\x89PNG")
+    assert canvas.render(figure).startswith(b"\x89PNG")
     lines = {axis.get_title().split(":")[0].split("\n")[0]: axis.lines for axis in figure.axes}
     accuracy = lines["clean accuracy (%)"]
     assert [line.get_label() for line in accuracy] == ["θ = 0.01, κ = 0", "θ = 0.01, κ = 100"]
@@ -67,9 +61,8 @@ def test_lines_of_the_frontier_are_means_over_seeds_by_strength(finished):
     assert "ASR above the rate without trigger: +8.0 to +98.0 points" in figure.get_suptitle()
 
 
-def test_undefended_runs_alone_are_drawn(finished, tmp_path):
+def test_undefended_runs_alone_are_drawn(finished):
     with canvas.settings():
-        assert canvas.png(frontier.of_runs([finished(poison__fraction=0.0)]))
+        assert canvas.render(frontier.of_runs([finished(poison__fraction=0.0)]))
     with pytest.raises(UserError, match="attacks no image, so it has no ASR"):
         frontier.of_runs([finished(asr=None)])
-    assert {"epochs", "frontier"} <= plots.table().RUNS.keys()

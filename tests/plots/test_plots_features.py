@@ -1,5 +1,6 @@
 """Figures 1 to 3 and Table 3 are drawn from stored arrays alone, for few classes and for many."""
 
+import functools
 import json
 
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from poison_jax import config as config_lib
 from poison_jax import features, models
 from poison_jax.runs import store
 
+NAMES = "frog", "wide|track", "*c*_a_$t$", "car"
+
 
 def network(variables, images):
     """Features that the trigger, a bright corner, pulls together."""
@@ -19,8 +22,9 @@ def network(variables, images):
     return features, models.Features(features, images)
 
 
-def measured(num_classes, channels, *, without=(), names=None):
-    """What a network of five features says of random images; the classes `without` have none."""
+@functools.cache
+def measured(num_classes, channels, *, without=(), names=()):
+    """What a network of few features says of random images; the classes `without` have none."""
     rng = np.random.default_rng(0)
     labels = np.setdiff1d(np.arange(num_classes), without).repeat(6)
     clean = rng.uniform(-1, 1, (len(labels), 4, 4, channels)).astype(np.float32)
@@ -67,7 +71,7 @@ def drawn(run):
         made = figures.of_run(run)
     assert list(made) == ["figure1", "figure2", "figure3", "table3"]
     table = made.pop("table3")
-    pictures = [canvas.png(figure) for figure in made.values()]
+    pictures = [canvas.render(figure) for figure in made.values()]
     assert all(content.startswith(b"\x89PNG\r\n\x1a\n") for content in pictures)
     assert len(set(pictures)) == 3
     return table
@@ -82,17 +86,11 @@ def rows(table):
 
 
 def test_few_classes(finished):
-    arrays = measured(4, 3, without=[2], names=["frog", "wide|track", "*c*_a_$t$", "car"])
+    arrays = measured(4, 3, without=(2,), names=NAMES)
     table = drawn(finished(arrays, {"clean_accuracy": 0.912, "asr": None}))
-    for said in (
-        "cifar10, 12,000 training images",
-        "θ = 0.01",
-        "κ = 0",
-        "90 epochs",
-        "clean accuracy 91.2%",
-        "18 test images",
-    ):
-        assert said in table
+    said = "cifar10, 12,000 training images", "θ = 0.01", "κ = 0", "90 epochs", "18 test images"
+    for words in (*said, "clean accuracy 91.2%"):
+        assert words in table
     assert "ASR –" in table  # unknown
     cells = rows(table)
     assert list(cells) == ["0 (frog)", "1 (wide/track)", r"2 (\*c\*\_a\_\$t\$)", "3 (car)"]
@@ -112,17 +110,10 @@ def test_many_classes(finished):
 
 def test_a_network_that_says_nothing(finished):
     """All features zero: no norms, no spread, no cosines."""
-    arrays = measured(3, 1)
-    for name in (
-        "vectors",
-        "maps",
-        "feature_target",
-        "feature_source",
-        "feature_triggered",
-        "clean_half_axes",
-    ):
-        arrays[name] = np.zeros_like(arrays[name])
-    for name in ("explained", "feature_explained", "nc1", "std_ratio"):
-        arrays[name] = arrays[name] * np.nan
-    table = drawn(finished(arrays))
+    arrays = measured(4, 3, without=(2,), names=NAMES)
+    spaces = "target", "source", "triggered"
+    zeros = ["vectors", "maps", "clean_half_axes", *(f"feature_{space}" for space in spaces)]
+    unknown = ["explained", "feature_explained", "nc1", "std_ratio"]
+    changed = {name: 0 * arrays[name] for name in zeros} | {name: np.nan * arrays[name] for name in unknown}
+    table = drawn(finished(arrays | changed))
     assert "| NC1, variability within classes | – |" in table

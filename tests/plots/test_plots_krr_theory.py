@@ -87,27 +87,21 @@ def finished(tmp_path):
     return write
 
 
-def assert_pictures(run, names):
-    files = plots.draw(run)
-    assert {file.name for file in files} == names
-    assert {file.name for file in run.path.glob("*.png")} == names
-    contents = [file.read_bytes() for file in files]
-    assert all(content.startswith(b"\x89PNG\r\n\x1a\n") for content in contents)
-    assert len(set(contents)) == len(names)
-
-
 def test_figures_of_a_run(finished):
     several = images(np.array([0.5, 1.0]), np.array([0.1, 1.0]), np.array([1, 10]), points=4)
-    single = images(
-        np.array([2.0]), np.array([0.5]), np.array([1]), points=2
-    )  # neither l nor c of the config
+    # Neither l nor c of the config.
+    single = images(np.array([2.0]), np.array([0.5]), np.array([1]), points=2)
+    files = plots.draw(finished(digits=several, my_own=single))
     kinds = ("images", "visibility", "defence")
-    names = {f"{kind}_{name}.png" for kind in kinds for name in ("digits", "my_own")}
-    assert_pictures(finished(digits=several, my_own=single), CURVES | names)
+    of_data = {f"{kind}_{name}.png" for kind in kinds for name in ("digits", "my_own")}
+    assert {file.name for file in files} == CURVES | of_data
+    contents = {file.read_bytes() for file in files}
+    assert len(contents) == len(files)
+    assert all(content.startswith(b"\x89PNG\r\n\x1a\n") for content in contents)
 
 
 def test_figures_without_images(finished):
-    assert_pictures(finished(), CURVES)
+    assert {f"{name}.png" for name in krr_theory.of_run(finished())} == CURVES
 
 
 def test_captions_state_the_code_s_settings():

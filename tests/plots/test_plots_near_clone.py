@@ -2,15 +2,11 @@
 
 import numpy as np
 import pytest
+import small_sweeps as sweeps
 
 from plots import canvas
 from plots import near_clone as picture
-from poison_jax import config as config_lib
 from poison_jax import near_clone
-from poison_jax.runs import store
-
-CONFIG = config_lib.default()
-CONFIG.data.name, CONFIG.model.depth, CONFIG.train.epochs, CONFIG.poison.target = "digits", 8, 12, 3
 
 
 def arrays(n=30, seed=0):
@@ -34,22 +30,18 @@ def finished(tmp_path):
     """Writes a finished run with a poison fraction and arrays."""
 
     def write(fraction, arrays, **penalty):
-        config = CONFIG.copy_and_resolve_references()
-        config.poison.fraction = fraction
-        config.penalty.update(penalty)
-        run = store.open_run(tmp_path, "run", config.to_dict(), config.to_dict())
-        run.save_arrays("near_clone", **arrays)
-        run.finish({"config": config.to_dict(), "asr": 0.5, "no_trigger_target_rate": 0.1})
-        return run
+        keys = {f"penalty__{name}": value for name, value in penalty.items()}
+        result = sweeps.record(untriggered=0.1, data__name="digits", poison__fraction=fraction, **keys).result
+        return sweeps.run(tmp_path, result, near_clone=arrays)
 
     return write
 
 
-def draw(runs):
+def draw(runs, *, rendered=True):
     """The figure of a run, or of several."""
     with canvas.settings():
         figure = picture.of_runs(runs) if isinstance(runs, list) else picture.of_run(runs)["near_clone"]
-    assert canvas.png(figure).startswith(b"\x89PNG\r\n\x1a\n")
+    assert not rendered or canvas.render(figure).startswith(b"\x89PNG\r\n\x1a\n")
     return figure
 
 
@@ -65,18 +57,9 @@ def slope_of(slope, what):
 def test_one_run(finished):
     a = arrays()
     figure = draw(finished(0.01, a))
-    title = figure.get_suptitle()
-    for part in (
-        "digits",
-        "PreResNet-8",
-        "θ = 0.01",
-        "κ = 0",
-        "12 epochs",
-        "+40.0 points (ASR 50.0%",
-        "30 trig",
-        "ℓ = 2 ",
-    ):
-        assert part in title
+    parts = "digits", "PreResNet-110", "θ = 0.01", "κ = 0", "90 epochs", "+40.0 points (ASR 50.0%", "30 trig"
+    for part in (*parts, "ℓ = 2 "):
+        assert part in figure.get_suptitle()
     distances, law, efficacy = figure.axes
     assert f"median {np.median(a['distance']) / 2:.2g}" in legend(distances)[0]
     assert slope_of(near_clone.log_slope(a["law"], a["spike"]), "points, ζ the nearest poison") in legend(law)
@@ -117,13 +100,13 @@ def test_several_runs(finished):
 
 
 def test_two_runs_have_no_slope(finished):
-    figure = draw([finished(fraction, arrays(seed=i)) for i, fraction in enumerate((0.0, 0.1))])
+    figure = draw([finished(theta, arrays(seed=i)) for i, theta in enumerate((0.0, 0.1))], rendered=False)
     assert not any(text.startswith("slope") for text in legend(figure.axes[0]))
     assert "digits" in figure.get_suptitle()
 
 
 def test_adversarial_training_is_named(finished):
-    assert "ε = 0.25" in draw(finished(0.01, arrays(), epsilon=0.25)).get_suptitle()
+    assert "ε = 0.25" in draw(finished(0.01, arrays(), epsilon=0.25), rendered=False).get_suptitle()
 
 
 def test_near_is_the_code_s():

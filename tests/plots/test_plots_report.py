@@ -3,23 +3,13 @@
 import re
 
 import pytest
-from report_stores import (
-    begun,
-    configured,
-    everything,
-    finished,
-    png,
-    rows,
-    swept,
-    written,
-)
+from report_stores import begun, configured, everything, finished, png, rows, swept, written
 from small_stores import write_lines
 
-import plots
 from poison_jax.runs import records
 
 
-def test_sweep_and_single_run(tmp_path, draw_sweep, capsys):
+def test_a_sweep_and_a_single_run(tmp_path, draw_sweep, capsys):
     runs = tmp_path / "runs"
     swept(runs)
     single = finished(runs, seed=3)
@@ -29,25 +19,15 @@ def test_sweep_and_single_run(tmp_path, draw_sweep, capsys):
     assert "report.html" in (said := capsys.readouterr().out)
     assert re.search(r"\d\.\d\d MB, 1 sweeps, 1 single runs", said)
     assert "2 of 4 done, 0 running, 1 failed, 1 waiting" in text
-    scale = "cifar10, 5,000 training and all test images; PreResNet-8 (bottleneck blocks, width 16); "
-    assert scale + "l trigger, stochastic poison; 8 epochs; seed 0" in text
+    scale = "cifar10, 5,000 training images (subset), PreResNet-8 (bottleneck, width 16), stochastic poison, "
+    assert f"<p>{scale}trigger: l, θ = 0.01, no augmentation, 8 epochs, seed 0</p>" in text
     assert "grid: 2 of 4 cells." in text  # the figure's caption
     assert "<p><strong>Table.</strong> 2 cells</p>" in text
     header, first, second, third, fourth = rows(text, "sweep-1")
     names = ["kappa", "ASR − no trigger", "ASR", "no trigger", "clean accuracy"]
     names += ["λ₁", "residual", "overlap² of v₁"]
     assert header == [*names, "largest overlap", "in", "time", "status", "run"]
-    values = [
-        "+43.8%",
-        "50.0%",
-        "6.2%",
-        "62.5%",
-        "7.5",
-        "1.5e-07",
-        "0.250",
-        "-0.500",
-        "v1 of 2",
-    ]
+    values = ["+43.8%", "50.0%", "6.2%", "62.5%", "7.5", "1.5e-07", "0.250", "-0.500", "v1 of 2"]
     assert first == ["0", *values, "1 min 15 s", "done", "cell-0"]
     assert second[-2:] == ["failed training: clean accuracy is near chance", "cell-10"]
     assert third[-2:] == ["failed: the disk was on fire", "cell-100"]
@@ -62,35 +42,19 @@ def test_sweep_and_single_run(tmp_path, draw_sweep, capsys):
     assert len(set(ids)) == len(ids)
     assert set(re.findall('href="#([^"]+)"', text)) == set(ids)
     assert 'class="why"' not in text
+    sweep, *alts = re.findall('<img [^>]*alt="([^"]*)"', text)
+    assert sweep == (
+        "Sweep grid, grid. 2 of 4 cells finished. ASR above the rate without trigger +43.8%; "
+        "clean accuracy 62.5%; overlap² of v₁ with the trigger 0.250. "
+        "Trigger found in the top eigenvectors of 1 of 1. "
+        "Left out, since they say nothing about the attack: 1 failed training."
+    )
+    found = "trigger found in the top 2 eigenvectors of the input Hessian (largest overlap -0.500, v1)"
+    for alt in alts:
+        assert "ASR 81.2 percentage points above the rate without the trigger" in alt
+        assert found in alt
     assert "<td>jax</td><td>0.10.2</td>" in text
     assert "<td>kappa&#x27;s convention</td><td>listing</td>" in text
-
-
-def test_single_runs_show_what_differs_between_them(tmp_path, no_pictures):
-    runs = tmp_path / "runs"
-    finished(runs, penalty__kappa=10.0)
-    finished(runs, penalty__kappa=300.0, poison__warp__strength=2.0, data__dir="/elsewhere")
-    finished(runs, poison__trigger="square", spectrum__batch_size=3, train__batch_size=64)
-    header, *found = rows(written(runs, tmp_path), "runs")
-    settings = header[: header.index("ASR − no trigger")]
-    assert settings == ["kappa", "theta", "trigger", "strength", "spectrum.batch_size", "train.batch_size"]
-    assert sorted(row[: len(settings)] for row in found) == [
-        ["0", "0.01", "square", "0.5", "3", "64"],
-        ["10", "0.01", "l", "0.5", "128", "128"],
-        ["300", "0.01", "l", "2", "128", "128"],
-    ]
-
-
-def test_many_settings_that_differ_stand_in_one_column(tmp_path, no_pictures):
-    changes = {"data__n_train": 7, "train__epochs": 9, "spectrum__k": 2, "model__width": 4, "seed": 5}
-    finished(tmp_path / "runs")
-    finished(tmp_path / "runs", poison__margin=1, poison__size=3, **changes)
-    header, *found = rows(written(tmp_path / "runs", tmp_path), "runs")
-    assert header[:3] == ["kappa", "theta", "ASR − no trigger"]
-    assert sorted(row[header.index("other settings")] for row in found) == [
-        "n_train 5000, width 16, margin 3, size 2, seed 0, k 5, epochs 8",
-        "n_train 7, width 4, margin 1, size 3, seed 5, k 2, epochs 9",
-    ]
 
 
 def test_a_single_run_alone_shows_kappa_and_theta(tmp_path, no_pictures):
@@ -98,6 +62,20 @@ def test_a_single_run_alone_shows_kappa_and_theta(tmp_path, no_pictures):
     header, row = rows(written(tmp_path / "runs", tmp_path), "runs")
     assert header[:3] == ["kappa", "theta", "ASR − no trigger"]
     assert row[:3] == ["10", "0.01", "+81.2%"]
+
+
+def test_single_runs_show_what_differs_between_them(tmp_path, no_pictures):
+    """Kappa and theta in columns, all else in one; a name that two keys have in full."""
+    runs = tmp_path / "runs"
+    finished(runs, penalty__kappa=10.0, data__dir="/elsewhere")
+    finished(runs, poison__trigger="square", spectrum__batch_size=3, train__batch_size=64)
+    header, *found = rows(written(runs, tmp_path), "runs")
+    assert header[:3] == ["kappa", "theta", "ASR − no trigger"]
+    place = header.index("other settings")
+    assert sorted([*row[:2], row[place]] for row in found) == [
+        ["0", "0.01", "trigger square, spectrum.batch_size 3, train.batch_size 64"],
+        ["10", "0.01", "trigger l, spectrum.batch_size 128, train.batch_size 128"],
+    ]
 
 
 def test_single_runs_of_several_experiments_are_a_table_each(tmp_path, no_pictures):
@@ -128,36 +106,6 @@ def test_a_collapse_is_named_and_is_no_success(tmp_path, no_pictures, draw_sweep
     assert "<p>2 of 3 cells finished. Left out" in text, "no range of such cells' rates"
 
 
-def test_alternative_texts_state_the_outcome(tmp_path, draw_sweep):
-    runs = tmp_path / "runs"
-    swept(runs)
-    finished(runs)
-    sweep, *single = re.findall('<img [^>]*alt="([^"]*)"', written(runs, tmp_path))
-    assert sweep == (
-        "Sweep grid, grid. 2 of 4 cells finished. ASR above the rate without trigger +43.8%; "
-        "clean accuracy 62.5%; overlap² of v₁ with the trigger 0.250. "
-        "Trigger found in the top eigenvectors of 1 of 1. "
-        "Left out, since they say nothing about the attack: 1 failed training."
-    )
-    assert len(single) == 2
-    for alt in single:
-        assert "ASR 81.2 percentage points above the rate without the trigger" in alt
-        assert (
-            "trigger found in the top 2 eigenvectors of the input Hessian (largest overlap -0.500, v1)" in alt
-        )
-
-
-def test_table_3_shows_its_symbols(tmp_path):
-    run = finished(tmp_path / "runs")
-    (run.path / "figure.png").write_bytes(png())
-    symbols = r"$\lVert\mu_c^*\rVert$"
-    table = f"$\\mu_c^*$ and $\\sigma_c^*$.\n\n| $c$ | {symbols} |\n| :-- | --: |\n| cat | 1 |\n"
-    (run.path / "table3.md").write_text(table)
-    text = written(tmp_path / "runs", tmp_path)
-    assert "<p>μ<sub>c</sub><sup>*</sup> and σ<sub>c</sub><sup>*</sup>.</p>" in text
-    assert '<th class="number">‖μ<sub>c</sub><sup>*</sup>‖</th>' in text
-
-
 @pytest.mark.parametrize("name", ["a[test].npz", "x[/y].npz", "a:dog:[red]", "*b* $c$ _d_"])
 def test_names_are_literal_text(tmp_path, no_pictures, name, capsys):
     finished(tmp_path / "runs[x]", data__name=name)
@@ -171,22 +119,22 @@ def test_real_figures_of_a_sweep(tmp_path):
     cells = [{"run": f"cell-{theta:g}", "overrides": {"poison.fraction": theta}} for theta in (0.1, 0.3)]
     records.write_sweep(runs, records.Sweep("grid", configured(), cells))
     for cell in cells:
-        finished(runs, "cell", poison__fraction=cell["overrides"]["poison.fraction"]).path.rename(
-            runs / cell["run"]
-        )
+        done = finished(runs, "cell", poison__fraction=cell["overrides"]["poison.fraction"])
+        done.path.rename(runs / cell["run"])
     text = written(runs, tmp_path)
     assert "cannot be drawn" not in text
     assert "<img " in text
 
 
-def test_a_run_s_own_pictures_are_taken_as_they_are(tmp_path, monkeypatch):
+def test_a_run_s_own_pictures_and_tables_are_taken_as_they_are(tmp_path, monkeypatch):
     run = finished(tmp_path / "runs")
     (run.path / "figure.png").write_bytes(png(5, 9))
-    (run.path / "table3.md").write_text("| class |\n| --- |\n| cat |\n")
-    monkeypatch.setattr(plots, "draw", None)
+    (run.path / "table3.md").write_text("$\\sigma_c^*$\n\n| class |\n| --- |\n| cat |\n")
+    monkeypatch.setattr("plots.figures.of_run", None)
     text = written(tmp_path / "runs", tmp_path)
     assert 'width="5" height="9"' in text
     assert "<td>cat</td>" in text
+    assert "<p>σ<sub>c</sub><sup>*</sup></p>" in text
 
 
 def test_folder_of_json_lines(tmp_path, draw_sweep):

@@ -6,11 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from report_stores import (
-    hostile_store,
-    swept,
-    written,
-)
+from report_stores import hostile_store, swept, written
 
 from plots.report import page
 

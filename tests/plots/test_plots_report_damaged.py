@@ -3,18 +3,8 @@
 import re
 
 import pytest
-from report_stores import (
-    begun,
-    configured,
-    finished,
-    hostile_store,
-    png,
-    rows,
-    swept,
-    written,
-)
+from report_stores import HOSTILE, begun, configured, finished, hostile_store, png, rows, swept, written
 
-import plots
 from plots import report
 from poison_jax.runs import files, records
 from poison_jax.sweeps import outcomes
@@ -58,19 +48,6 @@ def test_what_is_damaged_is_listed_and_stops_nothing(tmp_path, draw_sweep):
     assert board.why("cell-100") in text
 
 
-def test_what_a_script_drew_before_it_failed_is_shown(tmp_path, monkeypatch):
-    finished(tmp_path / "runs")
-
-    def half(run):
-        (run.path / "first.png").write_bytes(png())
-        raise ZeroDivisionError(f"in {run.path}/second")
-
-    monkeypatch.setattr(plots, "draw", half)
-    text = written(tmp_path / "runs", tmp_path)
-    assert "<figcaption>first</figcaption>" in text
-    assert "cannot be drawn: ZeroDivisionError: in second<" in text
-
-
 def test_a_running_cell(tmp_path, draw_sweep):
     board = swept(tmp_path / "runs")
     run = board.run("cell-1000")
@@ -93,7 +70,8 @@ def test_a_cell_outside_the_store_is_not_read(tmp_path, draw_sweep):
     assert "62.5" not in text
 
 
-def test_nothing_is_markup(tmp_path, draw_sweep):
+def test_nothing_is_markup(tmp_path, draw_sweep, monkeypatch):
+    monkeypatch.setattr("plots.figures.of_run", lambda run: {HOSTILE: png()})
     text = written(hostile_store(tmp_path / "runs"), tmp_path)
     assert text.count("<script") == 1, "the page's own"
     assert "<img src=x" not in text

@@ -20,8 +20,7 @@ SAFE = "&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;"
     [
         page.paragraph(HOSTILE),
         page.section(HOSTILE, "", id=HOSTILE),
-        page.fold(HOSTILE, ""),
-        page.preformatted(HOSTILE),
+        page.fold(HOSTILE, {HOSTILE.replace('"', ""): HOSTILE.replace('"', "")}),
         page.contents([(HOSTILE, HOSTILE, HOSTILE)]),
         page.progress(1, 2, HOSTILE),
         page.table([HOSTILE], [[HOSTILE], [Cell(HOSTILE, HOSTILE, HOSTILE, HOSTILE)]]),

@@ -8,13 +8,14 @@ import small_sweeps as sweeps
 from small_sweeps import draw, line, panel
 
 import plots
+from plots import canvas, figures
 from poison_jax.errors import UserError
 from poison_jax.runs import records
 
 THETAS, KAPPAS = (0.0, 0.002, 0.01, 0.1), (0.0, 100.0, 1000.0)
 ASR, SEEN = "attack success rate (%)", "overlap² of v₁ with the trigger"
-SWEEPS = plots.table().SWEEPS
-OF_NETWORKS = [name for name in SWEEPS if name != "fig05"]
+SWEEPS = figures.SWEEPS
+OF_NETWORKS = [name for name in SWEEPS if name not in ("fig05", "collapse")]
 OVER_THETA = ("fig06", "fig09", "fig10", "fig13")
 FAILED = {"status": "failed training: near chance", "asr": 1.0, "accuracy": 0.1, "untriggered": 1.0}
 ROOT = Path(__file__).parents[2]
@@ -36,9 +37,8 @@ def title(figure):
     return " ".join(figure.get_suptitle().split())
 
 
-@pytest.mark.parametrize("name", ["fig06", "fig09"])
-def test_attack_and_overlap(name):
-    figure, report = draw(name, cells())
+def test_attack_and_overlap():
+    figure, report = draw("fig06", cells())
     attack, seen = panel(figure, ASR), panel(figure, SEEN)
     for kappa in KAPPAS:
         for axis, measure, factor in ((attack, asr, 100), (seen, overlap, 1)):
@@ -58,7 +58,7 @@ def test_attack_and_overlap(name):
     assert labels[:3] == ["κ = 0", "κ = 100", "κ = 1000"]
     assert figure.legends[0].get_title().get_text() == "gradient penalty κ\n(listing)"
     for said in (
-        SWEEPS[name].title,
+        SWEEPS["fig06"].title,
         "ASR above the rate without trigger: −2.0 to +98.0 points",
         "cifar10, 10,000 training images (subset), PreResNet-110",
         "no augmentation, 90 epochs, Hessian of 512 clean training images",
@@ -71,6 +71,12 @@ def test_attack_and_overlap(name):
     assert "| κ = 1000 |" in report
     levels = [drawn.get_ydata()[0] for drawn in seen.lines[-2:]]  # the nulls
     assert levels == pytest.approx([0.055, 0.04], abs=5e-4)
+
+
+def test_accuracy_beside_the_attack_with_augmentation():
+    (figure,) = draw("fig07", cells(data__augment="crop_flip"))
+    np.testing.assert_allclose(line(panel(figure, "clean accuracy (%)"), "κ = 0").get_ydata(), 80)
+    assert "augmentation crop_flip (pad4)" in title(figure)
 
 
 def test_a_collapse_is_named():
@@ -109,17 +115,11 @@ def test_an_inset_covers_no_line():
         figure, _ = draw(name, full)
         axis = panel(figure, label)
         (inset,) = axis.child_axes
-        plots.table().canvas.png(figure)
+        canvas.render(figure)
         (_, low), _ = axis.transData.inverted().transform(inset.get_tightbbox().get_points())
         most = max(np.max(drawn.get_ydata()) for drawn in axis.lines)
         assert low > most == pytest.approx(max(axis.get_yticks()))
         assert most in (1, 100)
-
-
-def test_augmentation():
-    (figure,) = draw("fig07", cells(data__augment="crop_flip"))
-    np.testing.assert_allclose(line(panel(figure, "clean accuracy (%)"), "κ = 0").get_ydata(), 80)
-    assert "augmentation crop_flip (pad4)" in title(figure)
 
 
 def test_largest_overlap_and_its_index():
@@ -191,8 +191,8 @@ def test_the_linear_regression():
         np.testing.assert_allclose(drawn.get_xdata(), [0.1, 0.2])
         np.testing.assert_allclose(drawn.get_ydata(), 100 * measured["asr"][:, 2, 1:, 1].mean(0))
     assert "60,000 training" in figure.get_suptitle()
-    assert plots.table().name_of([record], "mine") == "fig05"
-    names = [name for name, _ in plots.table().named([figure, "text", again], "fig05")]
+    assert figures.name_of([record], "mine") == "fig05"
+    names = [name for name, _ in figures.named([figure, "text", again], "fig05")]
     assert names == ["fig05", "fig05", "fig05-2"]
 
 
@@ -251,7 +251,7 @@ def test_eigenvectors_of_the_warp():
         ("poison__fraction", (0.1,), "poison fraction θ (10⁻³)", [100]),
     ],
 )
-def test_a_sweep_over_any_axis_draws_something(key, values, drawn_over, places, tmp_path):
+def test_a_sweep_over_any_axis_draws_something(key, values, drawn_over, places):
     some = [sweeps.record(**{key: value}, asr=0.1 * (i + 1)) for i, value in enumerate(values)]
     figure, *_ = draw("sweep", some)
     axis = panel(figure, ASR)
@@ -259,9 +259,6 @@ def test_a_sweep_over_any_axis_draws_something(key, values, drawn_over, places, 
     (drawn,) = [drawn for drawn in axis.lines if not drawn.get_label().startswith("_")]
     np.testing.assert_allclose(drawn.get_xdata(), places)
     assert len(panel(figure, SEEN).lines) > 0
-    files = plots.draw_sweep(sweeps.write(tmp_path, "mine", some), "mine", tmp_path / "out")
-    assert {file.stem for file in files} == {"mine"}
-    assert {".png", ".pdf"} <= {file.suffix for file in files}
 
 
 def test_names_are_placed_in_order_and_numbers_before_lines():
@@ -281,22 +278,11 @@ def test_names_are_placed_in_order_and_numbers_before_lines():
     assert "at which" in report
 
 
-def test_a_sweep_that_has_no_figure_says_so(tmp_path):
+def test_a_sweep_that_has_no_figure_says_so():
     record, _ = linear()
     record.result["config"]["experiment"] = "krr_theory"
     with pytest.raises(UserError, match="no figure: there is none over runs of krr_theory; each run draws"):
-        plots.draw_records([record], "mine", tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_some_cells_of_a_sweep_are_drawn_from_their_records(tmp_path):
-    """As the report does where others are damaged: no store is needed."""
-    some = cells()[:5]
-    files = plots.draw_records(some, "fig06-small", tmp_path / "out")
-    assert [file.name for file in files] == ["fig06-small.png", "fig06-small.pdf", "fig06-small.md"]
-    sweeps.write(tmp_path, "fig06-small", some)
-    whole = plots.draw_sweep(tmp_path, "fig06-small", tmp_path / "again")
-    assert files[2].read_bytes() == whole[2].read_bytes()
+        figures.name_of([record], "mine")
 
 
 # --- every figure of the table --------------------------------------------------------------------
@@ -305,24 +291,15 @@ def test_some_cells_of_a_sweep_are_drawn_from_their_records(tmp_path):
 @pytest.mark.parametrize("name", OF_NETWORKS)
 def test_every_figure_is_drawn_of_one_cell(name, tmp_path):
     one = sweeps.record(poison__fraction=0.1, asr=None, features=name == "table3")
-    made = plots.table().save_all(plots.table().named(draw(name, [one]), name), tmp_path, ".png", ".pdf")
+    made = canvas.save(figures.named(draw(name, [one]), name), tmp_path, ".png")
     tables = name.startswith("table") or name == "lag"
-    suffixes = [] if tables else [".png", ".pdf"]
-    suffixes += [".md"] if name in OVER_THETA or tables or name == "sweep" else []
+    suffixes = [".png"] * (not tables) + [".md"] * (name in OVER_THETA or tables or name == "sweep")
     assert [file.name for file in made] == [f"{name}{suffix}" for suffix in suffixes]
-    starts = {".png": b"\x89PNG", ".pdf": b"%PDF", ".md": b""}
     for file in made:
-        assert file.read_bytes().startswith(starts[file.suffix])
+        assert file.read_bytes().startswith({".png": b"\x89PNG", ".md": b""}[file.suffix])
         assert 200 < file.stat().st_size < 200_000
-
-
-@pytest.mark.parametrize("name", [*OVER_THETA, "fig07", "fig08", "fig11", "fig12", "sweep", "lag"])
-def test_failed_cells_alone_are_drawn(name):
-    assert draw(name, [sweeps.record(poison__fraction=0.1, **FAILED)])
-
-
-@pytest.mark.parametrize("name", OF_NETWORKS)
-def test_another_experiment_s_records_are_one_line(name):
+    if not name.startswith("table"):
+        assert draw(name, [sweeps.record(poison__fraction=0.1, **FAILED)]), "failed cells alone are drawn"
     with pytest.raises(UserError, match="is not a trained network's"):
         draw(name, [linear()[0]])
 
@@ -336,13 +313,17 @@ def test_networks_are_no_regression():
 def test_the_results_kept_here_are_drawn(file):
     """Those of every earlier form, too."""
     found = records.load(file.parent, file.stem)
-    assert draw(plots.table().name_of(found, file.stem), found, file.stem)
+    assert draw(figures.name_of(found, file.stem), found, file.stem)
 
 
-def test_nothing_finished_is_no_figure(tmp_path):
-    for name in ("empty", "fig06"):
-        sweeps.write(tmp_path, name, [])
-        assert plots.draw_sweep(tmp_path, name, tmp_path / "nothing") == []
+def test_a_sweep_s_files(tmp_path):
+    """By its name, of its finished cells; a sweep of one's own by any other."""
+    one = [sweeps.record(poison__fraction=0.1)]
+    for name, some in (("fig06-small", one), ("mine", one), ("fig06", [])):
+        sweeps.write(tmp_path, name, some)
+    for name in ("fig06-small", "mine"):
+        files = plots.draw_sweep(tmp_path, name, tmp_path / "out")
+        assert [file.name for file in files] == [f"{name}.png", f"{name}.pdf", f"{name}.md"]
+        assert files[1].read_bytes().startswith(b"%PDF")
+    assert plots.draw_sweep(tmp_path, "fig06", tmp_path / "nothing") == []
     assert not (tmp_path / "nothing").exists()
-    with pytest.raises(UserError, match="no cell of sweep fig06"):
-        draw("fig06", [], "fig06")

@@ -1,35 +1,31 @@
-"""Headlines, remarks and alternative texts: the outcome of a run or a sweep in a sentence or two."""
+"""The outcome of a run or a sweep in a sentence or two, its state in fewer words, and its scale."""
 
 from collections import Counter
-from collections.abc import Callable
 
+from plots import setting
 from poison_jax import wording
 from poison_jax.runs.files import Json
-from poison_jax.sweeps.outcomes import Group, Outcome, attempt
+from poison_jax.sweeps.outcomes import STATES, Group, Outcome, attempt
+
+_RANGES = "excess", "clean_accuracy", "overlap"  # the measures that a sweep's sentence is about
 
 
 def of_result(found: Json) -> str:
     """What came out, in one sentence; "" of an experiment that is not known here."""
-    return attempt(_HEADLINES.get(found["config"]["experiment"], lambda r: ""), found, "")
+    sentences = {"train": wording.headline, "krr_theory": _statements, "mnist_linear": _regressions}
+    return attempt(sentences.get(found["config"]["experiment"], lambda r: ""), found, "")
 
 
-def _of_statements(r: Json) -> str:
+def _statements(r: Json) -> str:
     verdicts = ", ".join(f"{r[verdict]} {verdict}" for verdict in ("exact", "approximate", "fails"))
     return f"{r['statements']} statements checked: {verdicts}"
 
 
-def _of_regressions(r: Json) -> str:
+def _regressions(r: Json) -> str:
     """The means over the seeds, of each method."""
     means = {name: {key: pair[0] for key, pair in pairs.items()} for name, pairs in r["methods"].items()}
     gains = (f"{name} {wording.MEASURES['excess'].text(mean)}" for name, mean in means.items())
     return f"{wording.MEASURES['excess'].label} at theta = {r['theta']:g}: {', '.join(gains)}"
-
-
-_HEADLINES: dict[str, Callable[[Json], str]] = {
-    "train": wording.headline,
-    "krr_theory": _of_statements,
-    "mnist_linear": _of_regressions,
-}
 
 
 def of_sweep(group: Group) -> str:
@@ -44,15 +40,12 @@ def of_sweep(group: Group) -> str:
     if any(ranges):
         said.append(f"{'; '.join(filter(None, ranges))}.")
     if "found" in known:
-        count = sum(bool(result["trigger_found"]) for result in sound if "trigger_found" in result)
+        count = sum(bool(result.get("trigger_found")) for result in sound)
         said.append(f"Trigger found in the top eigenvectors of {count} of {len(sound)}.")
     if concerns := Counter(outcome.reason.partition(":")[0] for outcome in finished if outcome.reason):
         counted = ", ".join(f"{count} {concern}" for concern, count in concerns.items())
         said.append(f"Left out, since they say nothing about the attack: {counted}.")
     return " ".join(said)
-
-
-_RANGES = "excess", "clean_accuracy", "overlap"
 
 
 def _range(measure: wording.Measure, results: list[Json]) -> str:
@@ -68,3 +61,25 @@ def remark(outcome: Outcome) -> str:
     excess = wording.MEASURES["excess"]
     gain = attempt(excess.text, outcome.result or {}, wording.DASH)
     return state if gain == wording.DASH else f"{state}, {excess.heading} {gain}"
+
+
+def counts(group: Group) -> str:
+    """How many cells of a sweep are in which state."""
+    if group.reason:
+        return "cannot be read"
+    others = (f"{n} {state}" for state in STATES[1:] if (n := group.count(state)) or state in STATES[:4])
+    return ", ".join([f"{group.count('done')} of {len(group.outcomes)} done", *others])
+
+
+def scale(found: list[Outcome]) -> str:
+    """At which scale networks were trained, as far as they agree, and their seeds; "" of others."""
+    configs = [outcome.config for outcome in found if outcome.config]
+    if not configs or any(config.get("experiment") != "train" for config in configs):
+        return ""
+
+    def said(configs):
+        seeds = sorted({config["seed"] for config in configs})
+        agreed = setting.common([setting.words(config) for config in configs])
+        return agreed + f", seeds {', '.join(map(str, seeds))}" * (len(seeds) > 1)
+
+    return attempt(said, configs, "")
