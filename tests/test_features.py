@@ -9,7 +9,7 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.preprocessing import StandardScaler
 from toys import batch, network
 
-from poison_jax import features, models, neural_collapse, planes
+from poison_jax import features, models
 from poison_jax.errors import UserError
 from poison_jax.mesh import make_mesh, replicate
 

@@ -8,10 +8,9 @@ from scipy.spatial.distance import cdist, pdist
 
 from poison_jax import krr, models
 from poison_jax.errors import UserError
-from poison_jax.exponents import log_slope
 from poison_jax.mesh import make_mesh, replicate
 from poison_jax.models import Features
-from poison_jax.near_clone import NEAR, measure
+from poison_jax.near_clone import NEAR, Slope, log_slope, measure
 
 D, F = 6, 4  # pixels and features of the analytic networks
 POINTS = ("score", "clean_score", "efficacy", "spike", "clean_spike", "softmax_spike")
@@ -296,7 +295,7 @@ def zero(images):
         ({"train_clean": zero(groups()[3])}, "between features of clean training images is 0.0: no l"),
         (
             {"variables": {"W": np.full((D, F), np.nan), "V": np.ones((F, 3))}},
-            "logits: 15 of 15 values are not finite",
+            "logits or features are not finite",
         ),
         ({"triggered": groups()[1] * np.inf}, "triggered hold values that are not finite"),
         ({"poisons": zero(groups()[2]).astype(np.uint8)}, "uint8"),

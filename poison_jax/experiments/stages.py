@@ -17,7 +17,6 @@ from poison_jax import (
     evaluate,
     features,
     fisher,
-    gratings,
     metrics,
     models,
     near_clone,
@@ -213,7 +212,7 @@ def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
             of_classes = _eigenpairs(trained, spectrum.per_class, images, labels, **options)
     overlaps = _overlaps(pairs.vectors, direction)
     others = {name: _overlaps(pairs.vectors, other) for name, other in trained.directions.items()}
-    peaks = [gratings.spectral_peak(vector.reshape(setup.input_shape)) for vector in pairs.vectors]
+    peaks = [metrics.spectral_peak(vector.reshape(setup.input_shape)) for vector in pairs.vectors]
     arrays = pairs._asdict() | {
         "overlap": overlaps,
         "shape": np.array(setup.input_shape),
