@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from scipy.spatial.distance import cdist, pdist
 
 from poison_jax import krr, models
@@ -316,3 +317,29 @@ def test_bad_input(change, says, x64):
     arguments |= {"batch_size": 4} | change
     with pytest.raises(UserError, match=says):
         measure(linear_features, **arguments)
+
+
+@pytest.mark.parametrize("count", [3, 4, 40])
+def test_slope_and_interval_against_statsmodels(count):
+    rng = np.random.default_rng(count)
+    efficacy = np.exp(rng.normal(size=count))
+    spike = np.exp(2 * np.log(efficacy) + rng.normal(size=count))
+    model = sm.OLS(np.log(spike), sm.add_constant(np.log(efficacy))).fit()
+    expected = (model.params[1], *model.conf_int(0.05)[1], count)
+    np.testing.assert_allclose(log_slope(efficacy, spike), expected, rtol=1e-10)
+
+
+def test_slope_leaves_out_what_has_no_logarithm():
+    efficacy = np.array([1, 2, 3, 5, -1, 0, 4, np.nan, np.inf, 6])
+    spike = np.array([1, 5, 8, 20, 1, 1, 0, 1, 1, np.inf])
+    assert log_slope(efficacy, spike) == log_slope(efficacy[:4], spike[:4])
+    assert log_slope(efficacy, spike).count == 4
+
+
+@pytest.mark.parametrize(
+    ("efficacy", "spike", "count"), [([], [], 0), ([1, 2], [1, 4], 2), ([3, 3, 3], [1, 2, 3], 3)]
+)
+def test_no_slope(efficacy, spike, count):
+    np.testing.assert_equal(log_slope(efficacy, spike), Slope(np.nan, np.nan, np.nan, count))
+    with pytest.raises(UserError, match="not m numbers each"):
+        log_slope([1.0, 2.0], [1.0])

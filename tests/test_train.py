@@ -83,24 +83,16 @@ def test_one_and_eight_devices_agree(kappa, x64):
     np.testing.assert_allclose(measured, also, rtol=1e-9)
 
 
-def test_float32_follows_float64(x64):
-    (single, measured), (double, exact) = (
-        steps(*training(kappa=20.0, dtype=dtype), 3) for dtype in ("float32", "float64")
+def test_precisions_follow_each_other(x64):
+    (half, rounded), (single, measured), (double, exact) = (
+        steps(*training(kappa=20.0, dtype=dtype), 3) for dtype in ("bfloat16", "float32", "float64")
     )
-    for a, b in zip(jax.tree.leaves(single.params), jax.tree.leaves(double.params), strict=True):
-        assert a.dtype == np.float32
-        assert b.dtype == np.float64
+    for state, stored in ((half, np.float32), (single, np.float32), (double, np.float64)):
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(stored)}
     np.testing.assert_allclose(leaves(single), leaves(double), atol=2e-4)
     np.testing.assert_allclose(measured, exact, rtol=2e-3)
-
-
-def test_bfloat16_trains_float32_parameters():
-    (half, rounded), (_, single) = (
-        steps(*training(kappa=20.0, dtype=dtype), 2) for dtype in ("bfloat16", "float32")
-    )
-    assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {np.dtype("float32")}
-    np.testing.assert_allclose(rounded.loss.sum(), single.loss.sum(), rtol=0.05)
-    np.testing.assert_allclose(rounded.penalty.sum(), single.penalty.sum(), rtol=0.3)
+    np.testing.assert_allclose(rounded.loss[:2].sum(), measured.loss[:2].sum(), rtol=0.05)
+    np.testing.assert_allclose(rounded.penalty[:2].sum(), measured.penalty[:2].sum(), rtol=0.3)
 
 
 def test_one_compilation_for_every_kappa_theta_and_seed():

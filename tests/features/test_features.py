@@ -222,18 +222,18 @@ def test_measure_of_a_network(source):
     points = [np.asarray(out.pre_fc, float) for _, out in outputs]
     for expected in (
         features.class_statistics(*points, labels, 1, 3),
-        neural_collapse.collapse(points[0], labels, variables["out"], np.zeros(3)),
+        features.collapse(points[0], labels, variables["out"], np.zeros(3)),
     ):
         for name, value in expected._asdict().items():
             close(found[name], value, 2e-4)
 
-    plane = planes.pca(points[0], 2)
+    plane = features.pca(points[0], 2)
     close(found["explained"], plane.explained, 1e-4)
     for kind, cloud in zip(("clean", "triggered"), points, strict=True):
-        projected = planes.project(plane, cloud)
+        projected = features.project(plane, cloud)
         close(found[kind], projected, 1e-4)
         for c in range(3):
-            shape = planes.ellipse(projected[labels == c])
+            shape = features.ellipse(projected[labels == c])
             close(found[f"{kind}_centre"][c], shape.centre, 1e-4)
             close(found[f"{kind}_half_axes"][c], shape.half_axes, 1e-4)
             close(np.sin(2 * (found[f"{kind}_angle"][c] - shape.angle)), 0, 1e-2)
@@ -243,13 +243,13 @@ def test_measure_of_a_network(source):
         if space == "input":
             views = [((view - MEAN) / STD).reshape(23, -1) for view in views]
         sets = {name: views[view][labels == c] for name, (view, c) in rows.items()}
-        plane = planes.pca(np.concatenate([sets["target"], sets["source"]]), 2)
+        plane = features.pca(np.concatenate([sets["target"], sets["source"]]), 2)
         close(found[f"{space}_explained"], plane.explained, 1e-4)
         centres = [sets["source"].mean(0), sets["target"].mean(0)]
         for name, cloud in (("moved", sets["triggered"]), ("moved_clean", sets["source"])):
             close(found[f"{space}_{name}"], pairwise_distances_argmin(cloud, centres).mean(), 1e-6)
         for name, cloud in sets.items():
-            close(found[f"{space}_{name}"], planes.project(plane, cloud), 1e-4)
+            close(found[f"{space}_{name}"], features.project(plane, cloud), 1e-4)
 
     for i, (view, c) in enumerate(rows.values()):
         first = np.flatnonzero(labels == c)[0]
