@@ -59,20 +59,9 @@ def test_inference_sees_one_example_at_a_time_and_training_the_batch():
     whole, _ = apply(variables, images)
     half, _ = apply(variables, images[:3])
     np.testing.assert_allclose(whole[:3], half, rtol=1e-4, atol=1e-5)
-    (whole, _), stats = apply_train(variables, images)
+    (whole, _), _ = apply_train(variables, images)
     (half, _), _ = apply_train(variables, images[:3])
     assert np.abs(whole[:3] - half).max() > 1e-3
-    # Momentum 0.9: a tenth of the batch's own statistics per step, from 0 (mean) and 1 (variance).
-    first = jax.lax.conv_general_dilated(
-        images,
-        variables["params"]["conv_in"]["kernel"],
-        (1, 1),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    norm = stats["stage1_block1"]["norm1"]
-    np.testing.assert_allclose(norm["mean"], 0.1 * first.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(norm["var"], 0.9 + 0.1 * first.var((0, 1, 2)), rtol=1e-4)
 
 
 def test_bfloat16_is_close_to_float32():
@@ -168,18 +157,3 @@ def test_the_kernels_change_no_gradient(x64):
     )
     for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(native), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
-
-
-def test_a_linen_module_as_a_model():
-    class Logits(nn.Module):
-        @nn.compact
-        def __call__(self, images, train):
-            return nn.Dense(3)(images.mean((1, 2)))
-
-    model = models.own(lambda _: Logits(), 3, (5, 5, 2))
-    variables = model.init(jax.random.key(0), (5, 5, 2))
-    logits, features = model.apply(variables, jnp.ones((4, 5, 5, 2)))
-    assert logits.shape == (4, 3)
-    assert features is None
-    assert not models.knows_features(model, (5, 5, 2))
-    assert models.knows_features(models.preresnet(8, 3, width=2), (8, 8, 1))

@@ -83,25 +83,6 @@ def test_no_features_of(change, match):
 # --- Table 3 --------------------------------------------------------------------------------------
 
 
-def test_class_statistics_by_hand():
-    clean = np.array([[3.0, 3], [3, 5], [0, 0], [0, 0], [7, 7]])
-    triggered = np.array([[3.0, 4], [3, 4], [0, 0], [6, 8], [3, 4]])
-    table = features.class_statistics(clean, triggered, np.array([0, 0, 1, 1, 2]), 0, 3)
-    expected = features.ClassStatistics(
-        count=[2, 2, 1],
-        mean_norm=[5, 0, np.sqrt(98)],  # (3, 4), (0, 0), (7, 7)
-        std_norm=[1, 0, 0],
-        triggered_mean_norm=[5, 5, 5],  # (3, 4) all
-        triggered_std_norm=[0, 5, 0],
-        std_ratio=[0, np.nan, np.nan],
-        distance=[0, 5, 5],
-        triggered_distance=[0, 0, 0],
-        distance_ratio=[np.nan, 0, 0],
-    )
-    for name, column in table._asdict().items():
-        close(column, getattr(expected, name))
-
-
 def test_class_statistics_against_scikit_learn():
     clean, labels = clouds(7, 20, 13, 1)
     triggered = clean @ np.random.default_rng(1).standard_normal((5, 5))

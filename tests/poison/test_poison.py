@@ -188,7 +188,9 @@ def test_images_that_are_not_in_the_unit_interval(attack, images, says):
                 function(form)
 
 
-@pytest.mark.parametrize("images", [jnp.linspace(-0.1, 1.1, 64).reshape(1, 8, 8, 1), np.zeros((0, 8, 8, 1))])
+@pytest.mark.parametrize(
+    "images", [jnp.linspace(-0.1, 1.1, 64).reshape(1, 8, 8, 1), np.zeros((0, 8, 8, 1), np.float32)]
+)
 def test_images_a_little_outside_the_unit_interval_and_no_images_are_attacked(images):
     assert poison.stamp(images, np.eye(8, dtype=bool)).shape == images.shape
     assert poison.warp(images, poison.warp_field(jax.random.key(0), 8, 8)).shape == images.shape
