@@ -37,17 +37,16 @@ def weights(dtype=np.float64):
     return {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("batch_size", [4, 64])
-def test_a_network_against_the_dense_fisher(batch_size, x64):
-    """Batch norm at running statistics; eleven images: batches of 4 leave a ragged one; 64 exceeds them."""
+def test_a_network_against_the_dense_fisher(x64):
+    """Batch norm at running statistics; eleven images: batches of 4 leave a ragged one."""
     model, variables = network(dtype="float64")
     images, labels = batch(11, dtype=np.float64)
     gradients, F = dense(model.apply, variables, images, labels)
     scale = np.abs(F).max()
-    found = fisher.input_gradients(model.apply, variables, images, labels, batch_size=batch_size)
+    found = fisher.input_gradients(model.apply, variables, images, labels, batch_size=4)
     assert found.shape == (11, 36)
     np.testing.assert_allclose(found, gradients, atol=1e-12 * np.abs(gradients).max())
-    options = {"k": 36, "num_iters": 36, "key": KEY, "batch_size": batch_size}
+    options = {"k": 36, "num_iters": 36, "key": KEY, "batch_size": 4}
     pairs = fisher.input_fisher(model.apply, variables, images, labels, **options)
     np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(F)[::-1], atol=1e-10 * scale)
     np.testing.assert_allclose(pairs.vectors @ F, pairs.vectors * pairs.values[:, None], atol=1e-9 * scale)

@@ -73,10 +73,9 @@ def test_equals_sgd_written_out(x64):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kappa", [0.0, 20.0])
-def test_one_and_eight_devices_agree(kappa, x64):
+def test_one_and_eight_devices_agree(x64):
     """Batch statistics and Listing 1's batch mean are over the global batch, however it is spread."""
-    options = {"kappa": kappa, "dtype": "float64", "augment": "crop_flip"}
+    options = {"kappa": 20.0, "dtype": "float64", "augment": "crop_flip"}
     (one, measured), (eight, also) = (steps(*training(devices=n, **options), 3) for n in (1, 8))
     assert len(jax.tree.leaves(eight.params)[0].sharding.device_set) == 8
     np.testing.assert_allclose(leaves(one), leaves(eight), rtol=1e-9, atol=1e-12)
@@ -181,7 +180,7 @@ def test_a_step_counts_and_averages():
     images, labels, _ = make_batch(
         train_data, jnp.arange(16), jax.random.fold_in(knobs.key, 0), knobs, program=program
     )
-    (logits, _), _ = program.model.apply_train(start.variables, images)
+    (logits, _), _ = jax.jit(program.model.apply_train)(start.variables, images)
     state, measured = steps(jax.device_put(start), train_data, knobs, program, 4)
     assert int(state.step) == 4
     np.testing.assert_array_equal(measured.poisoned, (np.reshape(train_data.labels, (4, 16)) != 0).sum(1))
@@ -202,7 +201,7 @@ def test_decay_time_is_the_sum_over_the_schedule(times, x64):
 
 def test_frozen_statistics_are_an_option():
     (frozen, measured), (coupled, _) = (
-        steps(*training(kappa=50.0, batch_norm=mode), 2) for mode in ("frozen", "train")
+        steps(*training(kappa=50.0, augment="crop_flip", batch_norm=mode), 2) for mode in ("frozen", "train")
     )
     assert (measured.penalty > 0).all()
     assert np.abs(leaves(frozen) - leaves(coupled)).max() > 1e-5

@@ -133,7 +133,7 @@ def test_trigger_by_name(mask_file):
 # --- stamping -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+@pytest.mark.parametrize("batch", [(), (2, 3)])
 @pytest.mark.parametrize("channels_in_mask", [False, True])
 @pytest.mark.parametrize("value_shape", [(), (3,), (5, 6, 3)], ids=["scalar", "colour", "picture"])
 def test_stamp_sets_the_pixels_under_the_mask(batch, channels_in_mask, value_shape):
