@@ -1,6 +1,7 @@
 """The input Hessian of a network against the dense one."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -165,11 +166,7 @@ def test_memory_changes_nothing(x64):
     ("change", "says"),
     [
         ({"labels": np.zeros(3, int)}, "N labels"),
-        ({"labels": np.zeros((8, 1), int)}, r"labels are \[8, 1\]: flatten them"),
-        ({"labels": np.eye(3)[np.zeros(8, int)]}, "one-hot rows"),
         ({"labels": np.arange(8) % 4}, "labels run from 0 to 3, the 3 classes from 0 to 2"),
-        ({"labels": np.arange(8) % 3 - 1}, "labels run from -1 to 1"),
-        ({"labels": np.zeros(8)}, "labels are float64"),
         ({"images": np.zeros((0, 6, 6, 1), np.float32), "labels": np.zeros(0, int)}, "at least one"),
         ({"batch_size": 0}, "at least 1"),
         ({"images": np.zeros((8, 6, 6, 1), np.uint8)}, "uint8: scale and normalise"),
@@ -214,18 +211,11 @@ def test_a_leaf_that_is_no_array_is_named():
             input_hessian(two_layers, variables, images, labels, k=1, num_iters=2)
 
 
-@pytest.mark.parametrize(
-    ("function", "says"),
-    [
-        (lambda v, x: two_layers(v, x)[:, 0], r"logits \(8,\) of 8 images"),
-        (lambda v, x: two_layers(v, x).mean(0, keepdims=True), r"logits \(1, 3\) of 8 images"),
-        (lambda v, x: two_layers(v, x)[:, None], r"logits \(8, 1, 3\)"),
-    ],
-)
-def test_logits_of_another_shape(function, says):
+def test_logits_of_another_shape():
     images, labels = batch(8, shape=SMALL)
-    with pytest.raises(UserError, match=says):
-        input_hessian(function, toy_weights(np.float32), images, labels, k=1, num_iters=2)
+    for shape in ((8,), (1, 3), (8, 1, 3)):
+        with pytest.raises(UserError, match=re.escape(f"logits {shape} of 8 images")):
+            input_hessian(lambda v, x, s=shape: jnp.zeros(s), {}, images, labels, k=1, num_iters=2)
 
 
 def test_a_network_of_one_class_has_no_curvature():
@@ -326,6 +316,4 @@ def test_labels_that_are_no_classes():
     images, labels = batch(8, shape=SMALL)
     for wrong in (labels + 3, labels - 3):
         with pytest.raises(UserError, match="the 3 classes from 0 to 2"):
-            spectrum.per_class(
-                two_layers, toy_weights(), images, wrong, 3, k=1, num_iters=2, key=KEY, batch_size=8
-            )
+            spectrum.per_class(two_layers, toy_weights(), images, wrong, 3, k=1, num_iters=2)

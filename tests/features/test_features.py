@@ -66,12 +66,8 @@ def test_one_compilation():
     ],
 )
 def test_no_features_of(change, match):
-    arguments = {
-        "images": batch(5)[0],
-        "batch_size": 4,
-        "in": np.ones((1, 5)),
-        "out": np.ones((5, 3)),
-    } | change
+    arguments = {"images": batch(5)[0], "batch_size": 4, "in": np.ones((1, 5)), "out": np.ones((5, 3))}
+    arguments |= change
     variables = {name: arguments.pop(name) for name in ("in", "out")}
     with pytest.raises(UserError, match=match):
         features.extract(two_layers, variables, **arguments)

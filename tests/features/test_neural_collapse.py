@@ -107,7 +107,6 @@ def test_collapse_of_an_untrained_classifier():
     [
         ({"labels": np.zeros(3, int)}, "N labels"),
         ({"labels": np.full(4, 2)}, "labels run"),
-        ({"labels": np.zeros((4, 1), int)}, "flatten them"),
         ({"weights": np.zeros((2, 5))}, "do not fit"),
         ({"bias": np.zeros(3)}, "do not fit"),
         ({"features": np.zeros((0, 5)), "labels": np.zeros(0, int)}, "do not fit"),
