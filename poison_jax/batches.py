@@ -128,17 +128,14 @@ def check_variables(variables: Any) -> None:
         UserError: it names the leaf.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        if not _is_numeric(leaf):
+        numeric = isinstance(leaf, jax.Array | bool | int | float | complex)
+        if isinstance(leaf, np.ndarray | np.generic):
+            numeric = leaf.dtype.kind not in "OSUMm"  # objects, text and dates; bfloat16 is of kind V
+        if not numeric:
             raise UserError(
                 f"variables{jax.tree_util.keystr(path)} is of type {type(leaf).__name__}, no array: bind it "
                 "to apply_fn instead (functools.partial), and pass the arrays alone"
             )
-
-
-def _is_numeric(leaf: Any) -> bool:
-    if isinstance(leaf, np.ndarray | np.generic):
-        return leaf.dtype.kind not in "OSUMm"  # objects, text and dates; bfloat16 is of kind V
-    return isinstance(leaf, jax.Array | bool | int | float | complex)
 
 
 @functools.partial(jax.jit, static_argnums=0)

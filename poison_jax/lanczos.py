@@ -77,8 +77,6 @@ def top_eigenpairs(
     [4. 3.]
     """
     v0 = jnp.asarray(v0)
-    if jnp.issubdtype(v0.dtype, jnp.integer):
-        v0 = v0.astype(float)
     if num_iters is None:
         num_iters = min(2 * k + 20, v0.size)
     _check(v0, k, num_iters, starts)

@@ -208,16 +208,15 @@ class PreResNet(nn.Module):
             BatchNorm, use_running_average=not train, dtype=self.dtype, param_dtype=self.param_dtype
         )
         keep = partial(kernels.keep_whole, convolutions=self.convolutions)
-        make_block = BasicBlock if self.block == "basic" else BottleneckBlock
-        if not self.is_initializing():  # the lifted ones draw other numbers
-            # Traced once for each shape: a network of many blocks takes a third of the time to trace.
-            make_block = nn.jit(make_block)
+        # Traced once for each shape: a network of many blocks takes a third of the time to trace. The lifted
+        # ones draw other numbers.
+        make_block = Block if self.is_initializing() else nn.jit(Block)
         x = conv(self.width, (3, 3), name="conv_in")(x.astype(self.dtype))
         for stage in range(3):
             for index in range(self.blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
                 name = f"stage{stage + 1}_block{index + 1}"
-                x = make_block(self.width * 2**stage, stride, conv, norm, keep, name=name)(x)
+                x = make_block(self.block, self.width * 2**stage, stride, conv, norm, keep, name=name)(x)
         last_map = nn.relu(norm(name="norm_out")(x))
         # Pooled in the parameters' precision: a mean of bfloat16 numbers would lose digits.
         pre_fc = last_map.astype(self.param_dtype).mean(axis=(1, 2))
@@ -263,9 +262,13 @@ class BatchNorm(nn.Module):
         return (wide * a + (bias - mean * a)).astype(self.dtype)
 
 
-class BasicBlock(nn.Module):
-    """norm-relu-3x3, norm-relu-3x3, added to the input (through a 1x1 where the shape changes)."""
+class Block(nn.Module):
+    """norm-relu-3x3 twice, or norm-relu-1x1, -3x3, -1x1 to four times the width, added to the input.
 
+    Where the shape changes the input is added through a 1x1 convolution.
+    """
+
+    block: str
     width: int
     stride: int
     conv: Callable
@@ -274,34 +277,13 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nn.relu(self.norm(name="norm1")(x))
-        y = self.conv(self.width, (3, 3), self.stride, padding=1, name="conv1")(y)
-        y = nn.relu(self.norm(name="norm2")(y))
-        y = self.conv(self.width, (3, 3), name="conv2")(y)
-        return self.keep(y + _shortcut(self, x, self.width))
-
-
-class BottleneckBlock(nn.Module):
-    """norm-relu-1x1, norm-relu-3x3, norm-relu-1x1 to four times the width, added to the input."""
-
-    width: int
-    stride: int
-    conv: Callable
-    norm: Callable
-    keep: Callable
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = nn.relu(self.norm(name="norm1")(x))
-        y = self.conv(self.width, (1, 1), name="conv1")(y)
-        y = nn.relu(self.norm(name="norm2")(y))
-        y = self.conv(self.width, (3, 3), self.stride, padding=1, name="conv2")(y)
-        y = nn.relu(self.norm(name="norm3")(y))
-        y = self.conv(4 * self.width, (1, 1), name="conv3")(y)
-        return self.keep(y + _shortcut(self, x, 4 * self.width))
-
-
-def _shortcut(block: nn.Module, x: jax.Array, width: int) -> jax.Array:
-    if block.stride == 1 and x.shape[-1] == width:
-        return x
-    return block.conv(width, (1, 1), block.stride, name="shortcut")(x)
+        layers = [(self.width, 3, self.stride), (self.width, 3, 1)]  # channels out, taps, stride
+        if self.block == "bottleneck":
+            layers = [(self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1)]
+        y = x
+        for i, (width, taps, stride) in enumerate(layers, 1):
+            y = nn.relu(self.norm(name=f"norm{i}")(y))
+            y = self.conv(width, (taps, taps), stride, padding=taps // 2, name=f"conv{i}")(y)
+        if self.stride != 1 or x.shape[-1] != width:
+            x = self.conv(width, (1, 1), self.stride, name="shortcut")(x)
+        return self.keep(y + x)

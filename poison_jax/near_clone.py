@@ -13,17 +13,16 @@ that of a clean one, would take a second network.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from scipy import special
 from scipy.spatial.distance import cdist, pdist
 
-from poison_jax import batches, environment
+from poison_jax import batches, features
 from poison_jax.arrays import finite
 from poison_jax.errors import UserError
-from poison_jax.exponents import log_slope
 from poison_jax.spectrum import input_hessian
 
 NEAR = 0.1  # r / l below which a trigger point counts as a near clone
@@ -50,8 +49,8 @@ def measure(
     `hessian_points` images, and a forward pass of all others.
 
     Args:
-        apply_fn: `(variables, images [B, ...]) -> (logits [B, K], features)`, row by row, where
-            `features.pre_fc` is `[B, F]`; a named function, or `Model.apply`.
+        apply_fn: `(variables, images [B, ...]) -> (logits [B, K], models.Features)`, row by row; a named
+            function, or `Model.apply`.
         variables: its first argument.
         clean: non-target test images x `[n, ...]`, as the network takes them (normalised).
         triggered: the same with the trigger, x0 `[n, ...]`.
@@ -101,8 +100,10 @@ def measure(
     classes = batches.num_classes(apply_fn, variables, train_clean[:1])
     if classes < 2 or not 0 <= target < classes:
         raise UserError(f"target = {target}: the network has {classes} class(es), and there must be another")
-    _, zeta = _outputs(apply_fn, variables, poisons, batch_size)
-    _, reference = _outputs(apply_fn, variables, train_clean, batch_size)
+    zeta, reference = (
+        features.extract(apply_fn, variables, images, batch_size=batch_size).astype(np.float64)
+        for images in (poisons, train_clean)
+    )
     lengthscale = _median_distance("features", reference)
 
     def of_score(logits, phi):
@@ -135,16 +136,22 @@ def measure(
         lengths = np.sqrt(arrays["spike"] * factor)
         arrays["spike_factor" + suffix] = factor
         arrays["law" + suffix] = factor * arrays["efficacy"] ** 2
-        arrays["alignment" + suffix] = _ratio(along, lengths)
-    for prefix, points in (
-        ("", (phi, clean_phi, zeta, reference)),
-        ("input_", [images.reshape(len(images), -1) for images in (triggered, clean, poisons, train_clean)]),
-    ):
-        arrays |= {prefix + key: value for key, value in _distances(*points).items()}
+        arrays["alignment" + suffix] = features.ratio(along, lengths)
+    pixels = [images.reshape(len(images), -1) for images in (triggered, clean, poisons, train_clean)]
+    for prefix, (x0, x, poison, train) in (("", (phi, clean_phi, zeta, reference)), ("input_", pixels)):
+        arrays[prefix + "distance"] = cdist(x0, poison).min(1)
+        arrays[prefix + "distance_mean"] = np.linalg.norm(x0 - poison.mean(0, dtype=np.float64), axis=1)
+        arrays[prefix + "clean_distance"] = cdist(x, train).min(1)
     arrays["lengthscale"] = np.array(lengthscale)
-    pixels = train_clean.reshape(len(train_clean), -1)
-    arrays["input_lengthscale"] = np.array(_median_distance("pixels", pixels))
-    arrays |= _hessians(apply_fn, variables, triggered[:hessian_points], target)
+    arrays["input_lengthscale"] = np.array(_median_distance("pixels", pixels[-1]))
+
+    steps = {"k": 1, "num_iters": min(10, triggered[0].size), "batch_size": 1}
+    pairs = [
+        input_hessian(apply_fn, variables, image[None], np.array([target]), **steps)
+        for image in triggered[:hessian_points]
+    ]
+    arrays["hessian"] = np.array([pair.values[0] for pair in pairs])
+    arrays["hessian_residual"] = np.array([pair.residuals[0] for pair in pairs])
     return arrays | {key: np.array(value, np.float64) for key, value in _summary(arrays).items()}
 
 
@@ -159,13 +166,6 @@ def _checked(**groups):
     if len(arrays["train_clean"]) < 2:
         raise UserError("train_clean: 1 image, 2 or more are needed for the distance between them")
     return arrays.values()
-
-
-def _outputs(apply_fn, variables, images, batch_size):
-    """Logits `[N, K]` and features `[N, F]`, float64."""
-    forward = functools.partial(_forward, apply_fn, variables)
-    logits, phi = batches.outputs(forward, images, batch_size=batch_size)
-    return finite("logits", logits), finite("features", phi)
 
 
 def _gradients(apply_fn, variables, images, directions, batch_size):
@@ -192,19 +192,15 @@ def _gradients(apply_fn, variables, images, directions, batch_size):
     return batches.outputs(of_batch, images, batch_size=batch_size)
 
 
-def _logits_and_features(apply_fn, variables, images):
-    logits, features = apply_fn(variables, images)
-    return logits, features.pre_fc
-
-
-_forward = jax.jit(_logits_and_features, static_argnums=0)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _linearise(apply_fn, variables, images):
+    def logits_and_features(images):
+        logits, known = apply_fn(variables, images)
+        return logits, known.pre_fc
+
     # Applied from Python, row by row: a compiled loop over gradients of convolutions is slow on CPUs, and
     # one batch of K times as many images may not fit.
-    return jax.vjp(functools.partial(_logits_and_features, apply_fn, variables), images)
+    return jax.vjp(logits_and_features, images)
 
 
 @jax.jit
@@ -226,43 +222,11 @@ def _softmax_gauss_newton(logits, jacobian):
     return np.maximum(0, np.linalg.eigvalsh(S @ jacobian @ S.transpose(0, 2, 1))[:, -1])
 
 
-def _distances(x0, x, zeta, reference):
-    return {
-        "distance": cdist(x0, zeta).min(1),
-        "distance_mean": np.linalg.norm(x0 - zeta.mean(0, dtype=np.float64), axis=1),
-        "clean_distance": cdist(x, reference).min(1),
-    }
-
-
 def _median_distance(name, points):
     median = float(np.median(pdist(points)))
     if not 0 < median < np.inf:
         raise UserError(f"the median distance between {name} of clean training images is {median}: no l")
     return median
-
-
-def _hessians(apply_fn, variables, images, target):
-    pairs = [
-        input_hessian(
-            apply_fn,
-            variables,
-            image[None],
-            np.array([target]),
-            k=1,
-            num_iters=min(10, image.size),
-            key=environment.key(0),
-            batch_size=1,
-        )
-        for image in images
-    ]
-    return {
-        "hessian": np.array([pair.values[0] for pair in pairs]),
-        "hessian_residual": np.array([pair.residuals[0] for pair in pairs]),
-    }
-
-
-def _ratio(values, by):
-    return np.divide(values, by, out=np.full(len(values), np.nan), where=by > 0)
 
 
 def _summary(arrays):
@@ -287,3 +251,45 @@ def _summary(arrays):
         found["median_alignment" + suffix] = np.median(alignment) if len(alignment) else np.nan
     slope = log_slope(arrays["efficacy"], spike)
     return found | {("slope_" + key).removesuffix("_slope"): value for key, value in slope._asdict().items()}
+
+
+class Slope(NamedTuple):
+    """An exponent, its 95 % confidence interval, and through how many points the line goes."""
+
+    slope: float
+    low: float
+    high: float
+    count: int
+
+
+def log_slope(efficacy: np.ndarray, spike: np.ndarray) -> Slope:
+    """Return the exponent in `spike ~ efficacy^slope`: 2 by Theorem 3.4, where R_k is the same at all points.
+
+    Ordinary least squares of log spike on log efficacy, with the interval of Student's t: for residuals that
+    are independent, normal and of one size.
+
+    Args:
+        efficacy, spike: `[m]`, of the points of one network, or medians of several networks. Pairs without
+            a logarithm (zero, negative, not finite) are left out.
+
+    Returns:
+        `Slope`; `count` is what was not left out. NaN with fewer than 3 points, or all at one efficacy.
+
+    Raises:
+        UserError: arrays that are not two of one length.
+
+    >>> round(log_slope([1.0, 10.0, 100.0, -1.0], [3.0, 300.0, 30000.0, 5.0]).slope, 3)
+    2.0
+    """
+    efficacy, spike = np.asarray(efficacy, np.float64), np.asarray(spike, np.float64)
+    if efficacy.ndim != 1 or efficacy.shape != spike.shape:
+        raise UserError(f"efficacy {efficacy.shape} and spike {spike.shape} are not m numbers each")
+    usable = np.isfinite(efficacy) & np.isfinite(spike) & (efficacy > 0) & (spike > 0)
+    x, y = np.log(efficacy[usable]), np.log(spike[usable])
+    if len(x) < 3 or np.ptp(x) == 0:
+        return Slope(np.nan, np.nan, np.nan, len(x))
+    from scipy import stats  # slow to import
+
+    line = stats.linregress(x, y)
+    half = stats.t.ppf(0.975, len(x) - 2) * line.stderr
+    return Slope(float(line.slope), float(line.slope - half), float(line.slope + half), len(x))

@@ -37,17 +37,16 @@ def weights(dtype=np.float64):
     return {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("batch_size", [4, 64])
-def test_a_network_against_the_dense_fisher(batch_size, x64):
-    """Batch norm at running statistics; eleven images: batches of 4 leave a ragged one; 64 exceeds them."""
+def test_a_network_against_the_dense_fisher(x64):
+    """Batch norm at running statistics; eleven images: batches of 4 leave a ragged one."""
     model, variables = network(dtype="float64")
     images, labels = batch(11, dtype=np.float64)
     gradients, F = dense(model.apply, variables, images, labels)
     scale = np.abs(F).max()
-    found = fisher.input_gradients(model.apply, variables, images, labels, batch_size=batch_size)
+    found = fisher.input_gradients(model.apply, variables, images, labels, batch_size=4)
     assert found.shape == (11, 36)
     np.testing.assert_allclose(found, gradients, atol=1e-12 * np.abs(gradients).max())
-    options = {"k": 36, "num_iters": 36, "key": KEY, "batch_size": batch_size}
+    options = {"k": 36, "num_iters": 36, "key": KEY, "batch_size": 4}
     pairs = fisher.input_fisher(model.apply, variables, images, labels, **options)
     np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(F)[::-1], atol=1e-10 * scale)
     np.testing.assert_allclose(pairs.vectors @ F, pairs.vectors * pairs.values[:, None], atol=1e-9 * scale)
@@ -136,28 +135,16 @@ def flat(variables, images):
 
 
 def test_a_network_without_gradients():
+    """Constant logits; a single class, whose softmax is 1 whatever the image."""
     images, labels = batch(5)
+    one = weights(np.float32) | {"out": np.ones((20, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    assert fisher.trace(fisher.input_gradients(two_layers, one, images, 0 * labels, batch_size=2)) == 0
     gradients = fisher.input_gradients(flat, {}, images, labels, batch_size=2)
     assert fisher.trace(gradients) == 0
     np.testing.assert_array_equal(fisher.energies(gradients, np.eye(36)[:2]), 0)
     pairs = fisher.input_fisher(flat, {}, images, labels, k=3, num_iters=6, key=KEY, batch_size=2)
     np.testing.assert_array_equal(pairs.values, 0)
     np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(3), atol=1e-6)
-
-
-def test_a_network_of_one_class_has_no_gradients(x64):
-    """Its softmax is 1 whatever the image."""
-    images, labels = batch(5, dtype=np.float64, num_classes=1)
-    one = weights() | {"out": np.ones((20, 1)), "bias": np.zeros(1)}
-    assert fisher.trace(fisher.input_gradients(two_layers, one, images, labels, batch_size=2)) == 0
-
-
-def test_more_pairs_than_images(x64):
-    """The rank of F is the number of images: the others have the value 0."""
-    images, labels = batch(2, dtype=np.float64)
-    pairs = fisher.input_fisher(two_layers, weights(), images, labels, k=5)
-    assert pairs.values[1] > 1e-6
-    np.testing.assert_allclose(pairs.values[2:], 0, atol=1e-12)
 
 
 def test_compiles_once_for_many_networks_and_image_counts():
@@ -173,13 +160,7 @@ def test_compiles_once_for_many_networks_and_image_counts():
     [
         (lambda: fisher.energies(np.ones((3, 4)), np.ones((2, 5))), "do not fit"),
         (lambda: fisher.energies(np.ones((3, 4)), np.ones(4)), "do not fit"),
-        (lambda: run(labels=np.zeros(3, int)), "N labels"),
-        (lambda: run(labels=np.zeros((8, 1), int)), "flatten them"),
         (lambda: run(labels=np.arange(8) % 4), "labels run from 0 to 3, the 3 classes from 0 to 2"),
-        (lambda: run(labels=-np.ones(8, int)), "labels run from -1 to -1"),
-        (lambda: run(images=np.zeros((0, 6, 6, 1), np.float32), labels=np.zeros(0, int)), "at least one"),
-        (lambda: run(batch_size=0), "at least 1"),
-        (lambda: run(images=np.zeros((8, 6, 6, 1), np.uint8)), "uint8: scale and normalise"),
         (lambda: run(images=np.full((8, 6, 6, 1), np.nan, np.float32)), "not finite"),
         (lambda: run(mesh=make_mesh(), batch_size=12), "multiple of the mesh"),
         (lambda: run(k=6), "raise num_iters"),
@@ -194,7 +175,4 @@ def test_bad_input(call, says):
 def run(**changes):
     images, labels = batch(8)
     arguments = {"images": images, "labels": labels, "k": 2, "num_iters": 5, "batch_size": 8} | changes
-    variables = jax.tree.map(np.float32, weights())
-    return fisher.input_fisher(
-        two_layers, variables, arguments.pop("images"), arguments.pop("labels"), key=KEY, **arguments
-    )
+    return fisher.input_fisher(two_layers, weights(np.float32), key=KEY, **arguments)

@@ -62,11 +62,8 @@ def test_residuals_are_what_they_say(name, dtype, x64):
     true = np.linalg.eigvalsh(A.astype(np.float64))
     distance = np.abs(pairs.values[:, None] - true).min(axis=1)
     assert (distance <= pairs.residuals + rounding).all()
-
-
-def test_vectors_are_orthonormal_rows_with_a_fixed_sign(x64):
-    pairs = top_eigenpairs(product, np.ones(120), k=6, num_iters=30, args=(jnp.asarray(MATRICES["wishart"]),))
-    np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(6), atol=1e-12)
+    # Rows are orthonormal, each with its largest entry positive; values descend.
+    np.testing.assert_allclose(pairs.vectors @ pairs.vectors.T, np.eye(4), atol=20 * np.finfo(dtype).eps)
     assert (np.take_along_axis(pairs.vectors, np.abs(pairs.vectors).argmax(1)[:, None], 1) > 0).all()
     assert (np.diff(pairs.values) <= 0).all()
 
@@ -191,31 +188,23 @@ def test_steps_have_a_default(x64):
     np.testing.assert_allclose(top_eigenpairs(lambda v: 2 * v, np.ones(4), k=4).values, 2, rtol=1e-14)
 
 
-def test_a_start_of_integers():
-    pairs = top_eigenpairs(lambda v: jnp.array([4.0, 1, 0]) * v, [1, 1, 0], k=2, num_iters=3)
-    np.testing.assert_allclose(pairs.values, [4, 1], rtol=1e-6)
-
-
 @pytest.mark.parametrize(
-    ("v0", "k", "num_iters", "says"),
+    ("change", "says"),
     [
-        (np.ones(5), 4, 3, "raise num_iters"),
-        (np.ones(5), 0, 3, "1 <= k"),
-        (np.ones(5), 2, 6, "exceeds the dimension 5"),
-        (np.zeros(5), 2, 3, "not zero"),
-        (np.full(5, np.nan), 2, 3, "finite"),
-        (np.ones((5, 1)), 2, 3, "vector"),
-        (jnp.ones(5, jnp.bfloat16), 2, 3, "v0 is bfloat16"),
+        ({"k": 4}, "raise num_iters"),
+        ({"k": 0}, "1 <= k"),
+        ({"num_iters": 6}, "exceeds the dimension 5"),
+        ({"starts": 0}, "starts = 0"),
+        ({"v0": np.zeros(5)}, "not zero"),
+        ({"v0": np.full(5, np.nan)}, "finite"),
+        ({"v0": np.ones((5, 1))}, "vector"),
+        ({"v0": np.ones(5, int)}, "v0 is int32"),
+        ({"v0": jnp.ones(5, jnp.bfloat16)}, "v0 is bfloat16"),
     ],
 )
-def test_bad_input(v0, k, num_iters, says):
+def test_bad_input(change, says):
     with pytest.raises(UserError, match=says):
-        top_eigenpairs(lambda v: v, v0, k=k, num_iters=num_iters)
-
-
-def test_no_start_is_none():
-    with pytest.raises(UserError, match="starts = 0"):
-        top_eigenpairs(lambda v: v, np.ones(5), k=2, starts=0)
+        top_eigenpairs(lambda v: v, **{"v0": np.ones(5), "k": 2, "num_iters": 3} | change)
 
 
 @pytest.mark.parametrize("python_loop", [False, True])

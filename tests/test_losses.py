@@ -16,8 +16,9 @@ from poison_jax.errors import UserError
 B = 5
 
 
-def frozen_setup():
-    """A float64 network at running statistics, its parameters as one vector."""
+@functools.cache
+def preresnet():
+    """A float64 network at running statistics and in train mode, its parameters as one vector."""
     model, variables = network(dtype="float64")
     flat, unravel = ravel_pytree(variables["params"])
     images, labels = batch(B, dtype=np.float64)
@@ -31,22 +32,42 @@ def frozen_setup():
     return apply, apply_train, flat, images, labels
 
 
+def small(count=B):
+    """Smooth networks whose examples do not see each other, and see each other as in batch norm; a batch."""
+
+    def frozen(params, x):
+        return jnp.tanh(x @ params["a"]) @ params["b"]
+
+    def train(params, x):
+        hidden = x @ params["a"]
+        return jnp.tanh((hidden - hidden.mean(0)) / jnp.sqrt(hidden.var(0) + 0.1)) @ params["b"]
+
+    rng = np.random.default_rng(0)
+    params = {"a": jnp.array(rng.standard_normal((6, 8))), "b": jnp.array(rng.standard_normal((8, 3)))}
+    batch = jnp.array(rng.standard_normal((count, 6))), jnp.array(rng.integers(0, 3, count))
+    return losses.cross_entropy(frozen), losses.cross_entropy(train), (params, *batch)
+
+
+def assert_equal(tree, expected, rtol):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-13), tree, expected)
+
+
 @pytest.mark.parametrize("mode", ["frozen", "train"])
 def test_gradient_equals_central_differences(mode, x64):
-    apply, apply_train, params, images, labels = frozen_setup()
+    apply, apply_train, params, images, labels = preresnet()
     loss = losses.cross_entropy(apply if mode == "frozen" else apply_train)
-    objective = jax.jit(losses.gradient_penalised(loss, 3.0, reduction="eq25"))
-    gradient = jax.jit(jax.grad(objective))(params, images, labels)
+    compiled = jax.jit(jax.value_and_grad(losses.gradient_penalised(loss, 3.0, reduction="eq25")))
+    _, gradient = compiled(params, images, labels)
     for seed in range(3):
         direction = np.random.default_rng(seed).standard_normal(len(params))
         direction /= np.linalg.norm(direction)
         h = 1e-6
-        ahead, behind = (objective(params + s * h * direction, images, labels) for s in (1, -1))
+        ahead, behind = (compiled(params + s * h * direction, images, labels)[0] for s in (1, -1))
         np.testing.assert_allclose(gradient @ direction, (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-8)
 
 
 def test_frozen_penalty_equals_the_dense_jacobian_oracle(x64):
-    apply, _, params, images, labels = frozen_setup()
+    apply, _, params, images, labels = preresnet()
     kappa = 3.0
 
     def own_gradient(params, image, label):  # grad_x L_i, alone
@@ -74,7 +95,7 @@ def test_frozen_penalty_equals_the_dense_jacobian_oracle(x64):
 
 def test_train_mode_equals_listing_1(x64):
     """Two forward passes, the gradient of the batch mean, its squares summed over the batch."""
-    _, apply, params, images, labels = frozen_setup()
+    _, apply, params, images, labels = preresnet()
     kappa = 7.0
 
     def batch_mean(params, images):
@@ -95,18 +116,13 @@ def test_train_mode_equals_listing_1(x64):
 @pytest.mark.parametrize("mode", ["frozen", "train"])
 def test_kappa_ledger(mode, x64):
     """kappa_eq25 = 2 kappa_per_example = 2 kappa_listing / B, value and gradient."""
-    apply, apply_train, params, images, labels = frozen_setup()
-    loss = losses.cross_entropy(apply if mode == "frozen" else apply_train)
+    frozen, train, arguments = small()
     kappas = {"listing": 4.0, "per_example": 4.0 / B, "eq25": 8.0 / B}
-    results = [
-        jax.jit(jax.value_and_grad(losses.gradient_penalised(loss, kappa, reduction=reduction)))(
-            params, images, labels
-        )
-        for reduction, kappa in kappas.items()
-    ]
-    for value, gradient in results[1:]:
-        np.testing.assert_allclose(value, results[0][0], rtol=1e-13)
-        np.testing.assert_allclose(gradient, results[0][1], rtol=1e-9, atol=1e-13)
+    loss = frozen if mode == "frozen" else train
+    objectives = [losses.gradient_penalised(loss, kappa, reduction=name) for name, kappa in kappas.items()]
+    first, *others = [jax.value_and_grad(objective)(*arguments) for objective in objectives]
+    for other in others:
+        assert_equal(other, first, 1e-9)
 
 
 def test_closed_form_of_a_linear_softmax(x64):
@@ -121,17 +137,13 @@ def test_closed_form_of_a_linear_softmax(x64):
 
 
 def test_kappa_zero_is_the_plain_mean_and_may_be_traced(x64):
-    apply, _, params, images, labels = frozen_setup()
-    loss = losses.cross_entropy(apply)
+    loss, _, arguments = small()
 
     @jax.jit
     def at(kappa):
-        return jax.value_and_grad(losses.gradient_penalised(loss, kappa))(params, images, labels)
+        return jax.value_and_grad(losses.gradient_penalised(loss, kappa))(*arguments)
 
-    value, gradient = at(0.0)
-    plain, plain_gradient = jax.jit(jax.value_and_grad(losses.mean(loss)))(params, images, labels)
-    np.testing.assert_allclose(value, plain, rtol=1e-14)
-    np.testing.assert_allclose(gradient, plain_gradient, rtol=1e-10, atol=1e-14)
+    assert_equal(at(0.0), jax.value_and_grad(losses.mean(loss))(*arguments), 1e-10)
     at(5.0)
     assert at._cache_size() == 1
 
@@ -150,9 +162,7 @@ def test_one_forward_pass_serves_both():
 
 def test_separate_penalised_loss_penalises_that_one(x64):
     """Frozen statistics: the loss of the train-mode network, the gradient of the other."""
-    apply, apply_train, params, images, labels = frozen_setup()
-    loss, frozen = losses.cross_entropy(apply_train), losses.cross_entropy(apply)
-    arguments = (params, images, labels)
+    frozen, loss, arguments = small()
     both = losses.gradient_penalised(loss, 2.0, reduction="eq25", penalised_loss=frozen)(*arguments)
     penalty = losses.gradient_penalised(frozen, 2.0, reduction="eq25")(*arguments) - losses.mean(frozen)(
         *arguments
@@ -175,19 +185,18 @@ def test_zero_input_gradient_is_harmless():
 
 
 def test_terms_add_up(x64):
-    apply, _, params, images, labels = frozen_setup()
-    objective = losses.gradient_penalised(losses.cross_entropy(apply), 2.0)
-    value, terms = jax.jit(objective.with_terms)(params, images, labels)
+    loss, _, arguments = small()
+    objective = losses.gradient_penalised(loss, 2.0)
+    value, terms = jax.jit(objective.with_terms)(*arguments)
     np.testing.assert_allclose(value, terms.loss + terms.penalty, rtol=1e-6)
-    np.testing.assert_allclose(value, objective(params, images, labels), rtol=1e-12)
+    np.testing.assert_allclose(value, objective(*arguments), rtol=1e-12)
     assert terms.penalty > 0
-    assert terms.aux[0].shape == (B, 3)
+    assert terms.aux.shape == (B, 3)
 
 
 def test_a_plain_function_and_a_loss_with_more_are_losses_alike(x64):
     """The aux of a user's own loss reaches the terms of every objective; a plain function has none."""
-    apply, _, params, images, labels = frozen_setup()
-    cross_entropy = losses.cross_entropy(apply)
+    cross_entropy, _, arguments = small()
 
     def plain(params, images, labels):
         return cross_entropy(params, images, labels)
@@ -201,12 +210,11 @@ def test_a_plain_function_and_a_loss_with_more_are_losses_alike(x64):
         lambda loss: losses.gradient_penalised(loss, 2.0, penalised_loss=plain),
         lambda loss: losses.adversarial(loss, 0.1, attacked_loss=plain),
     ):
-        arguments = params, images, labels
         value, terms = build(plain).with_terms(*arguments)
         own_value, own_terms = build(losses.Loss(with_images)).with_terms(*arguments)
         assert value == own_value == build(plain)(*arguments)
         assert terms.aux is None
-        assert own_terms.aux.shape == images.shape
+        assert own_terms.aux.shape == (B, 6)
 
 
 # --- a batch in pieces ----------------------------------------------------------------------------------
@@ -275,79 +283,55 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("wrong", [-1, 3, 255])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_labels_that_are_no_classes_are_refused_or_show(name, wrong):
+def test_labels_that_are_no_classes_are_refused_or_show(name):
+    """In value, gradient and curvature."""
     loss, W, x, y = linear_setup(4)
-    W, x, y = W.astype(np.float32), x.astype(np.float32), y.copy()
+    W, x = W.astype(np.float32), x.astype(np.float32)
     objective = OBJECTIVES[name](loss)
-    assert np.isfinite(jax.jit(jax.value_and_grad(objective))(W, x, y)[1]).all()
-    y[2] = wrong
-    for function in (objective, jax.grad(objective)):
-        with pytest.raises(UserError, match="not of the classes 0 to 2"):
-            function(W, x, y)
-    value, gradient = jax.jit(jax.value_and_grad(objective))(W, x, y)
-    assert np.isnan(value)
-    assert np.isnan(gradient).all()
-
-
-def test_curvature_of_a_label_that_is_no_class_is_nan():
-    loss, W, x, y = (np.float32(part) if i == 1 else part for i, part in enumerate(linear_setup(4)))
-    product = jax.jit(
-        lambda y: hvp(lambda d: loss(W, np.float32(x) + d, y).mean(), jnp.zeros(6), jnp.ones(6))
-    )
+    compiled = jax.jit(jax.value_and_grad(objective))
+    product = jax.jit(lambda y: hvp(lambda d: objective(W, x + d, y), jnp.zeros(6), jnp.ones(6)))
+    assert np.isfinite(compiled(W, x, y)[1]).all()
     assert np.isfinite(product(y)).all()
-    assert np.isnan(product(np.full(4, 3))).all()
+    for wrong in (-1, 3, 255):
+        y[2] = wrong
+        for function in (objective, jax.grad(objective)):
+            with pytest.raises(UserError, match="not of the classes 0 to 2"):
+                function(W, x, y)
+        value, gradient = compiled(W, x, y)
+        assert np.isnan([value, *gradient.ravel(), *product(y)]).all()
 
 
-@pytest.mark.parametrize(
-    "labels", [np.zeros((4, 1), int), np.zeros(3, int), np.zeros(4), np.zeros((4, 3)), 0, np.zeros(4, bool)]
-)
-def test_labels_that_are_not_one_integer_an_image(labels):
-    loss, W, x, _ = linear_setup(4)
-    with pytest.raises(UserError, match="one integer for each image"):
-        loss(W, x, labels)
-    with pytest.raises(UserError, match="one integer for each image"):
-        jax.jit(loss)(W, x, labels)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64])
-def test_labels_of_any_integer_type(dtype):
-    """More classes than the type can count included."""
+def test_types_of_labels():
+    """One integer for each image, of any type, also one that cannot count the classes."""
     logits = jnp.zeros((4, 300))
     loss = losses.cross_entropy(lambda logits, x: logits)
     for function in (loss, jax.jit(loss)):
-        np.testing.assert_allclose(function(logits, None, np.arange(4, dtype=dtype)), np.log(300), rtol=1e-6)
+        for dtype in (np.uint8, np.int8, np.int64):
+            found = function(logits, None, np.arange(4, dtype=dtype))
+            np.testing.assert_allclose(found, np.log(300), rtol=1e-6)
+        for shape, dtype in (((4, 1), int), (3, int), (4, float), ((4, 3), float), ((), int), (4, bool)):
+            with pytest.raises(UserError, match="one integer for each image"):
+                function(logits, None, np.zeros(shape, dtype))
 
 
-# --- what is refused ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kappa", [-1.0, float("nan"), float("inf")])
-def test_bad_kappa(kappa):
-    with pytest.raises(UserError, match="kappa"):
-        losses.gradient_penalised(lambda *_: None, kappa)
-
-
-def test_bad_reduction():
+def test_what_no_objective_is_made_with():
+    for kappa in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="kappa"):
+            losses.gradient_penalised(lambda *_: None, kappa)
     with pytest.raises(UserError, match="listing, per_example, eq25"):
         losses.gradient_penalised(lambda *_: None, 1.0, reduction="sum")
+    for epsilon, steps, says in ((0.1, 0, "at least 1"), (-0.1, 1, "radius"), (np.inf, 1, "radius")):
+        with pytest.raises(UserError, match=says):
+            losses.adversarial(lambda *_: None, epsilon, steps=steps)
 
 
 # --- adversarial training -----------------------------------------------------------------------------
 
 
-def adversarial_setup(seed=0):
-    """A smooth nonlinear classifier of vectors, in float64."""
-    rng = np.random.default_rng(seed)
-    params = {"a": jnp.array(rng.standard_normal((6, 8))), "b": jnp.array(rng.standard_normal((8, 3)))}
-    loss = losses.cross_entropy(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"])
-    return loss, params, jnp.array(rng.standard_normal((B, 6))), jnp.array(rng.integers(0, 3, B))
-
-
 def test_fgsm_maximises_the_linearised_loss(x64):
     """Eq. 33: at a small radius no direction of that length does better, and the loss is L + epsilon |g|."""
-    loss, params, x, y = adversarial_setup()
+    loss, _, (params, x, y) = small()
     epsilon = 1e-4
     value, terms = losses.adversarial(loss, epsilon).with_terms(params, x, y)
     gradient = jax.grad(lambda x: loss(params, x, y).sum())(x)
@@ -364,7 +348,7 @@ def test_fgsm_maximises_the_linearised_loss(x64):
 
 @pytest.mark.parametrize("steps", [1, 3, 10])
 def test_adversary_stays_in_its_ball_and_more_steps_find_more(steps, x64):
-    loss, params, x, y = adversarial_setup()
+    loss, _, (params, x, y) = small()
     seen = []
 
     def recording(params, inputs, labels):
@@ -381,7 +365,7 @@ def test_adversary_stays_in_its_ball_and_more_steps_find_more(steps, x64):
 
 def test_gradient_is_that_of_the_loss_at_the_perturbed_inputs(x64):
     """Danskin: the perturbation is held fixed."""
-    loss, params, x, y = adversarial_setup()
+    loss, _, (params, x, y) = small()
     gradient = jax.grad(lambda x: loss(params, x, y).sum())(x)
     moved = x + 0.3 * gradient / jnp.linalg.norm(gradient, axis=1, keepdims=True)
     expected = jax.grad(lambda p: loss(p, moved, y).mean())(params)
@@ -401,17 +385,9 @@ def test_adversary_of_a_linear_model_in_closed_form(x64):
 
 
 def test_adversary_where_there_is_no_gradient_or_no_radius(x64):
-    loss, params, x, y = adversarial_setup()
+    loss, _, (params, x, y) = small()
     flat = jax.tree.map(jnp.zeros_like, params)
     assert np.isfinite(jax.grad(losses.adversarial(loss, 0.5, steps=2))(flat, x, y)["b"]).all()
     np.testing.assert_allclose(losses.adversarial(loss, 0.5)(flat, x, y), np.log(3))
     at = jax.jit(lambda epsilon: losses.adversarial(loss, epsilon, steps=3)(params, x, y))
     np.testing.assert_allclose(at(0.0), loss(params, x, y).mean(), rtol=1e-14)
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "steps", "words"), [(0.1, 0, "at least 1"), (-0.1, 1, "radius"), (np.inf, 1, "radius")]
-)
-def test_bad_adversary(epsilon, steps, words):
-    with pytest.raises(UserError, match=words):
-        losses.adversarial(lambda *_: None, epsilon, steps=steps)

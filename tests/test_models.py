@@ -28,14 +28,19 @@ def test_parameter_counts(depth, block, classes, count):
     assert models.rough_parameter_count(depth, block, 16) == pytest.approx(count, rel=0.08)
 
 
-@pytest.mark.parametrize("block", ["basic", "bottleneck"])
-@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (8, 8, 1), (7, 9, 2), (4, 4, 3)])
+@pytest.mark.parametrize(
+    ("block", "shape"),
+    [
+        *[("basic", shape) for shape in ((28, 28, 1), (7, 9, 2), (4, 4, 3))],
+        *[("bottleneck", shape) for shape in ((8, 8, 1), (7, 9, 2))],
+    ],
+)
 def test_any_input_size_and_channels(block, shape):
     depth = {"basic": 8, "bottleneck": 11}[block]
     model = models.preresnet(depth, 5, block=block, width=4)
     variables = model.init(jax.random.key(0), shape)
     images = jax.random.normal(jax.random.key(1), (3, *shape))
-    logits, features = model.apply(variables, images)
+    logits, features = jax.jit(model.apply)(variables, images)
     width = {"basic": 16, "bottleneck": 64}[block]
     side = [-(-size // 4) for size in shape[:2]]
     assert logits.shape == (3, 5)
@@ -50,34 +55,21 @@ def test_inference_sees_one_example_at_a_time_and_training_the_batch():
     model = models.preresnet(8, 3, width=4)
     variables = model.init(jax.random.key(0), (8, 8, 1))
     images = jax.random.normal(jax.random.key(1), (6, 8, 8, 1))
-    whole, _ = model.apply(variables, images)
-    half, _ = model.apply(variables, images[:3])
+    apply, apply_train = jax.jit(model.apply), jax.jit(model.apply_train)
+    whole, _ = apply(variables, images)
+    half, _ = apply(variables, images[:3])
     np.testing.assert_allclose(whole[:3], half, rtol=1e-4, atol=1e-5)
-    (whole, _), stats = model.apply_train(variables, images)
-    (half, _), _ = model.apply_train(variables, images[:3])
+    (whole, _), _ = apply_train(variables, images)
+    (half, _), _ = apply_train(variables, images[:3])
     assert np.abs(whole[:3] - half).max() > 1e-3
-    # Momentum 0.9: a tenth of the batch's own statistics per step, from 0 (mean) and 1 (variance).
-    first = jax.lax.conv_general_dilated(
-        images,
-        variables["params"]["conv_in"]["kernel"],
-        (1, 1),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    norm = stats["stage1_block1"]["norm1"]
-    np.testing.assert_allclose(norm["mean"], 0.1 * first.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(norm["var"], 0.9 + 0.1 * first.var((0, 1, 2)), rtol=1e-4)
 
 
-def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
-    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
-    single, half = (models.preresnet(8, 10, width=8, dtype=dtype) for dtype in ("float32", "bfloat16"))
-    variables = single.init(jax.random.key(0), (16, 16, 3))
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
-        jnp.shape, half.init(jax.random.key(0), (16, 16, 3))
-    )
-    exact, _ = single.apply(variables, images)
-    rounded, features = half.apply(variables, images)
+def test_bfloat16_is_close_to_float32():
+    images = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
+    single, half = (models.preresnet(8, 3, width=4, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    variables = single.init(jax.random.key(0), (8, 8, 1))
+    exact, _ = jax.jit(single.apply)(variables, images)
+    rounded, features = jax.jit(half.apply)(variables, images)
     assert rounded.dtype == jnp.float32
     assert features.last_map.dtype == jnp.bfloat16
     assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
@@ -95,40 +87,32 @@ def test_a_key_is_the_same_network_in_every_precision(x64):
 
 
 @pytest.mark.parametrize(
-    ("depth", "block", "says"),
+    ("change", "says"),
     [
-        (21, "basic", "nearest is 20"),
-        (110, "bottle", "basic or bottleneck"),
-        (21, "bottleneck", "nearest is 20"),
-        (2, "basic", "nearest is 8"),
-        (-4, "basic", "nearest is 8"),
+        ({"depth": 21}, "nearest is 20"),
+        ({"depth": 110, "block": "bottle"}, "basic or bottleneck"),
+        ({"depth": 21, "block": "bottleneck"}, "nearest is 20"),
+        ({"depth": 2}, "nearest is 8"),
+        ({"depth": -4}, "nearest is 8"),
+        ({"dtype": "int8"}, "dtype"),
+        ({"width": 0}, "width"),
     ],
 )
-def test_illegal_architecture(depth, block, says):
+def test_illegal_architecture(change, says):
     with pytest.raises(UserError, match=says):
-        models.preresnet(depth, 10, block=block)
+        models.preresnet(**{"depth": 8, "num_classes": 10} | change)
 
 
 def test_equal_settings_are_one_model():
     assert models.preresnet(8, 10, width=4) is models.preresnet(8, 10, width=4)
-    with pytest.raises(UserError, match="dtype"):
-        models.preresnet(8, 10, dtype="int8")
-    with pytest.raises(UserError, match="width"):
-        models.preresnet(8, 10, width=0)
 
 
 @pytest.mark.parametrize("train", [False, True])
 def test_batch_norm_is_flax_batch_norm(train, x64):
     """Value, running statistics, and the derivatives of both orders, at statistics that are not 0 and 1."""
-    ours = models.BatchNorm(not train, jnp.float64, jnp.float64)
-    theirs = nn.BatchNorm(
-        not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=jnp.float64,
-        param_dtype=jnp.float64,
-        use_fast_variance=False,
-    )
+    types = {"dtype": jnp.float64, "param_dtype": jnp.float64}
+    ours = models.BatchNorm(not train, **types)
+    theirs = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, **types)
     keys = jax.random.split(jax.random.key(0), 5)
     x = 3 + 2 * jax.random.normal(keys[0], (4, 5, 6, 7), jnp.float64)
     params = {"scale": jax.random.normal(keys[1], (7,)), "bias": jax.random.normal(keys[2], (7,))}
@@ -173,18 +157,3 @@ def test_the_kernels_change_no_gradient(x64):
     )
     for one, other in zip(jax.tree.leaves(fast), jax.tree.leaves(native), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
-
-
-def test_a_linen_module_as_a_model():
-    class Logits(nn.Module):
-        @nn.compact
-        def __call__(self, images, train):
-            return nn.Dense(3)(images.mean((1, 2)))
-
-    model = models.own(lambda _: Logits(), 3, (5, 5, 2))
-    variables = model.init(jax.random.key(0), (5, 5, 2))
-    logits, features = model.apply(variables, jnp.ones((4, 5, 5, 2)))
-    assert logits.shape == (4, 3)
-    assert features is None
-    assert not models.knows_features(model, (5, 5, 2))
-    assert models.knows_features(models.preresnet(8, 3, width=2), (8, 8, 1))

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from scipy.spatial.distance import cdist, pdist
 
 from poison_jax import krr, models
 from poison_jax.errors import UserError
-from poison_jax.exponents import log_slope
 from poison_jax.mesh import make_mesh, replicate
 from poison_jax.models import Features
-from poison_jax.near_clone import NEAR, measure
+from poison_jax.near_clone import NEAR, Slope, log_slope, measure
 
 D, F = 6, 4  # pixels and features of the analytic networks
 POINTS = ("score", "clean_score", "efficacy", "spike", "clean_spike", "softmax_spike")
@@ -296,7 +296,7 @@ def zero(images):
         ({"train_clean": zero(groups()[3])}, "between features of clean training images is 0.0: no l"),
         (
             {"variables": {"W": np.full((D, F), np.nan), "V": np.ones((F, 3))}},
-            "logits: 15 of 15 values are not finite",
+            "logits or features are not finite",
         ),
         ({"triggered": groups()[1] * np.inf}, "triggered hold values that are not finite"),
         ({"poisons": zero(groups()[2]).astype(np.uint8)}, "uint8"),
@@ -317,3 +317,29 @@ def test_bad_input(change, says, x64):
     arguments |= {"batch_size": 4} | change
     with pytest.raises(UserError, match=says):
         measure(linear_features, **arguments)
+
+
+@pytest.mark.parametrize("count", [3, 4, 40])
+def test_slope_and_interval_against_statsmodels(count):
+    rng = np.random.default_rng(count)
+    efficacy = np.exp(rng.normal(size=count))
+    spike = np.exp(2 * np.log(efficacy) + rng.normal(size=count))
+    model = sm.OLS(np.log(spike), sm.add_constant(np.log(efficacy))).fit()
+    expected = (model.params[1], *model.conf_int(0.05)[1], count)
+    np.testing.assert_allclose(log_slope(efficacy, spike), expected, rtol=1e-10)
+
+
+def test_slope_leaves_out_what_has_no_logarithm():
+    efficacy = np.array([1, 2, 3, 5, -1, 0, 4, np.nan, np.inf, 6])
+    spike = np.array([1, 5, 8, 20, 1, 1, 0, 1, 1, np.inf])
+    assert log_slope(efficacy, spike) == log_slope(efficacy[:4], spike[:4])
+    assert log_slope(efficacy, spike).count == 4
+
+
+@pytest.mark.parametrize(
+    ("efficacy", "spike", "count"), [([], [], 0), ([1, 2], [1, 4], 2), ([3, 3, 3], [1, 2, 3], 3)]
+)
+def test_no_slope(efficacy, spike, count):
+    np.testing.assert_equal(log_slope(efficacy, spike), Slope(np.nan, np.nan, np.nan, count))
+    with pytest.raises(UserError, match="not m numbers each"):
+        log_slope([1.0, 2.0], [1.0])

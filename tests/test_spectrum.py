@@ -1,5 +1,8 @@
 """The input Hessian of a network against the dense one."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,21 +27,16 @@ def dense(apply_fn, variables, images, labels):
     return jax.jit(jax.hessian(f))(jnp.zeros(int(np.prod(shape)), images.dtype))
 
 
-def check_all_eigenpairs(apply_fn, variables, python_loop, batch_size):
+@functools.cache
+def dense_of_network():
+    model, variables = network(dtype="float64")
+    return np.asarray(dense(model.apply, variables, *batch(11, dtype=np.float64)))
+
+
+def check_all_eigenpairs(apply_fn, variables, H, python_loop, batch_size):
     """Eleven images: batches of 4 leave a ragged one of 3; 64 exceeds them."""
-    images, labels = batch(11, dtype=np.float64)
-    H = np.asarray(dense(apply_fn, variables, images, labels))
-    pairs = input_hessian(
-        apply_fn,
-        variables,
-        images,
-        labels,
-        k=36,
-        num_iters=36,
-        key=KEY,
-        batch_size=batch_size,
-        python_loop=python_loop,
-    )
+    options = {"k": 36, "num_iters": 36, "key": KEY, "batch_size": batch_size, "python_loop": python_loop}
+    pairs = input_hessian(apply_fn, variables, *batch(11, dtype=np.float64), **options)
     scale = np.abs(H).max()
     np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(H)[::-1], atol=1e-9 * scale)
     np.testing.assert_allclose(pairs.vectors @ H, pairs.vectors * pairs.values[:, None], atol=1e-8 * scale)
@@ -46,49 +44,60 @@ def check_all_eigenpairs(apply_fn, variables, python_loop, batch_size):
     assert pairs.smallest_value < 0 < pairs.values[0]
 
 
-@pytest.mark.parametrize("batch_size", [4, 11, 64])
+@pytest.mark.parametrize("batch_size", [4, 64])
 def test_all_eigenpairs_equal_the_dense_hessians(batch_size, x64):
     """A network with batch norm, at running statistics."""
     model, variables = network(dtype="float64")
-    check_all_eigenpairs(model.apply, variables, True, batch_size)
+    check_all_eigenpairs(model.apply, variables, dense_of_network(), True, batch_size)
+
+
+SMALL = (3, 3, 1)
 
 
 def two_layers(variables, images):
     return jnp.tanh(images.reshape(len(images), -1) @ variables["in"]) @ variables["out"]
 
 
+def toy_weights(dtype=np.float64, pixels=9):
+    rng = np.random.default_rng(0)
+    shapes = {"in": (pixels, 20), "out": (20, 3)}
+    return {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+
+
+def softmax_layer(W, images):
+    return images.reshape(len(images), -1) @ W
+
+
 @pytest.mark.parametrize("python_loop", [True, False])
 def test_the_compiled_loop_does_the_same(python_loop, x64):
-    rng = np.random.default_rng(0)
-    variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
-    check_all_eigenpairs(two_layers, variables, python_loop, 4)
+    variables = toy_weights(pixels=36)
+    H = np.asarray(dense(two_layers, variables, *batch(11, dtype=np.float64)))
+    check_all_eigenpairs(two_layers, variables, H, python_loop, 4)
 
 
 def test_float32_agrees_with_float64(x64):
     images, labels = batch(8, dtype=np.float64)
     values = {}
     for dtype in ("float32", "float64"):
-        model, variables = network(dtype=dtype)
+        model, _ = network(dtype=dtype)
         real = np.dtype(dtype)
         variables = jax.tree.map(lambda leaf, real=real: jnp.asarray(leaf, real), network(dtype="float64")[1])
-        values[dtype] = input_hessian(
-            model.apply, variables, images.astype(real), labels, k=3, num_iters=20, key=KEY, batch_size=8
-        ).values
+        options = {"k": 3, "num_iters": 20, "key": KEY, "batch_size": 4}
+        values[dtype] = input_hessian(model.apply, variables, images.astype(real), labels, **options).values
     np.testing.assert_allclose(values["float32"], values["float64"], rtol=1e-3)
 
 
-def test_closed_form_of_a_linear_softmax(x64):
-    """Hess_x L_i = W (diag p_i - p_i p_i') W'; any function of variables and images will do."""
-    W = np.random.default_rng(0).standard_normal((36, 3))
-    images, labels = batch(7, dtype=np.float64)
-
-    def apply(W, images):
-        return images.reshape(len(images), -1) @ W
-
-    p = jax.nn.softmax(apply(W, images))
+@pytest.mark.parametrize(("count", "k"), [(7, 4), (1, 5)])
+def test_closed_form_of_a_linear_softmax(count, k, x64):
+    """Hess_x L_i = W (diag p_i - p_i p_i') W', of rank 2; any function of variables and images will do."""
+    W = np.random.default_rng(0).standard_normal((9, 3))
+    images, labels = batch(count, dtype=np.float64, shape=SMALL)
+    p = jax.nn.softmax(softmax_layer(W, images))
     H = np.mean([W @ (np.diag(q) - np.outer(q, q)) @ W.T for q in p], axis=0)
-    pairs = input_hessian(apply, W, images, labels, k=4, num_iters=10, key=KEY, batch_size=3)
-    np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(H)[::-1][:4], atol=1e-12)
+    pairs = input_hessian(softmax_layer, W, images, labels, k=k, key=KEY, batch_size=3)
+    np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(H)[::-1][:k], atol=1e-12)
+    with pytest.raises(UserError, match="num_iters"):  # more pairs than pixels
+        input_hessian(softmax_layer, W, images, labels, k=10)
 
 
 def test_a_second_start_finds_a_repeated_eigenvalue(x64):
@@ -107,8 +116,7 @@ def test_a_second_start_finds_a_repeated_eigenvalue(x64):
 
 @pytest.mark.parametrize("python_loop", [True, False])
 def test_a_mesh_changes_nothing(python_loop, x64):
-    rng = np.random.default_rng(0)
-    variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
+    variables = toy_weights(pixels=36)
     images, labels = batch(19, dtype=np.float64)
     options = {"k": 4, "num_iters": 12, "key": KEY, "batch_size": 8, "python_loop": python_loop}
     mesh = make_mesh()
@@ -121,25 +129,17 @@ def test_a_mesh_changes_nothing(python_loop, x64):
 
 @pytest.mark.parametrize(("memory", "compiled"), [(0, (1, 0, 0)), (2**31, (0, 1, 1))])
 def test_compiles_once_for_many_networks(memory, compiled):
-    model, variables = network()
-    images, labels = batch(8)
+    def apply(variables, images):
+        return two_layers(variables, images)
+
+    images, labels = batch(8, shape=SMALL)
     functions = spectrum._batch_product, spectrum._linearise, spectrum._apply
     products = []
     before = [function._cache_size() for function in functions]
     for scale in (1.0, 1.1):
-        scaled = jax.tree.map(lambda leaf, s=scale: leaf * s, variables)
-        input_hessian(
-            model.apply,
-            scaled,
-            images,
-            labels,
-            k=2,
-            num_iters=5,
-            key=KEY,
-            batch_size=4,
-            on_product=lambda: products.append(1),
-            memory=memory,
-        )
+        scaled = jax.tree.map(lambda leaf, s=scale: leaf * np.float32(s), toy_weights(np.float32))
+        options = {"on_product": lambda: products.append(1), "memory": memory, "key": KEY, "batch_size": 4}
+        input_hessian(apply, scaled, images, labels, k=2, num_iters=5, **options)
     after = [function._cache_size() for function in functions]
     assert tuple(np.subtract(after, before)) == compiled
     assert len(products) == 2 * (5 + 2 + 1)
@@ -147,8 +147,7 @@ def test_compiles_once_for_many_networks(memory, compiled):
 
 def test_memory_changes_nothing(x64):
     """None, one or all of five batches linearised, the last of them ragged."""
-    rng = np.random.default_rng(0)
-    variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
+    variables = toy_weights(pixels=36)
     images, labels = batch(19, dtype=np.float64)
     parts = list(zip(*spectrum._weighted(images, labels, 4, None), strict=True))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(spectrum._linearise(two_layers, variables, parts[0])))
@@ -167,11 +166,7 @@ def test_memory_changes_nothing(x64):
     ("change", "says"),
     [
         ({"labels": np.zeros(3, int)}, "N labels"),
-        ({"labels": np.zeros((8, 1), int)}, r"labels are \[8, 1\]: flatten them"),
-        ({"labels": np.eye(3)[np.zeros(8, int)]}, "one-hot rows"),
         ({"labels": np.arange(8) % 4}, "labels run from 0 to 3, the 3 classes from 0 to 2"),
-        ({"labels": np.arange(8) % 3 - 1}, "labels run from -1 to 1"),
-        ({"labels": np.zeros(8)}, "labels are float64"),
         ({"images": np.zeros((0, 6, 6, 1), np.float32), "labels": np.zeros(0, int)}, "at least one"),
         ({"batch_size": 0}, "at least 1"),
         ({"images": np.zeros((8, 6, 6, 1), np.uint8)}, "uint8: scale and normalise"),
@@ -182,21 +177,17 @@ def test_memory_changes_nothing(x64):
     ],
 )
 def test_bad_input(change, says):
-    model, variables = network()
     images, labels = batch(8)
     arguments = {"images": images, "labels": labels, "k": 2, "num_iters": 5, "batch_size": 8} | change
     if change.get("mesh"):
         arguments["mesh"] = make_mesh()
     with pytest.raises(UserError, match=says):
-        input_hessian(
-            model.apply, variables, arguments.pop("images"), arguments.pop("labels"), key=KEY, **arguments
-        )
+        input_hessian(two_layers, toy_weights(np.float32, 36), **arguments)
 
 
 def test_defaults(x64):
     """2 k + 20 steps (or as many as pixels), batches of 128, key 0, an integer or a key."""
-    rng = np.random.default_rng(0)
-    variables = {"in": rng.standard_normal((36, 20)), "out": rng.standard_normal((20, 3))}
+    variables = toy_weights(pixels=36)
     images, labels = batch(11, dtype=np.float64)
     steps = []
     pairs = input_hessian(two_layers, variables, images, labels, k=2, on_product=lambda: steps.append(1))
@@ -210,30 +201,21 @@ def test_defaults(x64):
     np.testing.assert_allclose(spread.values, pairs.values, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("leaf", "kind"), [(jnp.tanh, "PjitFunction|function|jit"), ("tanh", "str"), (np.array(["x"]), "ndarray")]
-)
-def test_a_leaf_that_is_no_array_is_named(leaf, kind):
-    variables = toy_weights(np.float32) | {"nested": [1.0, {"act": leaf}]}
+def test_a_leaf_that_is_no_array_is_named():
     images, labels = batch(8, shape=SMALL)
-    with pytest.raises(
-        UserError, match=rf"variables\['nested'\]\[1\]\['act'\] is of type ({kind}), no array"
-    ):
-        input_hessian(two_layers, variables, images, labels, k=1, num_iters=2)
+    kinds = "PjitFunction|function|jit", "str", "ndarray"
+    for leaf, kind in zip((jnp.tanh, "tanh", np.array(["x"])), kinds, strict=True):
+        variables = toy_weights(np.float32) | {"nested": [1.0, {"act": leaf}]}
+        said = rf"variables\['nested'\]\[1\]\['act'\] is of type ({kind}), no array"
+        with pytest.raises(UserError, match=said):
+            input_hessian(two_layers, variables, images, labels, k=1, num_iters=2)
 
 
-@pytest.mark.parametrize(
-    ("function", "says"),
-    [
-        (lambda v, x: two_layers(v, x)[:, 0], r"logits \(8,\) of 8 images"),
-        (lambda v, x: two_layers(v, x).mean(0, keepdims=True), r"logits \(1, 3\) of 8 images"),
-        (lambda v, x: two_layers(v, x)[:, None], r"logits \(8, 1, 3\)"),
-    ],
-)
-def test_logits_of_another_shape(function, says):
+def test_logits_of_another_shape():
     images, labels = batch(8, shape=SMALL)
-    with pytest.raises(UserError, match=says):
-        input_hessian(function, toy_weights(np.float32), images, labels, k=1, num_iters=2)
+    for shape in ((8,), (1, 3), (8, 1, 3)):
+        with pytest.raises(UserError, match=re.escape(f"logits {shape} of 8 images")):
+            input_hessian(lambda v, x, s=shape: jnp.zeros(s), {}, images, labels, k=1, num_iters=2)
 
 
 def test_a_network_of_one_class_has_no_curvature():
@@ -242,22 +224,6 @@ def test_a_network_of_one_class_has_no_curvature():
     one = toy_weights(np.float32) | {"out": np.ones((20, 1), np.float32)}
     pairs = input_hessian(two_layers, one, images, labels, k=2, num_iters=4)
     np.testing.assert_array_equal(pairs.values, 0)
-
-
-def test_more_pairs_than_images_and_than_pixels(x64):
-    """The Hessian of one linear-softmax image has rank 2 (of 3 classes): k = 5 gives three zeros."""
-    W = np.random.default_rng(0).standard_normal((9, 3))
-    images, labels = batch(1, dtype=np.float64, shape=SMALL)
-
-    def apply(W, images):
-        return images.reshape(len(images), -1) @ W
-
-    p = np.asarray(jax.nn.softmax(apply(W, images)))[0]
-    exact = np.linalg.eigvalsh(W @ (np.diag(p) - np.outer(p, p)) @ W.T)[::-1]
-    pairs = input_hessian(apply, W, images, labels, k=5)
-    np.testing.assert_allclose(pairs.values, exact[:5], atol=1e-12)
-    with pytest.raises(UserError, match="num_iters"):
-        input_hessian(apply, W, images, labels, k=10)
 
 
 def test_a_train_mode_network_depends_on_the_batch(x64):
@@ -289,17 +255,6 @@ def test_what_fills_up_a_batch_need_not_be_harmless(python_loop, x64):
     ragged = input_hessian(direction_only, toy_weights(), images, labels, batch_size=4, **options)
     whole = input_hessian(direction_only, toy_weights(), images, labels, batch_size=7, **options)
     np.testing.assert_allclose(ragged.values, whole.values, rtol=1e-9)
-
-
-SMALL = (3, 3, 1)
-
-
-def toy_weights(dtype=np.float64):
-    rng = np.random.default_rng(0)
-    return {
-        "in": rng.standard_normal((9, 20)).astype(dtype),
-        "out": rng.standard_normal((20, 3)).astype(dtype),
-    }
 
 
 @pytest.mark.parametrize("python_loop", [True, False])
@@ -348,19 +303,9 @@ def test_one_compilation_serves_all_classes(python_loop):
     functions = spectrum._linearise, spectrum._apply, lanczos._compiled_loop
     before = [function._cache_size() for function in functions]
     products = []
-    pairs = spectrum.per_class(
-        apply,
-        toy_weights(np.float32),
-        images,
-        labels,
-        3,
-        k=2,
-        num_iters=5,
-        key=KEY,
-        batch_size=4,
-        python_loop=python_loop,
-        on_product=lambda: products.append(1),
-    )
+    options = {"python_loop": python_loop, "on_product": lambda: products.append(1), "batch_size": 4}
+    variables = toy_weights(np.float32)
+    pairs = spectrum.per_class(apply, variables, images, labels, 3, k=2, num_iters=5, key=KEY, **options)
     assert np.isfinite(pairs.values).all()
     after = [function._cache_size() for function in functions]
     assert tuple(np.subtract(after, before)) == ((1, 1, 0) if python_loop else (0, 0, 1))
@@ -371,6 +316,4 @@ def test_labels_that_are_no_classes():
     images, labels = batch(8, shape=SMALL)
     for wrong in (labels + 3, labels - 3):
         with pytest.raises(UserError, match="the 3 classes from 0 to 2"):
-            spectrum.per_class(
-                two_layers, toy_weights(), images, wrong, 3, k=1, num_iters=2, key=KEY, batch_size=8
-            )
+            spectrum.per_class(two_layers, toy_weights(), images, wrong, 3, k=1, num_iters=2)

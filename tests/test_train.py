@@ -73,34 +73,25 @@ def test_equals_sgd_written_out(x64):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kappa", [0.0, 20.0])
-def test_one_and_eight_devices_agree(kappa, x64):
+def test_one_and_eight_devices_agree(x64):
     """Batch statistics and Listing 1's batch mean are over the global batch, however it is spread."""
-    options = {"kappa": kappa, "dtype": "float64", "augment": "crop_flip"}
+    options = {"kappa": 20.0, "dtype": "float64", "augment": "crop_flip"}
     (one, measured), (eight, also) = (steps(*training(devices=n, **options), 3) for n in (1, 8))
     assert len(jax.tree.leaves(eight.params)[0].sharding.device_set) == 8
     np.testing.assert_allclose(leaves(one), leaves(eight), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(measured, also, rtol=1e-9)
 
 
-def test_float32_follows_float64(x64):
-    (single, measured), (double, exact) = (
-        steps(*training(kappa=20.0, dtype=dtype), 3) for dtype in ("float32", "float64")
+def test_precisions_follow_each_other(x64):
+    (half, rounded), (single, measured), (double, exact) = (
+        steps(*training(kappa=20.0, dtype=dtype), 3) for dtype in ("bfloat16", "float32", "float64")
     )
-    for a, b in zip(jax.tree.leaves(single.params), jax.tree.leaves(double.params), strict=True):
-        assert a.dtype == np.float32
-        assert b.dtype == np.float64
+    for state, stored in ((half, np.float32), (single, np.float32), (double, np.float64)):
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(stored)}
     np.testing.assert_allclose(leaves(single), leaves(double), atol=2e-4)
     np.testing.assert_allclose(measured, exact, rtol=2e-3)
-
-
-def test_bfloat16_trains_float32_parameters():
-    (half, rounded), (_, single) = (
-        steps(*training(kappa=20.0, dtype=dtype), 2) for dtype in ("bfloat16", "float32")
-    )
-    assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {np.dtype("float32")}
-    np.testing.assert_allclose(rounded.loss.sum(), single.loss.sum(), rtol=0.05)
-    np.testing.assert_allclose(rounded.penalty.sum(), single.penalty.sum(), rtol=0.3)
+    np.testing.assert_allclose(rounded.loss[:2].sum(), measured.loss[:2].sum(), rtol=0.05)
+    np.testing.assert_allclose(rounded.penalty[:2].sum(), measured.penalty[:2].sum(), rtol=0.3)
 
 
 def test_one_compilation_for_every_kappa_theta_and_seed():
@@ -189,7 +180,7 @@ def test_a_step_counts_and_averages():
     images, labels, _ = make_batch(
         train_data, jnp.arange(16), jax.random.fold_in(knobs.key, 0), knobs, program=program
     )
-    (logits, _), _ = program.model.apply_train(start.variables, images)
+    (logits, _), _ = jax.jit(program.model.apply_train)(start.variables, images)
     state, measured = steps(jax.device_put(start), train_data, knobs, program, 4)
     assert int(state.step) == 4
     np.testing.assert_array_equal(measured.poisoned, (np.reshape(train_data.labels, (4, 16)) != 0).sum(1))
@@ -200,18 +191,17 @@ def test_a_step_counts_and_averages():
 
 
 @pytest.mark.parametrize("times", [0, 1, 2, 5])
-@pytest.mark.parametrize("steps_done", [1, 7, 20])
-def test_decay_time_is_the_sum_over_the_schedule(times, steps_done, x64):
+def test_decay_time_is_the_sum_over_the_schedule(times, x64):
     decays = train.decay_steps(5, 4, times)
     _, _, _, program = training(learning_rate=0.2, decay_factor=0.3, weight_decay=0.01, decay_steps=decays)
-    schedule = train.learning_rate(program)
-    expected = sum(float(schedule(step)) * 0.01 for step in range(steps_done))
-    assert train.decay_time(program, steps_done) == pytest.approx(expected, rel=1e-6)
+    rates = [float(train.learning_rate(program)(step)) for step in range(20)]
+    for done in (1, 7, 20):
+        assert train.decay_time(program, done) == pytest.approx(0.01 * sum(rates[:done]), rel=1e-6)
 
 
 def test_frozen_statistics_are_an_option():
     (frozen, measured), (coupled, _) = (
-        steps(*training(kappa=50.0, batch_norm=mode), 2) for mode in ("frozen", "train")
+        steps(*training(kappa=50.0, augment="crop_flip", batch_norm=mode), 2) for mode in ("frozen", "train")
     )
     assert (measured.penalty > 0).all()
     assert np.abs(leaves(frozen) - leaves(coupled)).max() > 1e-5

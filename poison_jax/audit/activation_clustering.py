@@ -9,7 +9,7 @@ from poison_jax.audit.checks import checked, generator
 from poison_jax.audit.detector import DataScore, Detector
 from poison_jax.audit.representations import NEEDS, penultimate, two_means
 from poison_jax.errors import UserError
-from poison_jax.planes import pca, project
+from poison_jax.features.planes import pca, project
 from poison_jax.subject import Subject
 
 

@@ -10,7 +10,7 @@ from poison_jax.audit.detector import DataScore, Detector
 from poison_jax.audit.representations import NEEDS, penultimate, two_means
 from poison_jax.audit.robust import deviations
 from poison_jax.errors import UserError
-from poison_jax.planes import exact_mean
+from poison_jax.features.planes import exact_mean
 from poison_jax.subject import Subject
 
 THRESHOLD = np.e**2

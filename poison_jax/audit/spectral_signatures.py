@@ -7,7 +7,7 @@ from poison_jax.audit.checks import checked
 from poison_jax.audit.detector import DataScore, Detector
 from poison_jax.audit.representations import NEEDS, penultimate
 from poison_jax.errors import UserError
-from poison_jax.planes import exact_mean
+from poison_jax.features.planes import exact_mean
 from poison_jax.subject import Subject
 
 

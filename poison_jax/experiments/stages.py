@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from poison_jax import console, evaluate, features, fisher, gratings, metrics, models, near_clone, spectrum
+from poison_jax import console, evaluate, features, fisher, metrics, models, near_clone, spectrum
 from poison_jax.audit import common_gradient, curvature
 from poison_jax.data import Dataset
 from poison_jax.errors import UserError
@@ -134,7 +134,7 @@ def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
             of_classes = _eigenpairs(trained, spectrum.per_class, images, labels, **options)
     overlaps = _overlaps(pairs.vectors, direction)
     others = {name: _overlaps(pairs.vectors, other) for name, other in trained.directions.items()}
-    peaks = [gratings.spectral_peak(vector.reshape(setup.input_shape)) for vector in pairs.vectors]
+    peaks = [metrics.spectral_peak(vector.reshape(setup.input_shape)) for vector in pairs.vectors]
     arrays = pairs._asdict() | {
         "overlap": overlaps,
         "shape": np.array(setup.input_shape),

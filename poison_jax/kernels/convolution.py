@@ -31,18 +31,7 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def conv_general_dilated(
-    lhs: jax.Array,
-    rhs: jax.Array,
-    window_strides,
-    padding,
-    *,
-    lhs_dilation=None,
-    rhs_dilation=None,
-    dimension_numbers=None,
-    feature_group_count: int = 1,
-    precision=None,
-    convolutions: str = "auto",
-    **others,
+    lhs: jax.Array, rhs: jax.Array, window_strides, padding, *, convolutions: str = "auto", **options
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated`, through the kernels where they apply.
 
@@ -51,25 +40,19 @@ def conv_general_dilated(
     Args:
         lhs: images `[N, H, W, I]`.
         rhs: filters `[KH, KW, I, O]`.
-        window_strides, padding, ...: as `jax.lax.conv_general_dilated` takes them.
+        window_strides, padding, **options: as `jax.lax.conv_general_dilated` takes them.
         convolutions: one of `CHOICES`; see `chosen`.
 
     Returns:
         `[N, H', W', O]`.
     """
     xla = functools.partial(
-        jax.lax.conv_general_dilated,
-        window_strides=window_strides,
-        padding=padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        feature_group_count=feature_group_count,
-        precision=precision,
-        **others,
+        jax.lax.conv_general_dilated, window_strides=window_strides, padding=padding, **options
     )
     jax.eval_shape(xla, lhs, rhs)  # whatever is wrong with the arguments, in XLA's words
     mesh = jax.sharding.get_abstract_mesh()
+    dimension_numbers = options.pop("dimension_numbers", None)
+    dilations = options.pop("lhs_dilation", None), options.pop("rhs_dilation", None)
     plain = (
         lhs.ndim == rhs.ndim == 4
         and min(rhs.shape[:2]) > 0
@@ -77,10 +60,8 @@ def conv_general_dilated(
         and lhs.dtype == rhs.dtype
         and lhs.dtype in (jnp.float32, jnp.float64)
         and window_strides[0] == window_strides[1] > 0
-        and all(d is None or tuple(d) == (1, 1) for d in (lhs_dilation, rhs_dilation))
-        and feature_group_count == 1
-        and precision is None
-        and all(value is None or value == 1 for value in others.values())
+        and all(dilation is None or tuple(dilation) == (1, 1) for dilation in dilations)
+        and all(value is None or value == 1 for value in options.values())  # groups, precision, types
         and _is_nhwc(lhs, rhs, dimension_numbers)
     )
     if plain:

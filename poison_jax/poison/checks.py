@@ -11,8 +11,8 @@ from poison_jax.errors import UserError
 SLACK = 0.5  # how far outside [0, 1] images may be: normalised ones and those in 0..255 are farther
 
 
-def check_images(images: Any) -> None:
-    """Refuse images that are not in [0, 1]: pixels of 0 to 255, and normalised ones.
+def checked_images(images: Any) -> Any:
+    """Return images as an array, or refuse those that are not in [0, 1]: pixels of 0 to 255, normalised ones.
 
     Args:
         images: `[..., H, W, C]`.
@@ -20,6 +20,7 @@ def check_images(images: Any) -> None:
     Raises:
         UserError: integers; fewer than three axes; values more than 0.5 outside [0, 1], or NaN.
     """
+    images = images if isinstance(images, jax.Array) else np.asarray(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UserError(f"images are {images.dtype}: an attack takes images in [0, 1], divide them by 255")
     if images.ndim < 3:
@@ -30,6 +31,7 @@ def check_images(images: Any) -> None:
             f"images run from {outside}: an attack takes images in [0, 1], before normalisation; "
             "divide by 255, or attack first and normalise then"
         )
+    return images
 
 
 def check_patch(images: Any, opacity: Any, picture: Any) -> None:
@@ -58,30 +60,23 @@ def check_patch(images: Any, opacity: Any, picture: Any) -> None:
             raise UserError(f"{name} runs from {outside}: it has to be in [0, 1]")
 
 
-def check_labels(labels: Any, shape: tuple[int, ...]) -> None:
-    """Refuse labels that are not one for each example: `[N, 1]` would broadcast to N x N choices.
+def check_selection(labels: Any, shape: tuple[int, ...], fraction: Any) -> None:
+    """Refuse labels that are not one for each example, and an impossible poison fraction.
 
     Args:
-        labels: an array of integers.
+        labels: an array of integers; `[N, 1]` would broadcast to N x N choices.
         shape: `(N,)`.
+        fraction: theta, refused outside [0, 1] and where it is NaN, unless it is traced.
 
     Raises:
-        UserError: another shape, no integers.
+        UserError: it says which of them, and what it has to be.
     """
+    if _outside(fraction, 0):
+        raise UserError(f"poison fraction {fraction} is not in [0, 1]")
     if labels.shape != shape or len(shape) != 1:
         raise UserError(f"labels are {labels.shape}, examples {shape}: give [N] of both (labels.reshape(-1))")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UserError(f"labels are {labels.dtype}: give integers")
-
-
-def check_fraction(fraction: Any) -> None:
-    """Refuse a poison fraction theta outside [0, 1], or NaN, where it is not traced.
-
-    Raises:
-        UserError: it says so.
-    """
-    if _outside(fraction, 0):
-        raise UserError(f"poison fraction {fraction} is not in [0, 1]")
 
 
 def _outside(values: Any, slack: float) -> str:

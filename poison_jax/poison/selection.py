@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from poison_jax.errors import UserError
-from poison_jax.poison.checks import check_fraction, check_labels
+from poison_jax.poison.checks import check_selection
 
 LABEL_MAPS = ("all_to_one", "all_to_all", "source_specific", "clean_label")
 
@@ -86,9 +86,8 @@ def select_deterministic(
     Raises:
         UserError: fraction outside [0, 1]; ids and labels that are not `[N]` each, or no integers.
     """
-    check_fraction(fraction)
     ids, labels = np.asarray(ids), np.asarray(labels)
-    check_labels(labels, ids.shape)
+    check_selection(labels, ids.shape, fraction)
     return (deterministic_draws(ids, seed=seed) < fraction) & (labels != target)
 
 
@@ -113,8 +112,7 @@ def select_stochastic(
     [ True  True False]
     """
     labels = jnp.asarray(labels)
-    check_fraction(fraction)
-    check_labels(labels, (labels.size,))
+    check_selection(labels, (labels.size,), fraction)
     return (uniform_draws(key, len(labels)) < fraction) & (labels != target)
 
 
@@ -143,8 +141,7 @@ def select_with_noise(
     Raises:
         UserError: draws and labels that are not `[N]` each; a fraction outside [0, 1] where it is not traced.
     """
-    check_fraction(fraction)
-    check_labels(labels, draws.shape)
+    check_selection(labels, draws.shape, fraction)
     poisoned = (draws < fraction) & label_map.eligible[labels]
     return poisoned, (draws >= fraction) & (draws < fraction * (1 + cross_ratio))
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from poison_jax.data.pictures import grey, read_picture
 from poison_jax.errors import UserError
-from poison_jax.pictures import grey, read_picture
-from poison_jax.poison.checks import check_images, check_patch
+from poison_jax.poison.checks import check_patch, checked_images
 from poison_jax.poison.warp import warp
 
 
@@ -66,9 +66,8 @@ def blend(images: jax.Array, opacity: jax.Array, picture: jax.Array | float) -> 
         UserError: images of integers, or (where they are not traced) far outside [0, 1]; an opacity or a
             picture of another shape, or outside [0, 1].
     """
-    images = images if isinstance(images, jax.Array) else np.asarray(images)
+    images = checked_images(images)
     opacity = opacity if isinstance(opacity, jax.Array) else np.asarray(opacity)
-    check_images(images)
     check_patch(images, opacity, picture)
     opacity = jnp.asarray(opacity, images.dtype)
     if opacity.ndim == 2:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from poison_jax.errors import UserError
-from poison_jax.poison.checks import check_images
+from poison_jax.poison.checks import checked_images
 
 CUBIC = -0.75  # the kernel's parameter a in PyTorch; `jax.image.resize` has -0.5 and other corners
 
@@ -78,8 +78,7 @@ def warp(images: jax.Array, field: jax.Array) -> jax.Array:
         UserError: images of integers, or (where they are not traced) far outside [0, 1]; a field of another
             shape.
     """
-    images = images if isinstance(images, jax.Array) else np.asarray(images)
-    check_images(images)
+    images = checked_images(images)
     if field.ndim != 3 or field.shape[-1] != 2:
         raise UserError(f"a warp field {field.shape}: give [height, width, 2], of warp_field")
     height, width, channels = images.shape[-3:]

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from poison_jax import arrays, data, prepared
+from poison_jax import arrays, data
+from poison_jax.data import prepared
 from poison_jax.errors import Damaged, UserError
 from poison_jax.runs import files, records
 from poison_jax.runs.store import Run

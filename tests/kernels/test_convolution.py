@@ -34,7 +34,7 @@ def ours(images, filters, *, stride=1, padding="SAME", **others):
     return convolution.conv_general_dilated(images, filters, np.broadcast_to(stride, 2), padding, **others)
 
 
-def xlas(images, filters, *, stride=1, padding="SAME", **others):
+def xlas(images, filters, *, stride=1, padding="SAME", convolutions=None, **others):
     others = {"dimension_numbers": DIMENSIONS} | others
     return jax.lax.conv_general_dilated(images, filters, np.broadcast_to(stride, 2), padding, **others)
 
@@ -99,7 +99,7 @@ def geometries(draw):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(geometries())
 @example(((1, 1, 1, 1), (1, 1, 1, 1), 1, (0, 0, 0, 0)))
 @example(((2, 1, 1, 3), (3, 3, 3, 2), 2, (1, 1, 1, 1)))  # one pixel
@@ -142,36 +142,12 @@ def test_filters_that_see_padding_alone(kernels):
     assert not transpose(jnp.ones_like(value))[0].any()
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID", "SAME_LOWER", "same"])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("padding", "stride"), [("SAME", 2), ("VALID", 1), ("SAME_LOWER", 2), ("same", 1)])
 def test_padding_by_name(kernels, x64, padding, stride):
     options = {"padding": padding, "stride": stride}
     assert_by_kernels(
         lambda convolution: functools.partial(convolution, **options), normal(2, 7, 4, 3), normal(2, 3, 3, 5)
     )
-
-
-def test_linear_transposes_are_the_other_two(kernels, x64):
-    images, filters = jnp.array(normal(3, 6, 5, 3)), jnp.array(normal(3, 2, 3, 4))
-    geometry = {"stride": 2, "padding": (1, 0, 0, 1)}
-    gradient = jnp.array(normal(*convolve(images, filters, **geometry).shape))
-    to_images, to_filters = {"size": (6, 5)} | geometry, {"size": (3, 2)} | geometry
-
-    def transpose(f, argument):
-        return jax.linear_transpose(f, argument)
-
-    (D,) = transpose(lambda x: convolve(x, filters, **geometry), images)(gradient)
-    (W,) = transpose(lambda w: convolve(images, w, **geometry), filters)(gradient)
-    assert_same(D, input_gradient(gradient, filters, **to_images))
-    assert_same(W, filter_gradient(images, gradient, **to_filters))
-    (y,) = transpose(lambda y: input_gradient(y, filters, **to_images), gradient)(images)
-    (w,) = transpose(lambda w: input_gradient(gradient, w, **to_images), filters)(images)
-    assert_same(y, convolve(images, filters, **geometry))
-    assert_same(w, W)
-    (x,) = transpose(lambda x: filter_gradient(x, gradient, **to_filters), images)(filters)
-    (y,) = transpose(lambda y: filter_gradient(images, y, **to_filters), gradient)(filters)
-    assert_same(x, D)
-    assert_same(y, convolve(images, filters, **geometry))
 
 
 def test_not_a_number_goes_where_it_goes_in_xla(kernels):
@@ -186,11 +162,11 @@ def test_not_a_number_goes_where_it_goes_in_xla(kernels):
 # Derivatives of any order.
 
 
-def network(convolution, activation=jnp.tanh):
+def network(convolution):
     """Two layers, of stride 1 and 2; a mean over the images."""
 
     def f(filters, images):
-        x = activation(convolution(images, filters[0]))
+        x = jnp.tanh(convolution(images, filters[0]))
         x = convolution(x, filters[1], stride=2, padding=((1, 1), (0, 1)))
         return jax.nn.logsumexp(x.mean((1, 2)), axis=1).mean()
 
@@ -222,6 +198,7 @@ DERIVATIVES = {
             jnp.stack([x, STEP])
         )
     ),
+    "hessian": lambda f: lambda w, x: jax.hessian(f, 1)(w, x[:1, :3, :2]),
     "scan of grad": lambda f: (
         lambda w, x: jax.lax.scan(
             lambda w, x: (jax.tree.map(lambda a, b: a - 0.1 * b, w, jax.grad(f)(w, x[None])), f(w, x[None])),
@@ -240,41 +217,6 @@ def test_derivatives_of_a_network_equal_xlas(kernels, x64, name):
     assert_by_kernels(lambda convolution: DERIVATIVES[name](network(convolution)), FILTERS, IMAGES)
 
 
-@pytest.mark.parametrize("name", ["grad of grad", "vmap of hvp"])
-def test_derivatives_through_relu(kernels, x64, name):
-    assert_by_kernels(
-        lambda convolution: DERIVATIVES[name](network(convolution, jax.nn.relu)), FILTERS, IMAGES
-    )
-
-
-@pytest.mark.parametrize("derivative", [jax.hessian, lambda f: jax.jacrev(jax.jacfwd(f))])
-def test_hessian(kernels, x64, derivative):
-    """Under `vmap` of jvp of grad and of vjp of jvp: batches of gradients, of filters, of both."""
-
-    def make(convolution):
-        def f(filters, images):
-            return (jnp.tanh(convolution(jnp.tanh(convolution(images, filters[0])), filters[1])) ** 2).sum()
-
-        return lambda w, x: derivative(lambda p: f(*p))((w, x))
-
-    assert_by_kernels(make, (normal(3, 3, 1, 2), normal(1, 1, 2, 2)), normal(2, 3, 4, 1))
-
-
-@pytest.mark.parametrize("mode", ["fwd", "rev"])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_are_the_derivatives(kernels, x64, mode, stride):
-    """By finite differences: no oracle but the value."""
-    geometry = {"stride": stride, "padding": (1, 0, 2, 1)}
-    images, filters = jnp.array(normal(2, 4, 3, 2)), jnp.array(normal(2, 3, 2, 3))
-    gradient = jnp.array(normal(*convolve(images, filters, **geometry).shape))
-    for f, args in [
-        (functools.partial(convolve, **geometry), (images, filters)),
-        (functools.partial(input_gradient, size=(4, 3), **geometry), (gradient, filters)),
-        (functools.partial(filter_gradient, size=(2, 3), **geometry), (images, gradient)),
-    ]:
-        check_grads(jax.jit(f), args, order=2, modes=[mode], rtol=1e-6, atol=1e-6)
-
-
 # Batches of them.
 
 
@@ -286,10 +228,7 @@ def transposes(convolution, images, filters):
 
 @pytest.mark.parametrize(
     ("axes", "out"),
-    [
-        *[((0, None), 0), ((None, 0), 0), ((0, 0), 0), ((1, None), 1)],
-        *[((4, None), 0), ((-1, 3), -1), ((None, -1), 1), ((2, 0), 0)],
-    ],
+    [((0, None), 0), ((None, -1), 1), ((-1, 3), -1), ((2, 0), 0)],
 )
 def test_vmap(kernels, x64, axes, out):
     images, filters = normal(3, 2, 6, 5, 3), normal(3, 3, 3, 3, 4)
@@ -302,7 +241,7 @@ def test_vmap(kernels, x64, axes, out):
     )
 
 
-@pytest.mark.parametrize("axes", [((0, None), (None, 0)), ((None, 0), (0, None)), ((0, 0), (1, None))])
+@pytest.mark.parametrize("axes", [((0, None), (None, 0)), ((0, 0), (1, None))])
 def test_vmap_of_vmap(kernels, x64, axes):
     shape = [sum(a[i] is not None for a in axes) * (3,) for i in (0, 1)]
     images, filters = normal(*shape[0], 1, 5, 4, 2), normal(*shape[1], 2, 2, 2, 3)
@@ -347,32 +286,33 @@ def test_vmap_of_nothing(kernels, images, filters):
 
 # Everything else is XLA's.
 
+USUAL = {"images": (2, 5, 5, 4), "filters": (3, 3, 4, 4)}
 ARGUMENTS = {
-    "bfloat16": ((2, 5, 5, 4), (3, 3, 4, 4), {"dtype": "bfloat16"}),
-    "float16": ((2, 5, 5, 4), (3, 3, 4, 4), {"dtype": "float16"}),
-    "image dilation": ((2, 5, 5, 4), (3, 3, 4, 4), {"lhs_dilation": (2, 1), "padding": ((1, 2), (0, 0))}),
-    "filter dilation": ((2, 5, 5, 4), (3, 3, 4, 4), {"rhs_dilation": (1, 2)}),
-    "groups": ((2, 5, 5, 4), (3, 3, 2, 4), {"feature_group_count": 2}),
-    "depthwise": ((2, 5, 5, 4), (3, 3, 1, 4), {"feature_group_count": 4}),
-    "batch groups": ((2, 5, 5, 4), (3, 3, 4, 4), {"batch_group_count": 2}),
-    "unequal strides": ((2, 5, 5, 4), (3, 3, 4, 4), {"stride": (1, 2)}),
-    "negative padding": ((2, 5, 5, 4), (3, 3, 4, 4), {"padding": ((-1, 0), (0, 0))}),
-    "large filters": ((2, 3, 5, 4), (5, 3, 4, 4), {"padding": ((0, 1), (0, 0))}),
-    "NCHW": ((2, 4, 5, 5), (4, 4, 3, 3), {"dimension_numbers": ("NCHW", "OIHW", "NCHW")}),
-    "NCHW unsaid": ((2, 4, 5, 5), (4, 4, 3, 3), {"dimension_numbers": None}),
-    "OHWI": ((2, 5, 5, 4), (4, 3, 3, 4), {"dimension_numbers": ("NHWC", "OHWI", "NHWC")}),
-    "transposed images": ((2, 5, 5, 4), (3, 3, 4, 4), {"dimension_numbers": ("NWHC", "HWIO", "NHWC")}),
-    "precision": ((2, 5, 5, 4), (3, 3, 4, 4), {"precision": "highest"}),
-    "result dtype": ((2, 5, 5, 4), (3, 3, 4, 4), {"preferred_element_type": np.dtype("float64")}),
+    "bfloat16": {"dtype": "bfloat16"},
+    "float16": {"dtype": "float16"},
+    "image dilation": {"lhs_dilation": (2, 1), "padding": ((1, 2), (0, 0))},
+    "filter dilation": {"rhs_dilation": (1, 2)},
+    "groups": {"filters": (3, 3, 2, 4), "feature_group_count": 2},
+    "depthwise": {"filters": (3, 3, 1, 4), "feature_group_count": 4},
+    "batch groups": {"batch_group_count": 2},
+    "unequal strides": {"stride": (1, 2)},
+    "negative padding": {"padding": ((-1, 0), (0, 0))},
+    "large filters": {"images": (2, 3, 5, 4), "filters": (5, 3, 4, 4), "padding": ((0, 1), (0, 0))},
+    "NCHW": {"images": (2, 4, 5, 5), "filters": (4, 4, 3, 3), "dimension_numbers": ("NCHW", "OIHW", "NCHW")},
+    "NCHW unsaid": {"images": (2, 4, 5, 5), "filters": (4, 4, 3, 3), "dimension_numbers": None},
+    "OHWI": {"filters": (4, 3, 3, 4), "dimension_numbers": ("NHWC", "OHWI", "NHWC")},
+    "transposed images": {"dimension_numbers": ("NWHC", "HWIO", "NHWC")},
+    "precision": {"precision": "highest"},
+    "convolutions": {"convolutions": "xla"},
+    "result dtype": {"preferred_element_type": np.dtype("float64")},
 }
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_elsewhere_the_result_is_xlas(kernels, x64, name):
-    images, filters, options = ARGUMENTS[name]
-    dtype = options.get("dtype", "float32")
-    options = {key: value for key, value in options.items() if key != "dtype"}
-    arguments = jnp.array(normal(*images), dtype), jnp.array(normal(*filters), dtype)
+    options = USUAL | {"dtype": "float32"} | ARGUMENTS[name]
+    dtype = options.pop("dtype")
+    arguments = [jnp.array(normal(*options.pop(array)), dtype) for array in ("images", "filters")]
 
     def make(convolution):
         def loss(images, filters):
@@ -411,33 +351,35 @@ def test_spelt_otherwise_it_is_still_a_kernel(kernels, x64, options):
     )
 
 
-@pytest.mark.parametrize(
-    ("images", "filters", "strides", "padding", "options"),
-    [
-        ((2, 5, 5, 3), (3, 3, 4, 2), (1, 1), "SAME", {}),  # channels that do not agree
-        ((2, 5, 5), (3, 3, 3, 2), (1, 1), "SAME", {}),
-        ((2, 5, 5, 3), (0, 3, 3, 2), (1, 1), "VALID", {}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1,), "SAME", {}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1, 1), "SAME", {}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (0, 0), ((0, 0), (0, 0)), {}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (-1, -1), ((0, 0), (0, 0)), {}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), ((1, 1),), {}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), ((1, 1, 1), (1,)), {}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), ((0.5, 1), (1, 1)), {}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), 1, {}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), "FULL", {}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), "SAME", {"rhs_dilation": (1,)}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), "SAME", {"no_such_option": 1}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), "SAME", {"dimension_numbers": ("NHWC", "HWXO", "NHWC")}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), "SAME", {"dtypes": ("float32", "bfloat16")}),
-        ((2, 5, 5, 3), (3, 3, 3, 2), (1, 1), "SAME", {"dtypes": ("float64", "float32")}),
-    ],
-)
+REFUSED = [  # what differs from images (2, 5, 5, 3), filters (3, 3, 3, 2), strides (1, 1) and padding "SAME"
+    {"filters": (3, 3, 4, 2)},  # channels that do not agree
+    {"images": (2, 5, 5)},
+    {"filters": (0, 3, 3, 2), "padding": "VALID"},
+    {"strides": (1,)},
+    {"strides": (1, 1, 1)},
+    {"strides": (0, 0), "padding": ((0, 0), (0, 0))},
+    {"strides": (-1, -1), "padding": ((0, 0), (0, 0))},
+    {"padding": ((1, 1),)},
+    {"padding": ((1, 1, 1), (1,))},
+    {"padding": ((0.5, 1), (1, 1))},
+    {"padding": 1},
+    {"padding": "FULL"},
+    {"rhs_dilation": (1,)},
+    {"no_such_option": 1},
+    {"dimension_numbers": ("NHWC", "HWXO", "NHWC")},
+    {"dtypes": ("float32", "bfloat16")},
+    {"dtypes": ("float64", "float32")},
+]
+
+
+@pytest.mark.parametrize("change", REFUSED)
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
-def test_what_xla_refuses_is_refused_in_its_words(kernels, x64, images, filters, strides, padding, options):
-    options = {"dimension_numbers": DIMENSIONS} | options
-    dtypes = options.pop("dtypes", ("float32", "float32"))
-    arguments = jnp.ones(images, dtypes[0]), jnp.ones(filters, dtypes[1]), strides, padding
+def test_what_xla_refuses_is_refused_in_its_words(kernels, x64, change):
+    options = {"images": (2, 5, 5, 3), "filters": (3, 3, 3, 2), "dimension_numbers": DIMENSIONS}
+    options |= {"strides": (1, 1), "padding": "SAME", "dtypes": ("float32", "float32")} | change
+    images_type, filters_type = options.pop("dtypes")
+    arrays = jnp.ones(options.pop("images"), images_type), jnp.ones(options.pop("filters"), filters_type)
+    arguments = *arrays, options.pop("strides"), options.pop("padding")
     with pytest.raises((TypeError, ValueError, RuntimeError)) as theirs:
         jax.lax.conv_general_dilated(*arguments, **options)
     said = re.split(r"\s+at loc", str(theirs.value))[0]
@@ -460,25 +402,11 @@ def test_the_three_refuse_arrays_that_do_not_go_together(kernels):
             filter_gradient(images, bad[:1] if bad.shape[-1] == 1 else bad, size=(3, 3), **geometry)
 
 
-def test_a_choice_is_what_is_used(kernels):
+def test_a_choice_is_what_is_used(kernels, monkeypatch):
     assert convolution.chosen("auto") == convolution.chosen("kernels") == "kernels"
     assert convolution.chosen("xla") == convolution.chosen("auto", devices=2) == "xla"
     assert convolution.slow_because("xla") is None
-
-
-def test_without_the_kernels(kernels):
-    images, filters = normal(2, 5, 5, 3, dtype="float32"), normal(3, 3, 3, 4, dtype="float32")
-    chosen = functools.partial(ours, convolutions="xla")
-
-    def kept(*args):
-        return keep_whole(transposes(chosen, *args)[0], convolutions="xla")
-
-    assert calls(kept, images, filters) == 0
-    off, plain = (jax.jit(functools.partial(transposes, f))(images, filters) for f in (chosen, xlas))
-    assert_same(off, plain)
-
-
-def test_kernels_that_do_not_apply_are_refused(kernels, monkeypatch):
+    assert calls(functools.partial(keep_whole, convolutions="xla"), jnp.ones(3)) == 0
     with pytest.raises(UserError, match="one device, not on 8; use auto or xla"):
         convolution.chosen("kernels", devices=8)
     with pytest.raises(UserError, match="'cudnn': use one of auto, kernels, xla"):
@@ -623,14 +551,6 @@ def test_an_image_does_not_depend_on_its_batch(kernels):
     assert_same(part[:2], tuple(x[3:5] for x in whole[:2]))
 
 
-def test_no_images_have_a_filter_gradient_of_zero(kernels):
-    images, filters, gradient = some()
-    value, to_images, to_filters = by_kernels(images[:0], filters, gradient[:0])
-    assert value.shape == (0, *SOME["gradient"][1:])
-    assert to_images.shape == (0, *SOME["images"][1:])
-    np.testing.assert_array_equal(to_filters, np.zeros(SOME["filters"]))
-
-
 # The identity that keeps what it is given.
 
 
@@ -644,11 +564,6 @@ def test_keep_whole_is_the_identity(kernels, x64, dtype, shape):
         assert_same(f(x), before)
     assert_same(jax.jit(jax.vmap(keep_whole))(x[None]), before[None])
     assert_same(x, before)
-
-
-def test_keep_whole_of_a_key(kernels):
-    keys = jax.random.split(jax.random.key(0), 3)
-    assert_same(*(jax.jit(jax.vmap(jax.random.bits))(k) for k in (keep_whole(keys), keys)))
 
 
 def test_keep_whole_in_derivatives(kernels, x64):
@@ -679,17 +594,6 @@ def test_keep_whole_in_derivatives(kernels, x64):
     assert calls(lambda x, v: jax.jvp(keep_whole, (x,), (v,)), x, v) == 2
     assert calls(lambda x, v: jax.vjp(keep_whole, x)[1](v), x, v) >= 1
     check_grads(jax.jit(lambda x: keep_whole(x) ** 3), (x,), order=2, modes=["fwd", "rev"], rtol=1e-6)
-
-
-def test_keep_whole_of_integers_has_no_derivative(kernels):
-    counts = jnp.arange(3)
-    zeros = np.zeros(3, jax.dtypes.float0)
-    value, tangent = jax.jvp(keep_whole, (counts,), (zeros,))
-    assert_same(value, counts)
-    assert tangent.dtype == jax.dtypes.float0
-    np.testing.assert_array_equal(
-        jax.grad(lambda x: (x * keep_whole(counts)).sum())(jnp.ones(3)), np.arange(3.0)
-    )
 
 
 def test_keep_whole_is_in_place_where_it_may_be(kernels):

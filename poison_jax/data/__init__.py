@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from poison_jax import folders, prepared
 from poison_jax.arrays import read_npz
+from poison_jax.data import folders, prepared
 from poison_jax.errors import UserError
 
 
@@ -78,7 +78,9 @@ def load(name: str, split: str, *, data_dir: str | None = None) -> Dataset:
     if name == "digits":
         return _digits(split)
     if name in TFDS_NAMES:
-        return _tfds(name, split, data_dir)
+        folder, arrays = prepared.read(name, split, data_dir)
+        names = [str(name) for name in arrays["class_names"]]
+        return _checked(folder, arrays["images"], arrays["labels"], arrays["ids"], names)
     if is_path(name):
         path = Path(name).expanduser()
         if path.is_dir():
@@ -217,12 +219,6 @@ def _folder(path: Path, split: str) -> Dataset:
     ids = np.random.RandomState(_SEED).permutation(len(labels))
     dataset = _checked(path, images[ids], labels[ids], ids, names)
     return dataset if has_splits else _hold_out(path, dataset, split)
-
-
-def _tfds(name: str, split: str, data_dir: str | None) -> Dataset:
-    folder, arrays = prepared.read(name, split, data_dir)
-    names = tuple(str(name) for name in arrays["class_names"])
-    return _checked(folder, arrays["images"], arrays["labels"], arrays["ids"], names)
 
 
 def _checked(source, images, labels, ids, class_names) -> Dataset:

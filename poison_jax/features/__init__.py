@@ -13,8 +13,8 @@ import numpy as np
 from poison_jax import batches
 from poison_jax.arrays import class_labels, finite
 from poison_jax.errors import UserError
-from poison_jax.neural_collapse import class_moments, collapse
-from poison_jax.planes import Ellipse, ellipse, pca, project
+from poison_jax.features.neural_collapse import class_moments, collapse
+from poison_jax.features.planes import Ellipse, ellipse, pca, project
 
 
 def extract(
@@ -89,10 +89,10 @@ def class_statistics(
         std_norm=norm(std),
         triggered_mean_norm=norm(triggered_mean),
         triggered_std_norm=norm(triggered_std),
-        std_ratio=_ratio(norm(triggered_std), norm(std)),
+        std_ratio=ratio(norm(triggered_std), norm(std)),
         distance=distance,
         triggered_distance=triggered_distance,
-        distance_ratio=_ratio(triggered_distance, distance),
+        distance_ratio=ratio(triggered_distance, distance),
     )
 
 
@@ -200,7 +200,8 @@ def measure(
         "maps": maps,
         "vectors": vectors,
     }
-    return {key: _compact(value) for key, value in result.items()}
+    arrays = {key: np.asarray(value) for key, value in result.items()}
+    return {key: a.astype(np.float32) if a.dtype.kind == "f" else a for key, a in arrays.items()}
 
 
 def _two_classes(target: np.ndarray, source: np.ndarray, triggered: np.ndarray) -> dict[str, np.ndarray]:
@@ -238,11 +239,6 @@ def _outputs(apply_fn, variables, images, batch_size):
     return parts
 
 
-def _ratio(values, by):
-    """Elementwise; NaN where `by` is zero or NaN."""
+def ratio(values: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Return `values / by`, each `[n]`; NaN where `by` is zero or NaN."""
     return np.divide(values, by, out=np.full(len(values), np.nan), where=by > 0)
-
-
-def _compact(value):
-    value = np.asarray(value)
-    return value.astype(np.float32) if np.issubdtype(value.dtype, np.floating) else value

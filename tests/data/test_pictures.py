@@ -4,8 +4,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from poison_jax.data.pictures import grey, read_picture
 from poison_jax.errors import UserError
-from poison_jax.pictures import grey, read_picture
 
 GREY = np.array([[0, 51, 102], [204, 255, 1]], np.uint8)
 COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], -1)

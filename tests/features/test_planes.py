@@ -6,8 +6,8 @@ from points import close, clouds
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 
-from poison_jax import planes
 from poison_jax.errors import UserError
+from poison_jax.features import planes
 
 
 @pytest.mark.parametrize(("count", "dimension", "k"), [(30, 5, 5), (30, 5, 2), (6, 40, 5), (1, 3, 1)])

@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 
 from poison_jax import console
+from poison_jax.data.pictures import read_picture
 from poison_jax.errors import UserError
-from poison_jax.pictures import read_picture
 
 
 def read(path: Path, split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], bool]:
@@ -32,35 +32,37 @@ def read(path: Path, split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...
     root = path / split if has_splits else path
     if unknown := set(_classes(root)) - set(names):
         raise UserError(f"{root} has a class {min(unknown)!r} that {path / 'train'} has not")
-    suffixes = _suffixes()
-    images, labels, ignored, transparent = [], [], [], 0
-    ignored += [file for file in _visible(root) if not file.is_dir()]
+    known = PIL.Image.registered_extensions()  # loads all plugins
+    suffixes = {suffix for suffix, name in known.items() if name in PIL.Image.OPEN}
+    images, labels, transparent = [], [], 0
+    ignored = [file for file in _visible(root) if not file.is_dir()]
     if has_splits and split == "train":
         ignored += [file for file in _visible(path) if file.name not in ("train", "test")]
     for label, name in enumerate(names):
         if not (root / name).is_dir():
             continue
-        files = [file for file in _visible(root / name) if _is_picture(file, suffixes)]
-        ignored += [file for file in _visible(root / name) if not _is_picture(file, suffixes)]
-        if not files:
-            raise UserError(f"{root / name} holds no pictures: fill the class folder, or remove it")
-        for file in files:
-            image, clear = _picture(file)
+        first = len(images)
+        for file in _visible(root / name):
+            if file.suffix.lower() not in suffixes or file.is_dir():
+                ignored.append(file)
+                continue
+            pixels, opacity = read_picture(file)
+            image = np.rint(255 * pixels * opacity[..., None]).astype(np.uint8)
             if images and image.shape != images[0].shape:
                 raise UserError(
                     f"{file} is {image.shape}, the first image {images[0].shape}: resize or convert them"
                 )
             images.append(image)
             labels.append(label)
-            transparent += clear
-    if not images:
-        raise UserError(f"{root} holds no pictures")
-    first = has_splits or split == "train"  # else it was said when the training images were read
-    if ignored and first:
+            transparent += bool((opacity < 1).any())
+        if len(images) == first:
+            raise UserError(f"{root / name} holds no pictures: fill the class folder, or remove it")
+    unsaid = has_splits or split == "train"  # else it was said when the training images were read
+    if ignored and unsaid:
         some = ", ".join(str(file.relative_to(path)) for file in ignored[:3])
         more = ", ..." if len(ignored) > 3 else ""
         console.warn(f"{path}: ignored what is no picture in a class folder ({len(ignored)}: {some}{more})")
-    if transparent and first:
+    if transparent and unsaid:
         console.warn(f"{root}: {transparent} pictures are transparent in part: laid on black")
     return np.stack(images), np.array(labels), names, has_splits
 
@@ -97,20 +99,3 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     """
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
     return [(0, int(part), part) if part[0] in "0123456789" else (1, 0, part) for part in parts]
-
-
-def _suffixes() -> set[str]:
-    """Suffixes of the formats that Pillow can read."""
-    known = PIL.Image.registered_extensions()  # loads all plugins
-    return {suffix for suffix, name in known.items() if name in PIL.Image.OPEN}
-
-
-def _is_picture(file: Path, suffixes: set[str]) -> bool:
-    return file.suffix.lower() in suffixes and not file.is_dir()
-
-
-def _picture(path: Path) -> tuple[np.ndarray, bool]:
-    """A picture as uint8 `[H, W, C]`, laid on black, and whether it is transparent anywhere."""
-    pixels, opacity = read_picture(path)
-    image = np.rint(255 * pixels * opacity[..., None]).astype(np.uint8)
-    return image, bool((opacity < 1).any())

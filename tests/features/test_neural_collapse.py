@@ -6,7 +6,7 @@ from points import close, clouds
 from sklearn.neighbors import NearestCentroid
 
 from poison_jax.errors import UserError
-from poison_jax.neural_collapse import Collapse, collapse
+from poison_jax.features.neural_collapse import Collapse, collapse
 
 
 def simplex(K, dimension, seed=0):
@@ -103,30 +103,20 @@ def test_collapse_of_an_untrained_classifier():
 
 
 @pytest.mark.parametrize(
-    ("labels", "weights", "bias", "match"),
+    ("change", "match"),
     [
-        (np.zeros(3, int), np.zeros((5, 2)), np.zeros(2), "N labels"),
-        (np.full(4, 2), np.zeros((5, 2)), np.zeros(2), "labels run"),
-        (np.zeros(4, int), np.zeros((2, 5)), np.zeros(2), "do not fit"),
-        (np.zeros(4, int), np.zeros((5, 2)), np.zeros(3), "do not fit"),
-        (np.zeros((4, 1), int), np.zeros((5, 2)), np.zeros(2), "flatten them"),
-        (np.zeros(4, int), np.full((5, 2), np.nan), np.zeros(2), "weights: 10 of 10 values are not finite"),
-        (np.zeros(4, int), np.zeros((5, 2)), np.full(2, np.inf), "biases: 2 of 2"),
+        ({"labels": np.zeros(3, int)}, "N labels"),
+        ({"labels": np.full(4, 2)}, "labels run"),
+        ({"weights": np.zeros((2, 5))}, "do not fit"),
+        ({"bias": np.zeros(3)}, "do not fit"),
+        ({"features": np.zeros((0, 5)), "labels": np.zeros(0, int)}, "do not fit"),
+        ({"weights": np.full((5, 2), np.nan)}, "weights: 10 of 10 values are not finite"),
+        ({"bias": np.full(2, np.inf)}, "biases: 2 of 2"),
+        # NaN is the largest entry for argmax: the decision would be class 0.
+        ({"features": np.where(np.arange(20) == 7, np.nan, 1.0).reshape(4, 5)}, "features: 1 of 20"),
     ],
 )
-def test_collapse_refuses(labels, weights, bias, match):
+def test_collapse_refuses(change, match):
+    arguments = {"features": np.zeros((4, 5)), "labels": np.zeros(4, int), "weights": np.zeros((5, 2))}
     with pytest.raises(UserError, match=match):
-        collapse(np.zeros((4, 5)), labels, weights, bias)
-
-
-def test_features_that_are_not_finite():
-    """NaN is the largest entry for argmax: the decision would be class 0."""
-    with pytest.raises(UserError, match="features: 1 of 20"):
-        collapse(
-            np.where(np.arange(20) == 7, np.nan, 1.0).reshape(4, 5),
-            np.zeros(4, int),
-            np.ones((5, 2)),
-            np.zeros(2),
-        )
-    with pytest.raises(UserError, match="do not fit"):
-        collapse(np.zeros((0, 5)), np.zeros(0, int), np.ones((5, 2)), np.zeros(2))
+        collapse(**arguments | {"bias": np.zeros(2)} | change)

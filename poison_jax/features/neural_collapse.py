@@ -6,7 +6,7 @@ import numpy as np
 
 from poison_jax.arrays import class_labels, finite
 from poison_jax.errors import UserError
-from poison_jax.planes import exact_mean
+from poison_jax.features.planes import exact_mean
 
 
 class Collapse(NamedTuple):
