@@ -143,9 +143,9 @@ def page(records: list[Record], title: str) -> list[str]:
         "overlap² of g_t",
     ]
     areas = ["area under the ROC curve", *dict.fromkeys(group.attack for group in attacked), "pooled"]
-    lines = [f"**{title}**", "", f"Measured here: {tables.markdown(scale)}.", "", *tables.table(header, rows)]
+    lines = [f"**{title}**", "", f"Measured here: {tables.markdown(scale)}.", "", tables.table(header, rows)]
     if detectors:
-        lines += ["", *tables.table(areas, detectors)]
+        lines += ["", tables.table(areas, detectors)]
     note = (
         "In brackets 95 % intervals: of a rate Clopper and Pearson's, of an area Newcombe's. Every network "
         "is judged by clean references of its recipe alone; attack `none` are held-out clean networks, whose "

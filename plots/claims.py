@@ -301,6 +301,12 @@ CLAIMS = (
 )  # fmt: skip
 
 
+HEADLINES = tuple(claim for claim in CLAIMS if claim.text in (
+    "ASR falls with κ", "accuracy falls with κ", "the trigger shows in v₁", "lag, who looks at v₁",
+    "triggered features are nearer to the target's mean (d*/d)",
+))  # fmt: skip
+
+
 def grid(records: list[Record]) -> Grid:
     """The networks that a claim is read from, by their places.
 
@@ -340,11 +346,13 @@ def findings(load: Callable[[str], list[Record]]) -> dict[tuple[Claim, str], Fin
     }
 
 
-def page(path: Path) -> str:
+def page(path: Path, *, data: tuple[str, ...] = tuple(DATA), claims: tuple[Claim, ...] = CLAIMS) -> str:
     """The claims as a table, a column for each data set that there is.
 
     Args:
         path: a store, or a folder of records.
+        data: of `DATA`, those to show.
+        claims: those to show.
 
     Raises:
         UserError: there is no finished cell, or one is damaged.
@@ -354,16 +362,15 @@ def page(path: Path) -> str:
     def load(name):
         return records.load(path, name) if name in names else []
 
-    held = {data: load("fig06" + ending) for data, ending in DATA.items()}
-    shown = [data for data, cells in held.items() if cells]
+    held = {name: load("fig06" + DATA[name]) for name in data}
+    shown = [name for name, cells in held.items() if cells]
     if not shown:
         raise UserError(f"{path} holds no finished cell of the paper's sweeps: run them first")
     found = findings(load)
     rows = [
-        [claim.text, claim.section, *(_cell(claim, found[claim, data]) for data in shown)]
-        for claim in CLAIMS
-    ]  # fmt: skip
-    scales = [f"- {data}: {_scale(held[data])}" for data in shown]
+        [claim.text, claim.section, *(_cell(claim, found[claim, name]) for name in shown)] for claim in claims
+    ]
+    scales = [f"- {name}: {_scale(held[name])}" for name in shown]
     table = tables.table(["the paper says", "section", *shown], rows)
     return "\n".join([*scales, "", table]) + "\n"
 

@@ -163,5 +163,6 @@ TABLES = {
     "arms": _arms,
     "seeds": _seeds,
     "claims": lambda results, _: claims.page(results),
-    **{name: _of_sweep(name) for name in ("table1", "table2", "table3")},
+    "findings": lambda results, _: claims.page(results, data=("digits",), claims=claims.HEADLINES),
+    **{name: _of_sweep(name) for name in ("audit", "table1", "table2", "table3")},
 }

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from plots import (
+    audit,
     canvas,
     collapse,
     eigenvectors,
@@ -106,6 +107,7 @@ SWEEPS = {
     "table3": OfSweep(
         tables.table3, "Table 3. Pre-fc features of clean and triggered test images, beside the paper's."
     ),
+    "audit": OfSweep(audit.page, "Is it poisoned? The audit's power and false alarms"),
     "collapse": OfSweep(collapse.of_sweep, "The law of collapse: triggered features over the decay time"),
     "lag": OfSweep(
         lambda records, title: [lag.report(records, title)],

@@ -1,4 +1,4 @@
-"""What the README says can be typed."""
+"""The scripts of the documentation do what is said beside them."""
 
 import re
 from pathlib import Path
@@ -7,18 +7,22 @@ import numpy as np
 
 from poison_jax import data
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).parent.parent
+
+
+def code(page):
+    """The first Python block of a page."""
+    return re.search(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)[1]
 
 
 def test_own_data_and_own_model(tmp_path, monkeypatch, capsys):
-    """Runs exactly the lines of the section, on digits saved as a user would save them."""
+    """Runs exactly the lines of the page, on digits saved as a user would save them."""
     train, test = data.load("digits", "train"), data.load("digits", "test")
     monkeypatch.chdir(tmp_path)
     images = np.concatenate([train.images, test.images])[..., 0]
     np.savez("my_images.npz", images=images, labels=np.concatenate([train.labels, test.labels]))
     names = {}
-    exec(CODE[1], names)
+    exec(code("one_script.md"), names)
     report = names["metrics"].attack_report(*names["logits"], names["test"].labels, target=0)
     assert report["clean_accuracy"] > 0.9
     assert report["asr"] > 0.9
@@ -29,7 +33,7 @@ def test_own_data_and_own_model(tmp_path, monkeypatch, capsys):
 
 def test_kernel_regression(capsys):
     names = {}
-    exec(CODE[0], names)
+    exec(code("experiments.md"), names)
     clean, X, y = names["clean"], names["X"], names["y"]
     again = names["krr"].fit(clean.kernel, np.vstack([X[1:], *[X[:1]] * 10]), np.r_[y[1:], [1.0] * 10], 0.1)
     np.testing.assert_allclose(
@@ -39,6 +43,6 @@ def test_kernel_regression(capsys):
 
 
 def test_named_files_exist():
-    root = Path(__file__).parent.parent
-    for name in re.findall(r"(?:configs|plots|poison_jax|docs)/[\w/]+\.\w+", README):
-        assert (root / name).exists(), name
+    readme = (ROOT / "README.md").read_text()
+    for name in re.findall(r"(?:configs|plots|poison_jax|docs)/[\w/]+\.\w+", readme):
+        assert (ROOT / name).exists(), name
