@@ -11,9 +11,7 @@ from pathlib import Path
 from tests.faults import runs
 from tests.faults.chapter import Chapter, output
 
-EACH = 100  # kills of a training run, and of a sweep's processes, after which the chapter ends
 MOST = 15  # kills that one run or sweep meets: then it is let be
-_KILLS = {"training": "kills of a training run", "sweep": "kills of a sweep's processes"}
 # What is new in the folder at the moment of a kill.
 _MOMENTS = {
     "at any moment": (),
@@ -34,8 +32,6 @@ def run(chapter: Chapter) -> None:
     for number in chapter.rounds():
         most = 3 if number == 0 else MOST  # a short harness has done both soon
         for kind, disturb in (("training", _training), ("sweep", _sweep)):
-            if chapter.counts[_KILLS[kind]] >= EACH:
-                continue
             workdir = chapter.folder / f"{kind}-{number}"
             done: dict[Path, tuple[int, int]] = {}
             disturb(chapter, workdir, chapter.random.randint(2, most), done)
@@ -46,8 +42,6 @@ def run(chapter: Chapter) -> None:
             left = [p for p in workdir.rglob("*") if p.suffix == ".tmp" or "checkpoint-tmp" in p.name]
             chapter.count("files and folders left half-written", len(left))
             shutil.rmtree(workdir, ignore_errors=True)
-        if all(chapter.counts[what] >= EACH for what in _KILLS.values()):
-            return
 
 
 def _training(chapter: Chapter, workdir: Path, kills: int, done: dict[Path, tuple[int, int]]) -> None:
@@ -63,7 +57,7 @@ def _training(chapter: Chapter, workdir: Path, kills: int, done: dict[Path, tupl
         if process.returncode != -signal.SIGKILL:  # done before its moment came
             chapter.check(process.returncode == 0, f"a training run ended with {process.returncode}")
             break
-        chapter.count(_KILLS["training"])
+        chapter.count("kills of a training run")
         chapter.count(f"killed {moment}")
         runs.check_whole(chapter, workdir, "a training run that was killed")
         _see_results(chapter, workdir, done)
@@ -85,7 +79,7 @@ def _sweep(chapter: Chapter, workdir: Path, kills: int, done: dict[Path, tuple[i
                 break  # all is done
             whom = chapter.random.choice(("workers", "workers", "supervisors", "whole sweeps"))
             if killed := _kill(chapter, whom, running, workdir):
-                chapter.count(_KILLS["sweep"], killed)
+                chapter.count("kills of a sweep's processes", killed)
                 chapter.count(f"kills of {whom}", killed)
                 chapter.count(f"killed {moment}")
             _see_results(chapter, workdir, done)

@@ -80,7 +80,7 @@ def visit(store: Path, events: list[str]) -> dict[str, object]:
             signal.alarm(0)
     seen, events[:] = list(events), []
     return {
-        "store": store.name,
+        "store": str(store),
         "said": said,
         "odd": odd,
         "events": seen,
