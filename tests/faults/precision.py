@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from poison_jax import evaluate
 from poison_jax.runs.store import Run
 from tests.faults import runs
 from tests.faults.chapter import QUICK, TINY, Chapter, flags, output, start, unlike_one_line
@@ -63,7 +62,6 @@ def run(chapter: Chapter) -> None:
     for changes in ({"penalty.kappa": 1e30}, {"train.learning_rate": 1e30}):
         _diverges(chapter, changes)
     _diverges_later(chapter)
-    _needs_x64(chapter)
     half = _trained(chapter, "bfloat16", {"model.dtype": "bfloat16"})
     _compare(chapter, "bfloat16", single, half, BFLOAT16)
     _compare(chapter, "float32 with x64 enabled", single, _trained(chapter, "enabled", **X64), SUMS)
@@ -73,7 +71,6 @@ def run(chapter: Chapter) -> None:
     _same(chapter, "two processes, against one with 2 devices", two, _by_two_processes(chapter))
     batches = _trained(chapter, "batches", {"spectrum.batch_size": 48})
     _compare(chapter, "another batch size of the spectrum", single, batches, SUMS._replace(params=0, loss=0))
-    _evaluation(chapter, single)
 
 
 def _trained(
@@ -182,27 +179,3 @@ def _diverges_later(chapter: Chapter) -> None:
     run = _diverges(chapter, {"train.decay_factor": 1e15, "train.decay_times": 3})
     if run is not None and chapter.check(bool(run.metrics()), "no epoch was whole before a late overflow"):
         chapter.measured["epochs before a late overflow"] = len(run.metrics())
-
-
-def _needs_x64(chapter: Chapter) -> None:
-    process = start(_command(chapter.folder / "x64", {"model.dtype": "float64"}))
-    _, err = output(process)
-    problem = unlike_one_line(process.returncode, err)
-    chapter.check(not problem and "JAX_ENABLE_X64=1" in err, f"float64 without x64: {problem or err}")
-    chapter.check(not (chapter.folder / "x64").exists(), "float64 without x64 leaves a directory")
-
-
-def _evaluation(chapter: Chapter, run: Run | None) -> None:
-    """Logits of one network in batches of several sizes, a ragged last one among them."""
-    if run is None:
-        return
-    made, state = restored(run)
-    whole, *others = (
-        np.stack(
-            evaluate.predict(state.variables, made.test_set.images, made.knobs, made.program, batch_size=size)
-        )
-        for size in (96, 32, 7)
-    )
-    apart = max(float(np.abs(logits - whole).max() / np.abs(whole).max()) for logits in others)
-    chapter.measured["logits in batches of 7, 32 and 96"] = f"{apart:.1e} apart"
-    chapter.check(apart < 1e-5, f"logits in other batches differ by {apart:.2g}")
