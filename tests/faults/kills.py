@@ -78,6 +78,8 @@ def _sweep(chapter: Chapter, workdir: Path, kills: int, done: dict[Path, tuple[i
             if _all_ended(running):
                 break  # all is done
             whom = chapter.random.choice(("workers", "workers", "supervisors", "whole sweeps"))
+            if whom == "workers" and not runs.workers(workdir):  # none has begun yet
+                whom = "supervisors"
             if killed := _kill(chapter, whom, running, workdir):
                 chapter.count("kills of a sweep's processes", killed)
                 chapter.count(f"kills of {whom}", killed)
