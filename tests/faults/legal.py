@@ -45,6 +45,13 @@ UNDEFINED = (
     "robust_accuracy",
     "no_trigger_target_rate",
     "gap",  # of a single eigenvalue
+    # Of a single class, or of one image of each.
+    "nc1",
+    "nc1_test",
+    "nc2_angles",
+    "nc2_norms",
+    "nc3",
+    "nc4",
     # A slope over fewer than three epochs.
     "near_clone_epochs_slope",
     "near_clone_epochs_slope_low",

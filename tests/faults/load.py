@@ -13,7 +13,6 @@ from unittest import mock
 
 import numpy as np
 
-from poison_jax import config as config_lib
 from poison_jax.experiments import views
 from poison_jax.runs import files, records, store
 from poison_jax.sweeps import grid
@@ -151,9 +150,7 @@ def _fill(chapter: Chapter, file: Path, runs: Path) -> int:
     exec(compile(file.read_text(), file, "exec"), scope)
     config = scope["get_config"]()
     cells = grid.cells(config)
-    described = [{"run": cell.run, "overrides": cell.overrides} for cell in cells]
-    shared = config_lib.single(config, "train").to_dict()
-    records.write_sweep(runs, records.Sweep(config.sweep.name, shared, described))
+    records.write_sweep(runs, grid.described(config, cells))
     first = flags(SETTING | {"name": "digits"} | cells[0].overrides)
     said, status, _, _ = _timed(["main.py", f"--workdir={runs}", *first])
     made = store.Run(runs / cells[0].run)
@@ -168,7 +165,8 @@ def _fill(chapter: Chapter, file: Path, runs: Path) -> int:
             for name in ("spectrum.npz", "attack.npz", "metrics.jsonl"):
                 shutil.copyfile(made.path / name, run.path / name)
             own = {"config": cell.config.to_dict(), "seed": cell.config.seed, "status": "ok"}
-            run.finish(result | own | {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2})
+            drawn = {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2}
+            run.finish(result | own | drawn, cell.view)
     return len(cells)
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from plots import canvas
 from plots import features as figures
+from plots.figures import of_run
 from poison_jax import config as config_lib
 from poison_jax import features, models
+from poison_jax.errors import UserError
 from poison_jax.runs import store
 
 
@@ -126,3 +128,11 @@ def test_a_network_that_says_nothing(finished):
         arrays[name] = arrays[name] * np.nan
     table = drawn(finished(arrays))
     assert "| NC1, variability within classes | – |" in table
+
+
+def test_features_that_were_left_out_are_not_drawn(tmp_path):
+    run = store.Run(tmp_path)
+    run.save_arrays("features")
+    run.finish({"features_left_out": "no images of the target"})
+    with pytest.raises(UserError, match="holds nothing that can be drawn"):
+        of_run(run)
