@@ -40,7 +40,8 @@ _SWEEPS = [
 ]
 # Of a result: what there need not be a number for.
 UNDEFINED = (
-    # Rates over no image: of all test images none is attacked.
+    # Rates over no image: of all images none is attacked.
+    "poisoned_train_accuracy",
     "asr",
     "robust_accuracy",
     "no_trigger_target_rate",
