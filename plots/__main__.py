@@ -50,17 +50,12 @@ def _parser(figures: ModuleType) -> argparse.ArgumentParser:
             each.add_argument("--index", type=int, default=1, help="of several runs: which one, from 1")
             each.add_argument("--channels", action="store_true", help="of a run: a row for each colour")
     titles = {name: entry.title for name, entry in figures.SWEEPS.items()}
-    for name, title in {**titles, "claims": "What Section 5 claims, beside what sweeps show"}.items():
+    for name, title in {**titles, "claims": "The paper's claims: effect, 95 % interval, verdict"}.items():
         each = parsers.add_parser(name, help=title, description=title)
         where = "store (--workdir of a sweep), or folder of <name>.jsonl"
         each.add_argument("--runs", type=Path, required=True, metavar="DIR", help=where)
         each.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
-        if name == "claims":
-            sizes = [size.lstrip("-") or "paper" for size in figures.SIZES]
-            each.add_argument(
-                "--size", choices=sizes, help="whose grids; if left out, the first that DIR holds"
-            )
-        else:
+        if name != "claims":
             default = "the first that DIR holds of " + ", ".join(name + size for size in figures.SIZES)
             required = name in ("sweep", "lag")
             said = "which sweep" if required else f"which sweep; if left out, {default}"
@@ -81,19 +76,10 @@ def _of_sweep(figures, arguments):
 
 
 def _claims(arguments):
-    from plots import claims, figures
+    from plots import claims
 
     held = records.names(arguments.runs)
-    if arguments.size is None:
-        size = figures.held_size(held, claims.SWEEPS)
-    else:
-        size = {"paper": ""}.get(arguments.size, f"-{arguments.size}")
-
-    def load(figure):
-        name = figure + size
-        return records.load(arguments.runs, name) if name in held else []
-
-    text = claims.page(load)
+    text = claims.page(lambda name: records.load(arguments.runs, name) if name in held else [])
     if not text:
         raise UserError(f"{arguments.runs} holds no finished cell of the paper's sweeps: run them first")
     return [], [text]

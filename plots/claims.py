@@ -1,201 +1,396 @@
-"""The claims of Section 5, judged by the finished cells of sweeps.
+"""The claims of Sections 3.4 and 5: an effect, its 95 % interval over seeds and a verdict, on each data set.
 
-Every claim is a rule over finished cells. It is *seen* where the rule holds in all comparisons that can be
-made, *in part* where it holds in most of them, *not seen* otherwise, and *open* where cells are missing.
-Networks whose training failed are left out. Comparisons of means over the seeds.
+An effect is one number a seed, paired where two networks share a seed. The rule, the same for every claim:
+*seen* if the 95 % t-interval of the effect over at least three seeds lies wholly on the claimed side of its
+level, *not seen* if wholly on the other, else *undecided*. Where a threshold is crossed outside the grid, the
+effect is known between two bounds: the claimed side then takes the less favourable one.
+
+Networks whose training failed are left out, and so are those that are not terminal (99 % of the training
+images, at kappa = 0) on a data set where that was measured.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
-from plots import curves, lag, setting, tables
+from plots import curves, setting, tables
 from poison_jax.runs.records import Record
 
-THETA, KAPPA, EPOCHS = lag.THETA, "penalty.kappa", "train.epochs"
-TIE = 1.0  # per cent: less is no difference
-SWEEPS = ("fig06", "fig07", "fig09", "fig11", "table1", "table3")  # that claims are read from
-WORKS = 20.0  # per cent of attacked images above the rate without a trigger: there is an attack to speak of
+DATA = {  # heading -> how the names of its sweeps end
+    "digits": "-digits",
+    "MNIST": "-mnist-small",
+    "CIFAR-10": "-small",
+    "CIFAR-10, stopped early": "-short",
+    "CIFAR-10, the paper's size": "",
+}
+LEAST_SEEDS = 3
+TERMINAL = 0.99  # of the training images, at kappa = 0
+WORKS = 0.2  # of the attacked images above the rate without a trigger: there is an attack to speak of
+EQUAL = 0.05  # two attack success rates that differ by no more are equal
+FOUND = 0.1  # squared overlap: the trigger can be made out in a picture of the eigenvector
+KEYS = ("seed", "poison.fraction", "penalty.kappa", "train.epochs")
+
+Place = tuple[int, float, float, int]  # values of KEYS
+Grid = dict[Place, Record]
+Bounds = tuple[float, float]  # of an effect; equal where it is known
+Effects = dict[int, float | Bounds]  # seed -> effect
 
 
 class Claim(NamedTuple):
-    """A sentence of Section 5 and what was found."""
+    """A sentence of the paper as an effect."""
 
-    sweeps: str  # that it is read from
+    section: str
     text: str
-    found: str
-    verdict: str
+    sweeps: tuple[str, ...]  # that it is read from
+    effects: Callable[..., Effects]  # of a grid for each of them
+    unit: str = "points"
+    below: bool = False  # whether the claim is that the effect lies below its level
+    level: float = 0.0
 
 
-def all_claims(load: Callable[[str], list[Record]]) -> list[Claim]:
-    """Every claim.
+class Finding(NamedTuple):
+    """What the networks of a data set say of a claim."""
+
+    low: float  # mean of the lower bounds over the seeds
+    high: float  # mean of the upper bounds
+    interval: Bounds  # 95 %, that of the lower and of the upper bounds together
+    seeds: int
+    verdict: str  # seen, not seen, undecided
+
+
+def judge(effects: Iterable[float | Bounds], *, below: bool = False, level: float = 0.0) -> Finding:
+    """The verdict on a claim.
 
     Args:
-        load: `fig06` -> the finished records of that sweep, none if there is no such sweep.
+        effects: one a seed, or its bounds.
+        below: whether the effect is claimed to lie below `level`, else above.
+        level: of no effect.
+
+    >>> judge([1.0, 1.2, 1.1]).verdict, judge([1.0, 1.2]).verdict, judge([1.0, 1.2, 1.1], below=True).verdict
+    ('seen', 'undecided', 'not seen')
     """
-    plain, augmented, deterministic, warp, longer, features = map(load, SWEEPS)
-    return [
-        Claim("fig06", "ASR increases with θ", *_monotone(plain, THETA, "asr", +1)),
-        Claim("fig06", "ASR decreases with κ", *_monotone(plain, KAPPA, "asr", -1)),
-        Claim("fig06", "ASR comes before an overlap² that is above both nulls", *_lag(plain, False)),
-        Claim("fig06", f"ASR comes before an overlap² above {lag.FOUND:g}", *_lag(plain, True)),
-        Claim(
-            "fig06",
-            "increasing κ always reduces test accuracy",
-            *_monotone(plain, KAPPA, "clean_accuracy", -1),
-        ),
-        Claim(
-            "fig06, fig07", "augmentation without the penalty does not help", *_helps(plain, augmented, False)
-        ),
-        Claim("fig06, fig07", "augmentation with the penalty does", *_helps(plain, augmented, True)),
-        Claim("table1", "longer training raises accuracy", *_monotone(longer, EPOCHS, "clean_accuracy", +1)),
-        Claim("table1", "longer training raises ASR", *_monotone(longer, EPOCHS, "asr", +1)),
-        Claim("fig06, fig09", "deterministic poison: ASR is a little worse", *_worse(plain, deterministic)),
-        Claim("fig09", "the largest overlap moves to other eigenvectors", *_rotates(deterministic)),
-        Claim("fig11", "warp: κ costs accuracy", *_monotone(warp, KAPPA, "clean_accuracy", -1)),
-        Claim("fig11", "warp: κ costs less accuracy than ASR", *_less(warp)),
-        Claim("table3", "triggered images are tighter than clean ones", *_collapse(features, "std_ratio")),
-        Claim("table3", "and nearer to the target's clean mean", *_collapse(features, "distance_ratio")),
-    ]
+    bounds = [effect if isinstance(effect, tuple) else (effect, effect) for effect in effects]
+    lows, highs = (np.array(side, float) for side in zip(*bounds, strict=True)) if bounds else ((), ())
+    interval = _interval(lows)[0], _interval(highs)[1]
+    verdict = "undecided"
+    if len(bounds) >= LEAST_SEEDS and interval[0] > level:
+        verdict = "not seen" if below else "seen"
+    elif len(bounds) >= LEAST_SEEDS and interval[1] < level:
+        verdict = "seen" if below else "not seen"
+    means = (float(np.mean(side)) if len(side) else np.nan for side in (lows, highs))
+    return Finding(*means, interval, len(bounds), verdict)
+
+
+def _interval(values):
+    """The 95 % t-interval of a mean; everything where there are fewer than two numbers or one is infinite."""
+    if len(values) < 2 or not np.isfinite(values).all():
+        return -np.inf, np.inf
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+# --- effects ----------------------------------------------------------------------------------------
+
+
+def rises_with_theta(grid: Grid, name: str) -> Effects:
+    """A measure at the largest theta minus that at the smallest above 0, at kappa = 0, in points."""
+    lines = ((seed, _attacked(line)) for (seed, _, kappa, _), line in _lines(grid, 1) if kappa == 0)
+    return {
+        seed: 100 * (line[-1].result[name] - line[0].result[name]) for seed, line in lines if len(line) > 1
+    }
+
+
+def rises_with_kappa(grid: Grid, name: str) -> Effects:
+    """A measure at the largest kappa minus that at 0, mean over theta, in points.
+
+    Of the attack success rate only at those theta at which the attack works without the penalty.
+    """
+    changes: dict[int, list[float]] = {}
+    for (seed, _, kappa, _), line in _lines(grid, 2):
+        if kappa == 0 and len(line) > 1 and (name != "asr" or _works(line[0])):
+            changes.setdefault(seed, []).append(100 * (line[-1].result[name] - line[0].result[name]))
+    return _means(changes)
+
+
+def rises_with_epochs(grid: Grid, name: str) -> Effects:
+    """A measure after most epochs minus that after fewest, mean over theta and kappa, in points."""
+    changes: dict[int, list[float]] = {}
+    for (seed, *_), line in _lines(grid, 3):
+        if len(line) > 1:
+            changes.setdefault(seed, []).append(100 * (line[-1].result[name] - line[0].result[name]))
+    return _means(changes)
+
+
+def accuracy_outlasts_attack(grid: Grid) -> Effects:
+    """Share of the accuracy that the largest kappa leaves, minus share of the attack that it leaves."""
+    changes: dict[int, list[float]] = {}
+    for (seed, _, kappa, _), line in _lines(grid, 2):
+        first, last = line[0], line[-1]
+        if kappa == 0 and last is not first and _works(first):
+            accuracy = last.result["clean_accuracy"] / first.result["clean_accuracy"]
+            changes.setdefault(seed, []).append(accuracy - _gain(last) / _gain(first))
+    return _means(changes)
+
+
+def differs(plain: Grid, other: Grid, *, penalised: bool | None = None) -> Effects:
+    """The attack success rate in another sweep minus that in the first, where the attack works there."""
+    changes: dict[int, list[float]] = {}
+    for place, record in plain.items():
+        if place in other and _works(record) and penalised in (None, place[2] > 0):
+            change = 100 * (other[place].result["asr"] - record.result["asr"])
+            changes.setdefault(place[0], []).append(change)
+    return _means(changes)
+
+
+def shows_in_v1(grid: Grid) -> Effects:
+    """Squared overlap of v1 with the trigger at the largest theta minus a clean network's, at kappa = 0."""
+    changes = {}
+    for (seed, theta, kappa, _), line in _lines(grid, 1):
+        if theta == kappa == 0 and _works(line[-1]):
+            changes[seed] = _overlap(line[-1]) - _overlap(line[0])
+    return changes
+
+
+def penalty_reveals(grid: Grid) -> Effects:
+    """Squared overlap of v1 with the penalty minus that without, over pairs of equal attack success."""
+    changes: dict[int, list[float]] = {}
+    for place, record in grid.items():
+        plain = grid.get((*place[:2], 0.0, place[3]))
+        if place[2] == 0 or plain is None or not _works(plain):
+            continue
+        if abs(record.result["asr"] - plain.result["asr"]) <= EQUAL:
+            changes.setdefault(place[0], []).append(_overlap(record) - _overlap(plain))
+    return _means(changes)
+
+
+def lag(grid: Grid, measure: Callable[[Record], float], least: float = 0.0) -> Effects:
+    """log(theta at which the attack is seen / theta at which the ASR crosses 50 %), at kappa = 0.
+
+    Seen is a measure that exceeds that of every clean network, and `least`. Between two theta the curves
+    are interpolated, linearly in log theta; a threshold crossed outside the grid gives bounds.
+    """
+    clean = [record for place, record in grid.items() if place[1] == place[2] == 0]
+    effects: Effects = {}
+    for (seed, _, kappa, _), line in _lines(grid, 1):
+        line = _attacked(line)
+        if not clean or len(line) < 2 or kappa > 0:
+            continue
+        theta = np.array([record.setting(KEYS[1]) for record in line])
+        attack = _crossing(theta, [record.result["asr"] for record in line], 0.5)
+        seen = _crossing(theta, list(map(measure, line)), max(least, *map(measure, clean)))
+        if np.isfinite(attack[1]):
+            with np.errstate(divide="ignore"):
+                effects[seed] = np.log(seen[0] / attack[1]), np.log(np.divide(seen[1], attack[0]))
+    return effects
+
+
+def _crossing(theta, values, level) -> Bounds:
+    """Between which theta a curve first exceeds a level."""
+    above = np.flatnonzero(np.array(values) > level)
+    if not above.size:
+        return theta[-1], np.inf
+    if (i := above[0]) == 0:
+        return 0.0, theta[0]
+    share = (level - values[i - 1]) / (values[i] - values[i - 1])
+    return (crossed := float(theta[i - 1] * (theta[i] / theta[i - 1]) ** share)), crossed
+
+
+def collapse(grid: Grid, column: str) -> Effects:
+    """A ratio of Table 3 at the largest theta and kappa = 0, median over the classes but the target."""
+    found = {}
+    for (seed, _, kappa, _), line in _lines(grid, 1):
+        last = line[-1]
+        if kappa == 0 and _works(last) and column in last.arrays:
+            others = np.arange(len(last.arrays[column])) != last.arrays["target"]
+            found[seed] = float(np.median(last.arrays[column][others]))
+    return found
+
+
+def index_rises(grid: Grid) -> Effects:
+    """Kendall's tau of theta and the index of the eigenvector with the largest overlap, mean over kappa."""
+    found: dict[int, list[float]] = {}
+    for (seed, *_), line in _lines(grid, 1):
+        line = [record for record in _attacked(line) if _works(record)]
+        indices = [record.result["max_overlap_index"] for record in line]
+        if len(line) > 2:
+            tau = stats.kendalltau([record.setting(KEYS[1]) for record in line], indices).statistic
+            found.setdefault(seed, []).append(0.0 if np.isnan(tau) else float(tau))  # always the same index
+    return _means(found)
+
+
+def _lines(grid: Grid, axis: int) -> list[tuple[Place, list[Record]]]:
+    """The records that differ in one of KEYS alone, in its order, each under the place of its first."""
+    rest = lambda place: (*place[:axis], *place[axis + 1 :])  # noqa: E731
+    ordered = sorted(grid, key=lambda place: (rest(place), place[axis]))
+    groups = (list(group) for _, group in itertools.groupby(ordered, rest))
+    return [(group[0], [grid[place] for place in group]) for group in groups]
+
+
+def _attacked(line: list[Record]) -> list[Record]:
+    return [record for record in line if record.setting(KEYS[1]) > 0]
+
+
+def _gain(record: Record) -> float:
+    return record.result["asr"] - record.result["no_trigger_target_rate"]
+
+
+def _works(record: Record) -> bool:
+    return record.setting(KEYS[1]) > 0 and _gain(record) > WORKS
+
+
+def _overlap(record: Record) -> float:
+    return record.result["overlap"][0] ** 2
+
+
+def _top_eigenvalue(record: Record) -> float:
+    return record.result["eigenvalues"][0]
+
+
+def _means(changes: dict[int, list[float]]) -> Effects:
+    return {seed: float(np.mean(values)) for seed, values in changes.items()}
+
+
+# --- the claims -------------------------------------------------------------------------------------
+
+CLAIMS = (
+    Claim("5.1", "ASR rises with θ", ("fig06",), lambda g: rises_with_theta(g, "asr")),
+    Claim("5.1", "ASR falls with κ", ("fig06",), lambda g: rises_with_kappa(g, "asr"), below=True),
+    Claim(
+        "5.1", "accuracy falls with κ", ("fig06",),
+        lambda g: rises_with_kappa(g, "clean_accuracy"), below=True,
+    ),
+    Claim("5.1", "the trigger shows in v₁", ("fig06",), shows_in_v1, "overlap²"),
+    Claim("3.2", "lag, who knows the trigger", ("fig06",), lambda g: lag(g, _overlap), "times"),
+    Claim("3.2", "lag, who looks at v₁", ("fig06",), lambda g: lag(g, _overlap, FOUND), "times"),
+    Claim("3.2", "lag, who looks at λ₁ alone", ("fig06",), lambda g: lag(g, _top_eigenvalue), "times"),
+    Claim("5.3", "at equal ASR the penalty reveals the trigger", ("fig06",), penalty_reveals, "overlap²"),
+    Claim(
+        "3.4", "triggered features are nearer to the target's mean (d*/d)", ("fig06",),
+        lambda g: collapse(g, "distance_ratio"), "ratio", below=True, level=1.0,
+    ),
+    Claim(
+        "3.4", "and tighter than clean ones (σ*/σ)", ("fig06",),
+        lambda g: collapse(g, "std_ratio"), "ratio", below=True, level=1.0,
+    ),
+    Claim(
+        "5.1", "augmentation alone does not lower the ASR", ("fig06", "fig07"),
+        lambda plain, other: differs(plain, other, penalised=False), level=-100 * EQUAL,
+    ),
+    Claim(
+        "5.1", "augmentation with the penalty does", ("fig06", "fig07"),
+        lambda plain, other: differs(plain, other, penalised=True), below=True,
+    ),
+    Claim(
+        "5.1", "longer training raises accuracy", ("table1",),
+        lambda g: rises_with_epochs(g, "clean_accuracy"),
+    ),
+    Claim("5.1", "longer training raises ASR", ("table1",), lambda g: rises_with_epochs(g, "asr")),
+    Claim(
+        "5.2", "warp: accuracy falls with κ", ("fig11",),
+        lambda g: rises_with_kappa(g, "clean_accuracy"), below=True,
+    ),
+    Claim("5.2", "warp: by less than the attack", ("fig11",), accuracy_outlasts_attack, "share"),
+    Claim("5.3", "deterministic poison: ASR is a little worse", ("fig06", "fig09"), differs, below=True),
+    Claim("5.3", "the largest overlap moves down the spectrum with θ", ("fig09",), index_rises, "τ"),
+)  # fmt: skip
+
+
+def grid(records: list[Record]) -> Grid:
+    """The networks that a claim is read from, by their places.
+
+    One that is not terminal is left out: its sibling at kappa = 0 (else itself) does not know 99 % of the
+    training images. Records without that number are all taken.
+    """
+    found = {
+        tuple(record.setting(key) for key in KEYS): record for record in records if curves.trained(record)
+    }
+
+    def terminal(place):
+        sibling = found.get((*place[:2], 0.0, place[3]), found[place])
+        return sibling.result.get("train_accuracy", 1.0) >= TERMINAL
+
+    return {place: record for place, record in found.items() if terminal(place)}
+
+
+def findings(load: Callable[[str], list[Record]]) -> dict[tuple[Claim, str], Finding]:
+    """What each data set says of each claim.
+
+    Args:
+        load: name of a sweep -> its finished records, none if there is no such sweep.
+    """
+    grids = {
+        (sweep, data): grid(load(sweep + ending))
+        for sweep in dict.fromkeys(sweep for claim in CLAIMS for sweep in claim.sweeps)
+        for data, ending in DATA.items()
+    }
+    return {
+        (claim, data): judge(
+            claim.effects(*(grids[sweep, data] for sweep in claim.sweeps)).values(),
+            below=claim.below,
+            level=claim.level,
+        )
+        for claim in CLAIMS
+        for data in DATA
+    }
 
 
 def page(load: Callable[[str], list[Record]]) -> str:
-    """Every claim as a table, under the scale in words; empty if there is no finished cell."""
-    used: list[Record] = []
-
-    def remembered(figure):
-        found = load(figure)
-        used.extend(found)
-        return found
-
-    rows = [[claim.text, claim.sweeps, claim.found, claim.verdict] for claim in all_claims(remembered)]
-    if not used:
+    """The claims as a table, a column for each data set that there is; empty if there is no finished cell."""
+    held = {data: load("fig06" + ending) for data, ending in DATA.items()}
+    shown = [data for data, records in held.items() if records]
+    if not shown:
         return ""
-    scale = setting.common([setting.of_result(record.result) for record in used])
-    table = tables.table(["Section 5 says", "sweeps", "measured", "here"], rows)
-    return "\n".join([f"Measured here: {tables.markdown(scale)}.", "", *table]) + "\n"
+    found = findings(load)
+    rows = [
+        [claim.text, claim.section, *(_cell(claim, found[claim, data]) for data in shown)]
+        for claim in CLAIMS
+    ]  # fmt: skip
+    scales = [f"- {data}: {_scale(held[data])}" for data in shown]
+    return "\n".join([*scales, "", *tables.table(["the paper says", "section", *shown], rows)]) + "\n"
 
 
-def _means(records: list[Record], name: str) -> dict[tuple, float]:
-    """(theta, kappa, epochs) -> mean over the seeds, in per cent."""
-    cells = curves.by(records, (THETA, KAPPA, EPOCHS)).items()
-    found = {place: curves.values(group, curves.percent(name)) for place, group in cells}
-    return {place: float(np.mean(values)) for place, values in found.items() if values}
-
-
-def _works(records: list[Record]) -> set[tuple]:
-    """Where the attack does something."""
-    asr, without = _means(records, "asr"), _means(records, "no_trigger_target_rate")
-    return {place for place in asr if asr[place] - without[place] > WORKS}
-
-
-def _verdict(held: int, of: int) -> str:
-    if not of:
-        return "open"
-    return "seen" if held == of else "in part" if held > of / 2 else "not seen"
-
-
-def _monotone(records: list[Record], key: str, name: str, sign: int) -> tuple[str, str]:
-    """Steps of `key`, all else equal, in which the measure moves as `sign` says, or not at all."""
-    means, axis = _means(records, name), (THETA, KAPPA, EPOCHS).index(key)
-    # What an attack does is looked at where there is one, at either end of a step.
-    relevant = _works(records) if name == "asr" else set(means)
-    steps = []
-    for place in means:
-        later = [other for other in means if _beside(place, other, axis) and other[axis] > place[axis]]
-        if later:
-            after = min(later, key=lambda other: other[axis])
-            if (place in relevant or after in relevant) and (key != THETA or place[axis] > 0):
-                steps.append(sign * (means[after] - means[place]))
-    held = sum(step > -TIE for step in steps)
-    if not steps:
-        return "no two cells to compare", "open"
-    change = f"{sign * np.mean(steps):+.1f} points a step in the mean ({sign * min(steps):+.1f} at the least)"
-    return f"{held} of {len(steps)} steps; {change}", _verdict(held, len(steps))
-
-
-def _beside(place: tuple, other: tuple, axis: int) -> bool:
-    return all(a == b for i, (a, b) in enumerate(zip(place, other, strict=True)) if i != axis)
-
-
-def _lag(records: list[Record], large: bool) -> tuple[str, str]:
-    """Whether the overlap is above what there is without an attack (or `large`) only after the ASR is."""
-    if not records:
-        return "no cells", "open"
-    said, held, of = [], 0, 0
-    for each in lag.lags(records, lag.V1, lag.nulls(records, lag.V1)):
-        if each.clean is None or not each.attack.theta > 0:
-            continue
-        later = max(each.random, each.clean, key=lambda onset: np.nan_to_num(onset.theta, nan=np.inf))
-        onset = each.found if large else later
-        of += 1
-        held += bool(np.isnan(onset.theta) or onset.theta > each.attack.theta)
-        said.append(f"{each.label}: ASR > 50 % from {each.attack}, overlap² from {onset}")
-    return "; ".join(said) + " (θ in 10⁻³)" if said else "ASR never above 50 %", _verdict(held, of)
-
-
-def _helps(plain: list[Record], augmented: list[Record], penalised: bool) -> tuple[str, str]:
-    """ASR without and with augmentation, where it works without; helping is a fall by more than a tie."""
-    before, after = _means(plain, "asr"), _means(augmented, "asr")
-    places = [p for p in _works(plain) if p in after and (p[1] > 0) == penalised]
-    falls = [before[place] - after[place] for place in places]
-    helped = sum(fall > TIE for fall in falls)
-    if not falls:
-        return "no two cells to compare", "open"
-    held = helped if penalised else len(falls) - helped
-    return f"ASR falls by {np.mean(falls):+.1f} points; helps in {helped} of {len(falls)}", _verdict(
-        held, len(falls)
+def _scale(records: list[Record]) -> str:
+    """The networks of a data set's Figure 6, and where in training they stand."""
+    said = tables.markdown(setting.common([setting.of_result(record.result) for record in records]))
+    known = [record.result for record in records if "train_accuracy" in record.result]
+    if not known:
+        return f"{len(records)} networks, {said}; not in the terminal phase"
+    plain = [result for result in known if result["config"]["penalty"]["kappa"] == 0]
+    least = min(result["train_accuracy"] for result in plain or known)
+    terminal = len(grid(records))
+    return (
+        f"{len(records)} networks ({terminal} terminal), {said}; training accuracy at κ = 0 at least "
+        f"{least:.1%}, T = {np.median([result['decay_time'] for result in known]):.2g}"
     )
 
 
-def _worse(stochastic: list[Record], deterministic: list[Record]) -> tuple[str, str]:
-    before, after = _means(stochastic, "asr"), _means(deterministic, "asr")
-    places = [place for place in _works(stochastic) if place in after]
-    if not places:
-        return "no two cells to compare", "open"
-    changes = [after[place] - before[place] for place in places]
-    held = sum(change < TIE for change in changes)
-    return f"ASR {np.mean(changes):+.1f} points; lower in {held} of {len(changes)}", _verdict(
-        held, len(changes)
-    )
+def _cell(claim: Claim, finding: Finding) -> str:
+    """`seen: −38 [−45, −31], 5 seeds`."""
+    if not finding.seeds:
+        return "–"
+    number = _FORMS[claim.unit]
+    if np.isfinite([finding.low, finding.high]).all() and np.isclose(finding.low, finding.high):
+        said = number(finding.low)
+        if finding.seeds > 1:
+            said += f" [{number(finding.interval[0])}, {number(finding.interval[1])}]"
+    elif np.isfinite(finding.low):
+        said = f"at least {number(finding.low)}"
+    elif np.isfinite(finding.high):
+        said = f"at most {number(finding.high)}"
+    else:
+        said = "outside of the grid"
+    plural = "s" * (finding.seeds > 1)
+    return f"{finding.verdict}: {said}, {finding.seeds} seed{plural}"
 
 
-def _rotates(records: list[Record]) -> tuple[str, str]:
-    poisoned = [r for r in records if r.setting(THETA) > 0 and curves.trained(r)]
-    if not poisoned:
-        return "no cells", "open"
-    found = [r for r in poisoned if r.result["trigger_found"]]
-    below = sum(r.result["max_overlap_index"] > 0 for r in found)
-    words = f"of {len(poisoned)} networks {len(found)} show the trigger, {below} of these not in v₁"
-    return words, "seen" if below else "not seen"
-
-
-def _less(records: list[Record]) -> tuple[str, str]:
-    """From kappa = 0 to the largest, relative to kappa = 0; an ASR above what there is without a trigger."""
-    accuracy, asr = _means(records, "clean_accuracy"), _means(records, "asr")
-    without, pairs = _means(records, "no_trigger_target_rate"), []
-    for theta, epochs in {(place[0], place[2]) for place in _works(records)}:
-        kappas = sorted(place[1] for place in accuracy if (place[0], place[2]) == (theta, epochs))
-        first, last = ((theta, kappas[i], epochs) for i in (0, -1))
-        if first != last and first in _works(records):
-            attack = (asr[last] - without[last]) / (asr[first] - without[first])
-            pairs.append((accuracy[last] / accuracy[first], attack))
-    if not pairs:
-        return "no attack to lose", "open"
-    said = "; ".join(f"accuracy × {a:.2f}, ASR above the rate without a trigger × {b:.2f}" for a, b in pairs)
-    return said, _verdict(sum(a > b for a, b in pairs), len(pairs))
-
-
-def _collapse(records: list[Record], column: str) -> tuple[str, str]:
-    """Classes other than the target for which a ratio of Table 3 is below 1."""
-    ratios: list[float] = []
-    for record in filter(curves.trained, records):
-        if column in record.arrays:
-            others = np.arange(len(record.arrays[column])) != record.arrays["target"]
-            ratios += list(record.arrays[column][others])
-    if not ratios:
-        return "not measured", "open"
-    held = sum(ratio < 1 for ratio in ratios)
-    words = f"ratio {np.median(ratios):.2f} in the median ({min(ratios):.2f} to {max(ratios):.2f})"
-    return words, _verdict(held, len(ratios))
+_FORMS = {
+    "points": lambda value: f"{value:+.1f}".replace("-", "−"),
+    "overlap²": lambda value: f"{value:+.2f}".replace("-", "−"),
+    "share": lambda value: f"{value:+.2f}".replace("-", "−"),
+    "ratio": lambda value: f"{value:.2f}",
+    "times": lambda value: f"×{np.exp(value):.2g}",
+    "τ": lambda value: f"τ = {value:+.2f}".replace("-", "−"),
+}

@@ -119,10 +119,10 @@ def _of_sweep(name: str) -> Callable[[Path, str], str]:
     return lambda results, sweep: figures.of_records(records.load(results, sweep), name, sweep)[0]
 
 
-def _claims(results: Path, sweeps: str) -> str:
-    """The claims' table, of the sweeps of one size: `paper`, `small` or `short`."""
-    held, suffix = records.names(results), {"paper": ""}.get(sweeps, f"-{sweeps}")
-    return claims.page(lambda name: records.load(results, name + suffix) if name + suffix in held else [])
+def _claims(results: Path, _: str) -> str:
+    """The claims' table, of all sweeps that there are."""
+    held = records.names(results)
+    return claims.page(lambda name: records.load(results, name) if name in held else [])
 
 
 def _arms(results: Path, sweep: str) -> str:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from plots import (
     canvas,
+    collapse,
     eigenvectors,
     epochs,
     features,
@@ -125,6 +126,7 @@ SWEEPS = {
     "table3": OfSweep(
         tables.table3, "Table 3. Pre-fc features of clean and triggered test images, beside the paper's."
     ),
+    "collapse": OfSweep(collapse.of_sweep, "The law of collapse: triggered features over the decay time"),
     "lag": OfSweep(_lag, "Detectability lag: poison fractions at which the attack works and is seen"),
     "sweep": OfSweep(over_any.of_sweep, "Attack, clean accuracy and overlap over whatever a sweep varies"),
 }

@@ -78,13 +78,27 @@ def class_labels(labels: np.ndarray, count: int, num_classes: int, *, what: str 
     return labels
 
 
-def finite(name: str, values: np.ndarray) -> np.ndarray:
+def finite(name: str, values: np.ndarray, *ndim: int) -> np.ndarray:
     """Return values as float64, or refuse them where one is NaN or infinite: comparisons would miscount it.
 
+    Args:
+        name: what they are, for the message.
+        values: real numbers.
+        ndim: how many dimensions they may have; then they must not be empty either.
+
     Raises:
-        UserError: it says how many are not finite.
+        UserError: it says how many are not finite, or what else is wrong with the array.
     """
-    values = np.asarray(values, np.float64)
+    try:
+        values = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        raise UserError(f"{name} is not a rectangular array of numbers") from None
+    if values.dtype.kind in "cOSU":
+        raise UserError(f"{name} must be real numbers, not {values.dtype}")
+    if ndim and (values.ndim not in ndim or 0 in values.shape):
+        wanted = " or ".join(f"{n}-dimensional" for n in ndim)
+        raise UserError(f"{name} is {list(values.shape)}, must be {wanted} and not empty")
+    values = values.astype(np.float64, copy=False)
     bad = np.count_nonzero(~np.isfinite(values))
     if bad:
         raise UserError(f"{name}: {bad} of {values.size} values are not finite")

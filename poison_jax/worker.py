@@ -10,7 +10,7 @@ from pathlib import Path
 
 from poison_jax import cli
 from poison_jax.runs.signals import stop_with
-from poison_jax.sweeps import worker
+from poison_jax.sweeps import processes
 from poison_jax.sweeps.board import Board
 
 
@@ -21,7 +21,6 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("workdir", type=Path, help="the store")
     parser.add_argument("sweep", help="name of the sweep")
-    parser.add_argument("--attempts", type=int, default=3, help="deaths of its process that fail a cell")
     parser.add_argument("--parent", type=int, help="stop when this process is gone")
     parser.add_argument("--share", default="1/1", metavar="I/N", help="use the I-th of N parts of the cores")
     arguments = parser.parse_args(argv)
@@ -32,7 +31,7 @@ def main(argv: list[str]) -> None:
     if arguments.parent:
         stop_with(arguments.parent)
     with cli.ready():
-        worker.work(Board(arguments.workdir, arguments.sweep, arguments.attempts))
+        processes.work(Board(arguments.workdir, arguments.sweep))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def swept(workdir, name="grid", kappas=(0.0, 10.0, 100.0, 1000.0)):
             workdir, "cell", penalty__kappa=kappa, changes={"status": status, "asr": 0.5 - kappa / 100}
         )
         done.path.rename(run.path)
-    board = Board(workdir, name, attempts=3)
+    board = Board(workdir, name)
     board.fail(f"cell-{kappas[2]:g}", "the disk was on fire")
     return board
 

@@ -3,8 +3,9 @@
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax.runs import records, store
+from poison_jax.runs import files, records, store
 from poison_jax.sweeps import grid
+from poison_jax.sweeps.board import Board
 
 INPUT = (4, 5, 3)
 
@@ -23,6 +24,14 @@ def begin(workdir, config):
     workdir.mkdir(exist_ok=True)
     records.write_sweep(workdir, grid.described(config, cells))
     return cells
+
+
+def board_of(workdir, cells, **others):
+    """The board of a sweep `toy` of cells `{"run": ..., "overrides": ...}`, whose folders are there."""
+    records.write_sweep(workdir, records.Sweep("toy", **{"config": {"seed": 0}, "cells": cells} | others))
+    for cell in cells:
+        (workdir / cell["run"]).mkdir(exist_ok=True)
+    return Board(workdir, "toy")
 
 
 def finish(workdir, cell, **result):
@@ -52,3 +61,20 @@ def network_arrays(seed):
         "attack": {"mask": rng.uniform(-1, 1, INPUT)},
         "features": table | {"distance_ratio": np.array([np.nan, 1 / 3, 12345.6])},
     }
+
+
+def write_lines(found, file):
+    """Records as JSON lines."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(records.line(record) + "\n" for record in found))
+
+
+def renamed(file, **changes):
+    """Has a file's lines be as an older version wrote them: other names, no views, keys that are gone."""
+    lines = []
+    for i, text in enumerate(file.read_text().splitlines()):
+        content = files.loads(text.encode(), "") | {"run": f"old-{i}"} | changes
+        del content["view"]
+        content["result"]["config"]["train"]["together"] = 4
+        lines.append(files.dumps(content) + "\n")
+    file.write_text("".join(lines))

@@ -1,6 +1,7 @@
 """Records of sweeps that were never run, for the figures' and tables' tests."""
 
 import numpy as np
+from small_stores import write_lines
 
 import plots
 from poison_jax import config as config_lib
@@ -76,7 +77,7 @@ def line(axis, label):
 
 def write(folder, name, cells):
     """`<name>.jsonl` in a folder, as `records` reads it."""
-    records.write_lines(cells, folder / f"{name}.jsonl")
+    write_lines(cells, folder / f"{name}.jsonl")
     return folder
 
 

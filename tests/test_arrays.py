@@ -37,5 +37,22 @@ def test_labels_that_are_no_classes(labels, says):
 
 def test_finite():
     assert finite("x", [1, 2]).dtype == np.float64
-    with pytest.raises(UserError, match="x: 2 of 3 values are not finite"):
-        finite("x", np.array([np.nan, 1, -np.inf]))
+    assert finite("x", []).size == 0
+    assert finite("x", True, 0, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([[np.nan, 1, -np.inf]], r"^x: 2 of 3 values are not finite$"),
+        ([[1.0, 2.0], [1.0]], r"^x is not a rectangular array of numbers$"),
+        ([["a"]], r"^x must be real numbers, not <U1$"),
+        ([[1j]], r"^x must be real numbers, not complex128$"),
+        ([[None]], r"^x must be real numbers, not object$"),
+        (1.0, r"^x is \[\], must be 2-dimensional or 3-dimensional and not empty$"),
+        (np.ones((3, 0)), r"^x is \[3, 0\], must be .* and not empty$"),
+    ],
+)
+def test_values_that_are_not_finite_or_no_array(values, says):
+    with pytest.raises(UserError, match=says):
+        finite("x", values, 2, 3)

@@ -13,6 +13,7 @@ from configs import common
 def get_config(size=""):
     config = common.sweep("collapse-digits", size, common.DIGITS)
     config.poison.fraction = 0.1
+    config.analysis.near_clone = 100  # r / l
     seeds = ("seed", (0, 1, 2))
     both = "train.epochs,train.weight_decay"
     config.sweep.grids = (

@@ -21,8 +21,8 @@ from poison_jax.experiments import stages, summary, views
 from poison_jax.experiments.setup import Setup
 from poison_jax.mesh import replicate
 from poison_jax.runs import checkpoint, distributed, files, provenance, store
+from poison_jax.runs.checkpoint import Checkpoints
 from poison_jax.runs.distributed import entered_by_first, on_first
-from poison_jax.runs.shared import Checkpoints
 from poison_jax.runs.signals import StopSignals
 from poison_jax.runs.tensorboard import scalar_writer
 

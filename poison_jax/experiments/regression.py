@@ -140,7 +140,7 @@ def _sgd(problem: Problem, seed: int, advance: Callable[[], None]) -> Arrays:
     return {"weights": np.array(recorded).reshape(shape), "steps": steps * np.array(problem.epochs)}
 
 
-# --- what the fits do -----------------------------------------------------------------------------
+# --- the measures ---------------------------------------------------------------------------------
 
 
 def _fill(problem: Problem, run: store.Run) -> None:
@@ -181,15 +181,11 @@ def _fill(problem: Problem, run: store.Run) -> None:
     )
 
 
-def _methods(problem: Problem) -> list[str]:
-    ridges = (f"ridge {c:g}" for c in problem.ridges[1:])
-    sgd = (f"SGD, {epochs} epoch{'s'[: epochs > 1]}" for epochs in problem.epochs)
-    return ["exact", *ridges, *sgd]
-
-
 def _measure(problem: Problem, exact: list[Arrays], sgd: list[Arrays], advance: Callable) -> Arrays:
     """Every measure of every fit: `[S, methods, T, 2]` (seed, theta, bias); of the Hessian `[..., 2]`, for
     one-hot targets and for +-1."""
+    ridges = (f"ridge {c:g}" for c in problem.ridges[1:])
+    sgd_fits = (f"SGD, {epochs} epoch{'s'[: epochs > 1]}" for epochs in problem.epochs)
     clean = features_of(problem.test_set.images)
     triggered = problem.stamped(clean)
     measured: dict[str, list] = {}
@@ -208,7 +204,7 @@ def _measure(problem: Problem, exact: list[Arrays], sgd: list[Arrays], advance: 
     return {name: np.array(values) for name, values in measured.items()} | {
         "step_full_difference": np.array(step_full),
         "sgd_full_difference": np.array(sgd_full),
-        "methods": np.array(_methods(problem)),
+        "methods": np.array(["exact", *ridges, *sgd_fits]),
         "thetas": np.array(problem.thetas),
         "ridges": np.array(problem.ridges),
         "epochs": np.array(problem.epochs),
@@ -236,7 +232,7 @@ def _difference(step: np.ndarray, full: np.ndarray) -> np.ndarray:
     return np.linalg.norm(step - full, axis=(-2, -1)) / np.linalg.norm(full, axis=(-2, -1))
 
 
-# --- what a person is told ------------------------------------------------------------------------
+# --- the tables -----------------------------------------------------------------------------------
 
 _COLUMNS = {  # measure -> its column's head, and how much of it is 1 in the column
     "clean_accuracy": ("clean\naccuracy, %", 100),
@@ -253,10 +249,10 @@ def _summary(problem: Problem, measured: Arrays) -> dict[str, dict[str, list[flo
     """[mean, standard deviation] over the seeds, at `linear.picture`, with a bias, one-hot targets."""
     t = problem.thetas.index(problem.config.linear.picture)
     summary: dict[str, dict[str, list[float]]] = {}
-    for name in (*_COLUMNS, "asr_incl_target"):
-        by_method = np.moveaxis(measured[name][:, :, t, 1], 1, 0)
-        for method, values in zip(measured["methods"].tolist(), by_method, strict=True):
-            one_hot = values if values.ndim == 1 else values[:, 0]
+    for m, method in enumerate(measured["methods"].tolist()):
+        for name in (*_COLUMNS, "asr_incl_target"):
+            values = measured[name][:, m, t, 1]
+            one_hot = values.reshape(len(values), -1)[:, 0]
             summary.setdefault(method, {})[name] = [one_hot.mean(), one_hot.std()]
     return summary
 

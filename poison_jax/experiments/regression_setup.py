@@ -34,8 +34,10 @@ class Problem:
         self.ridges = (0.0, *sorted(map(float, c.linear.ridges)))
         self.epochs = [2**i for i in range(c.train.epochs.bit_length()) if 2**i < c.train.epochs]
         self.epochs.append(c.train.epochs)
-        self.train_set = data.take(data.load(c.data.name, "train", data_dir=c.data.dir), c.data.n_train)
-        self.test_set = data.take(data.load(c.data.name, "test", data_dir=c.data.dir), c.data.n_test)
+        self.train_set, self.test_set = (
+            data.take(data.load(c.data.name, split, data_dir=c.data.dir), count)
+            for split, count in (("train", c.data.n_train), ("test", c.data.n_test))
+        )
         shape, count = self.train_set.images.shape[1:], len(self.train_set.labels)
         if self.test_set.images.shape[1:] != shape:
             raise UserError(f"{c.data.name}: training and test images differ in shape")
@@ -44,8 +46,8 @@ class Problem:
             raise UserError(f"poison.target = {c.poison.target}: {c.data.name} has classes 0 to {last}")
         if count < c.train.batch_size:
             raise UserError(f"train.batch_size = {c.train.batch_size} exceeds the {count} training images")
-        box = {"margin": c.poison.margin, "size": c.poison.size, "path": c.poison.mask}
-        mask = poison.trigger_mask(c.poison.trigger, *shape, **box)
+        p = c.poison
+        mask = poison.trigger_mask(p.trigger, *shape, margin=p.margin, size=p.size, path=p.mask)
         self.mask = np.broadcast_to(mask if mask.ndim == 3 else mask[..., None], shape)
         self.trigger = np.append(self.mask.ravel(), False)
         self.features = features_of(self.train_set.images)
@@ -61,15 +63,14 @@ class Problem:
 
     def remarks(self) -> list[str]:
         """The thetas above 0 at which nobody is poisoned, a line a seed."""
-        lines = []
+        lines, thetas = [], np.array(self.thetas)
         for seed in self.config.linear.seeds:
-            nobody = [
-                f"{t:g}" for t, p in zip(self.thetas, self.poisoned(seed), strict=True) if t and not p.any()
-            ]
-            if nobody:
+            nobody = thetas[(thetas > 0) & ~self.poisoned(seed).any(1)]
+            if len(nobody):
+                listed = ", ".join(f"{theta:g}" for theta in nobody)
                 lines.append(
-                    f"linear.fractions = {', '.join(nobody)} poison none of {len(self.train_set.labels)} "
-                    f"images with seed {seed}: these points are those of theta = 0"
+                    f"linear.fractions = {listed} poison none of {len(self.train_set.labels)} images with "
+                    f"seed {seed}: these points are those of theta = 0"
                 )
         return lines
 
@@ -96,10 +97,10 @@ def _check(c: ml_collections.ConfigDict) -> None:
         "train.decay_times": 0,
     }
     for key, value in fixed.items():
-        if config_lib.get(c, key) != value:
+        found = config_lib.get(c, key)
+        if found != value:
             raise UserError(
-                f"{key} = {config_lib.get(c, key)}: experiment mnist_linear has plain SGD on fixed data, "
-                f"set it to {value}"
+                f"{key} = {found}: experiment mnist_linear has plain SGD on fixed data, set it to {value}"
             )
 
 

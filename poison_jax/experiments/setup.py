@@ -13,7 +13,7 @@ from poison_jax import config as config_lib
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
 from poison_jax.mesh import make_mesh, replicate
-from poison_jax.runs import provenance, shared, store
+from poison_jax.runs import checkpoint, provenance, store
 
 
 class Stream(enum.IntEnum):
@@ -171,7 +171,7 @@ class Setup:
         if not source:
             return {}
         like = train.init_state(self.stream(Stream.INIT), self.input_shape, self.program)
-        found = shared.newest(store.Run(source).checkpoints, like, warn=console.warn)
+        found = checkpoint.newest(store.Run(source).checkpoints, like, warn=console.warn)
         if found is None:
             raise UserError(
                 f"train.init_from = {source}: no whole checkpoint of a network of this shape, name the "

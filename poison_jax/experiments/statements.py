@@ -12,21 +12,21 @@ from poison_jax.arrays import digest
 from poison_jax.errors import UserError
 from poison_jax.experiments import views
 from poison_jax.runs import provenance, store
-from poison_jax.theory import STATEMENTS, Entry, defence, images, report
+from poison_jax.theory import STATEMENTS, Entry, images, report
 from poison_jax.theory.curves import CURVES
 
 DEFENCE_POINTS = 1000  # clean points of the penalised fits, which take an eigendecomposition each
-_COLUMNS = {  # of the images' table -> how they are printed
-    "lengthscale": "g",
-    "ridge": "g",
-    "clean_accuracy": ".1%",
-    "asr": ".0%",
-    "efficacy": ".3f",
-    "efficacy_of_law": ".2f",
-    "factor_of_law": ".3g",
-    "m_works": "d",
-    "m_seen": "d",
-    "m_seen_by_law": "d",
+_COLUMNS = {  # of the images' summary -> head, and how it is printed
+    "lengthscale": ("l", "g"),
+    "ridge": ("c", "g"),
+    "clean_accuracy": ("accuracy", ".1%"),
+    "asr": ("ASR", ".0%"),
+    "efficacy": ("efficacy", ".3f"),
+    "efficacy_of_law": ("/ law", ".2f"),
+    "factor_of_law": ("R / R_k", ".3g"),
+    "m_works": ("m works", "d"),
+    "m_seen": ("m seen", "d"),
+    "m_seen_by_law": ("by law", "d"),
 }
 _LEGEND = """\
 l in median distances; / law: measured efficacy over eq. 11; R: measured spike over squared efficacy, R_k:
@@ -54,7 +54,8 @@ def run(
         raise UserError(f"krr.data = {tuple(config.krr.data)}: two data sets would share their files")
     problems = [_load(config, name) for name in config.krr.data]
     run = views.open_run(config, workdir)
-    run.pin_inputs(_digest(problems))
+    arrays = (field for problem in problems for field in problem if isinstance(field, np.ndarray))
+    run.pin_inputs(digest(arrays))
     if run.finished() is not None:
         console.say(f"already done in {run.path}")
     else:
@@ -78,17 +79,28 @@ def _load(config: ml_collections.ConfigDict, name: str) -> images.Problem:
     )
 
 
-def _digest(problems: list[images.Problem]) -> str:
-    return digest(field for problem in problems for field in problem if isinstance(field, np.ndarray))
-
-
 def _fill(config: ml_collections.ConfigDict, run: store.Run, problems: list[images.Problem]) -> None:
+    """Makes the stages that are not there, and the result."""
+    c, most = config.krr, max(config.krr.clones)
     stages = [run.stage("statements", _statements)]
     for name, curve in CURVES.items():
         console.say(f"  curves: {name}")
         stages.append(run.stage(name, curve))
+    summaries = {}
     for problem in problems:
-        stages += _fill_images(config.krr, run, problem)
+        file_name, at = _file_name(problem.name), (problem, c.lengthscale, c.ridge)
+        console.say(f"  {problem.name}: {problem.X.shape[0]} points in {problem.X.shape[1]} dimensions")
+        with console.progress("  laws", len(c.lengthscales) * len(c.ridges)) as advance:
+            sweep = functools.partial(images.sweep, problem, c.lengthscales, c.ridges, c.clones, advance)
+            laws = run.stage(f"laws_{file_name}", sweep)
+        approach = run.stage(f"approach_{file_name}", functools.partial(images.approach, *at, most))
+        sizes = (
+            min(most, c.num_triggered),
+            min(c.num_points, DEFENCE_POINTS),
+        )  # the cluster has no more images
+        defence = run.stage(f"defence_{file_name}", functools.partial(images.defend, *at, *sizes))
+        stages += [laws, approach, defence]
+        summaries[problem.name] = images.summary(laws)
     entries = _entries(run)
     verdicts = [entry.verdict for entry in entries]
     run.save_text("corrections.md", report.markdown(entries))
@@ -98,29 +110,12 @@ def _fill(config: ml_collections.ConfigDict, run: store.Run, problems: list[imag
             "status": "ok",
             "statements": len(entries),
             **{verdict: verdicts.count(verdict) for verdict in ("exact", "approximate", "fails")},
-            "images": {p.name: images.summary(run.arrays(f"laws_{_file_name(p.name)}")) for p in problems},
+            "images": summaries,
             "wall_seconds": sum(float(arrays["seconds"]) for arrays in stages),
             "config": config.to_dict(),
             **provenance.here(),
         }
     )
-
-
-def _fill_images(c: ml_collections.ConfigDict, run: store.Run, problem: images.Problem) -> list[dict]:
-    """The stages of a data set."""
-    name = _file_name(problem.name)
-    console.say(f"  {problem.name}: {problem.X.shape[0]} points in {problem.X.shape[1]} dimensions")
-    with console.progress("  laws", len(c.lengthscales) * len(c.ridges)) as advance:
-        laws = run.stage(
-            f"laws_{name}", lambda: images.sweep(problem, c.lengthscales, c.ridges, c.clones, advance)
-        )
-    most, points = max(c.clones), min(c.num_points, DEFENCE_POINTS)
-    approach = run.stage(f"approach_{name}", lambda: defence.approach(problem, c.lengthscale, c.ridge, most))
-    poisons = min(most, c.num_triggered)  # the cluster has no more images
-    defended = run.stage(
-        f"defence_{name}", lambda: defence.defend(problem, c.lengthscale, c.ridge, poisons, points)
-    )
-    return [laws, approach, defended]
 
 
 def _file_name(name: str) -> str:
@@ -132,7 +127,7 @@ def _statements() -> dict[str, np.ndarray]:
     entries = []
     with console.progress("  statements", len(STATEMENTS)) as advance:
         for statement in STATEMENTS:
-            entries.append(statement()._asdict())
+            entries += [entry._asdict() for entry in statement()]
             advance()
     return {"json": np.array(json.dumps(entries))}
 
@@ -142,33 +137,33 @@ def _entries(run: store.Run) -> list[Entry]:
 
 
 def _show(run: store.Run, config: ml_collections.ConfigDict) -> None:
-    result, rows = run.result(), []
-    for entry in _entries(run):
-        name = entry.statement.partition(":")[0]
-        error = "rounding" if entry.error < 1e-9 else f"{entry.error:.2g}"
-        rows.append(
-            (name, report.number(entry.predicted), report.number(entry.measured), error, entry.verdict)
+    result = run.result()
+    rows = [
+        (
+            entry.statement.partition(":")[0],
+            *map(report.number, (entry.predicted, entry.measured)),
+            report.error(entry),
+            entry.verdict,
         )
+        for entry in _entries(run)
+    ]
     console.table("The paper's statements", ["statement", "predicted", "measured", "error", "verdict"], rows)
     for name, cells in result["images"].items():
-        _show_images(name, cells, config)
+        _show_images(name, cells, config.krr)
     console.say(f"the whole of it: {run.path / 'theory.json'}, {run.path / 'corrections.md'}")
     console.say(f"total {console.duration(result['wall_seconds'])} on {provenance.device()}")
 
 
-def _show_images(name: str, cells: list[dict[str, Any]], config: ml_collections.ConfigDict) -> None:
-    header = ["l", "c", "accuracy", "ASR", "efficacy", "/ law", "R / R_k", "m works", "m seen", "by law"]
-    rows = [[_format(cell[key], spec) for key, spec in _COLUMNS.items()] for cell in cells]
-    c = config.krr
+def _show_images(name: str, cells: list[dict[str, Any]], c: ml_collections.ConfigDict) -> None:
+    rows = [
+        ["-" if cell[key] is None else format(cell[key], spec) for key, (_, spec) in _COLUMNS.items()]
+        for cell in cells
+    ]
     console.say("")
     console.table(
         f"{name}: {max(c.clones)} clones of one triggered image, {c.num_points} clean points, medians over "
         f"{c.num_triggered} triggered test images",
-        header,
+        [head for head, _ in _COLUMNS.values()],
         rows,
     )
     console.say(_LEGEND)
-
-
-def _format(value: float | None, spec: str) -> str:
-    return "-" if value is None else format(value, spec)

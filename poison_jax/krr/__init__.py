@@ -1,6 +1,8 @@
 """Kernel ridge regression as a model of poisoning (Section 3; Appendices A, C, D)."""
 
-from poison_jax.krr.kernels import Kernel, deep, gaussian, linear
+from poison_jax.krr.kernels import Deep as deep
+from poison_jax.krr.kernels import Kernel, gaussian
+from poison_jax.krr.kernels import Linear as linear
 from poison_jax.krr.laws import (
     NearClone,
     TriggerPoint,

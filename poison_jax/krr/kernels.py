@@ -93,7 +93,7 @@ def _by_differences(X, Z, lengthscale):
 
 @_pytree
 class Linear(Kernel):
-    """`x . x'`."""
+    """The linear kernel `x . x'`."""
 
     def __call__(self, X, Z):
         return X @ Z.T
@@ -104,14 +104,22 @@ class Linear(Kernel):
 
 @_pytree
 class Deep(Kernel):
-    """`k(phi(x), phi(x'))`; derivatives by products with the Jacobian of phi, never by the Jacobian."""
+    """A kernel on the features of a network, `k(phi(x), phi(x'))` (Lemma C.1 with a Gaussian `kernel`).
 
+    Derivatives by products with the Jacobian of phi, never by the Jacobian.
+
+    Args:
+        feature_map: phi, `(params, X [a, p]) -> features [a, d]`, twice differentiable, row by row.
+        params: its parameters, any pytree.
+        kernel: the kernel on features.
+    """
+
+    feature_map: Callable[[Any, jax.Array], jax.Array] = field(metadata={"static": True})
     params: Any
     kernel: Kernel
-    feature_map: Callable[[Any, jax.Array], jax.Array] = field(metadata={"static": True})
 
     def against(self, Z):
-        return Deep(self.params, self.kernel.against(self.feature_map(self.params, Z)), self.feature_map)
+        return Deep(self.feature_map, self.params, self.kernel.against(self.feature_map(self.params, Z)))
 
     def __call__(self, X, Z):
         return self.kernel(self.feature_map(self.params, X), self.feature_map(self.params, Z))
@@ -132,19 +140,3 @@ def gaussian(lengthscale: float) -> Gaussian:
     if not 0 < float(lengthscale) < float("inf"):
         raise UserError(f"lengthscale = {lengthscale}: must be positive and finite")
     return Gaussian(float(lengthscale))
-
-
-def linear() -> Linear:
-    """The linear kernel `x . x'`."""
-    return Linear()
-
-
-def deep(feature_map: Callable[[Any, jax.Array], jax.Array], params: Any, kernel: Kernel) -> Deep:
-    """A kernel on the features of a network (Lemma C.1 with a Gaussian `kernel`).
-
-    Args:
-        feature_map: `(params, X [a, p]) -> features [a, d]`, twice differentiable, row by row.
-        params: its parameters, any pytree.
-        kernel: the kernel on features.
-    """
-    return Deep(params, kernel, feature_map)

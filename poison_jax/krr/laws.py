@@ -1,4 +1,4 @@
-"""The laws of a cloned poison: gain, efficacy, spike (Sections 3.1 to 3.3), and what is exact.
+"""The laws of a cloned poison: gain, efficacy, spike (Sections 3.1 to 3.3), and their exact form.
 
 The paper's laws are first order in the cross-block k(X, zeta) of Assumption 3.1. For exact clones the
 effect is known in closed form without any assumption: the same laws, with the kernel replaced by what
@@ -10,9 +10,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from poison_jax.arrays import finite
 from poison_jax.errors import UserError
 from poison_jax.krr.kernels import Kernel
-from poison_jax.krr.regression import KRR, Expansion, as_array, in_float64
+from poison_jax.krr.regression import KRR, Expansion, in_float64
 
 
 def gain(m, c, k_zeta):
@@ -65,7 +66,7 @@ def trigger(kernel: Kernel, x0: np.ndarray, zeta: np.ndarray) -> TriggerPoint:
 
     R_k is infinite where k_0 = 0.
     """
-    x0, zeta = as_array("x0", x0, 1), as_array("zeta", zeta, 1)
+    x0, zeta = finite("x0", x0, 1), finite("zeta", zeta, 1)
     if x0.size != zeta.size:
         raise UserError(f"x0 has {x0.size} coordinates, zeta has {zeta.size}")
     k_0, k_zeta, gradient = (np.asarray(value) for value in _trigger(kernel, x0, zeta))
@@ -120,6 +121,6 @@ def clone_effect(clean: KRR, zeta: np.ndarray, y_t: float, m: float) -> Expansio
         m: number of clones.
     """
     open_part = clean.posterior(zeta)
-    left = float(as_array("y_t", y_t, 0)) - float(clean.predict(zeta))
+    left = float(finite("y_t", y_t, 0)) - float(clean.predict(zeta))
     factor = left * gain(m, clean.ridge, float(open_part.predict(zeta)))
     return Expansion(open_part.kernel, open_part.points, np.asarray(open_part.coefficients) * factor)

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from poison_jax.arrays import finite
 from poison_jax.errors import UserError
 from poison_jax.krr.kernels import Kernel
-from poison_jax.krr.regression import Expansion, as_array, as_data, in_float64
+from poison_jax.krr.regression import Expansion, as_data, in_float64
 
 FORMS = ("exact", "paper")
 
@@ -32,7 +33,7 @@ def gradient_gram(kernel: Kernel, X: np.ndarray) -> np.ndarray:
         kernel: the kernel.
         X: points `[n, p]`.
     """
-    X = as_array("X", X, 2)
+    X = finite("X", X, 2)
     return np.asarray(_gradient_gram(kernel.against(X), X))
 
 
@@ -87,12 +88,12 @@ class PenalisedPath:
     def __init__(self, K: np.ndarray, G: np.ndarray, *, form: str = "exact"):
         if form not in FORMS:
             raise UserError(f"form {form!r}: use one of {', '.join(FORMS)}")
-        K, G = as_array("K", K, 2), as_array("G", G, 2)
-        if K.shape != G.shape or K.shape[0] != K.shape[1] or not len(K):
-            raise UserError(f"K {K.shape} and G {G.shape} must be square, alike and not empty")
-        self._n = len(K)
+        K, G = finite("K", K, 2), finite("G", G, 2)
+        if K.shape != G.shape or K.shape[0] != K.shape[1]:
+            raise UserError(f"K {K.shape} and G {G.shape} must be square and alike")
         if form == "paper":
-            self._A, self._P, self._half = jnp.asarray(K), jnp.asarray(G), None
+            self._A, self._P = jnp.asarray(K), jnp.asarray(G)
+            self._half = self._back = jnp.eye(len(K))  # alpha itself is z
             return
         values, vectors = jnp.linalg.eigh(K)
         keep = values > len(K) * np.finfo(np.float64).eps * values[-1]
@@ -105,11 +106,9 @@ class PenalisedPath:
     def alpha(self, y: np.ndarray, ridge: float, kappa: float) -> np.ndarray:
         """Coefficients alpha `[n]` for targets y `[n]`."""
         _check(ridge, kappa)
-        y = as_array("y", y, 1)
-        if len(y) != self._n:
-            raise UserError(f"y has {len(y)} targets for {self._n} points in K")
-        if self._half is None:
-            return self._solved(ridge, kappa, y)
+        y = finite("y", y, 1)
+        if len(y) != len(self._half):
+            raise UserError(f"y has {len(y)} targets for {len(self._half)} points in K")
         return np.asarray(self._back @ self._solved(ridge, kappa, self._half.T @ y))
 
     @in_float64
@@ -171,34 +170,27 @@ def hermite_fit(kernel: Kernel, X: np.ndarray, y: np.ndarray, ridge: float, kapp
         raise UserError("kappa = 0: there is no penalty, use krr.fit")
     X, y = as_data(X, y)
     n, p = X.shape
-    gram = np.asarray(_hermite_gram(kernel, X))
-    data = np.concatenate([y, np.zeros(n * p)])
-    noise = np.concatenate([np.full(n, ridge), np.full(n * p, ridge / kappa)])
-    coefficients = np.linalg.solve(gram + np.diag(noise), data)
-    seen = gram @ coefficients
-    return HermiteFit(seen[:n], seen[n:].reshape(n, p), float(coefficients @ seen))
+    gram = np.asarray(_hermite_gram(kernel, X)).reshape(n * (1 + p), n * (1 + p))
+    targets, noise = np.zeros((n, 1 + p)), np.full((n, 1 + p), ridge / kappa)
+    targets[:, 0], noise[:, 0] = y, ridge
+    coefficients = np.linalg.solve(gram + np.diag(noise.ravel()), targets.ravel())
+    fitted = (gram @ coefficients).reshape(n, 1 + p)
+    return HermiteFit(fitted[:, 0], fitted[:, 1:], float(coefficients @ fitted.ravel()))
 
 
 @jax.jit
 def _hermite_gram(kernel, X):
-    """Inner products `[n (1 + p), n (1 + p)]` of the sections k(., x_i) and d/dx_ij k(., x_i)."""
-
-    def pair(x, z):
-        return kernel(x[None], z[None])[0, 0]
+    """Inner products `[n, 1 + p, n, 1 + p]` of the sections k(., x_i) and d/dx_ij k(., x_i)."""
 
     def block(x, z):
-        k, right = jax.value_and_grad(pair, argnums=1)(x, z)
-        left = jax.grad(pair)(x, z)
-        mixed = jax.jacfwd(jax.grad(pair, argnums=1))(x, z).T
-        return k, right, left, mixed
+        def beside_z(x):  # k(x, z), then d/dz_j k(x, z)
+            k, slope = jax.value_and_grad(lambda z: kernel(x[None], z[None])[0, 0])(z)
+            return jnp.append(k, slope)
 
-    k, right, left, mixed = jax.vmap(lambda x: jax.vmap(lambda z: block(x, z))(X))(X)
-    n, p = X.shape
-    top = jnp.concatenate([k, right.reshape(n, n * p)], 1)
-    bottom = jnp.concatenate(
-        [left.transpose(0, 2, 1).reshape(n * p, n), mixed.transpose(0, 2, 1, 3).reshape(n * p, n * p)], 1
-    )
-    return jnp.concatenate([top, bottom])
+        return jnp.vstack([beside_z(x), jax.jacfwd(beside_z)(x).T])
+
+    blocks = jax.vmap(lambda x: jax.vmap(lambda z: block(x, z))(X))(X)
+    return blocks.transpose(0, 2, 1, 3)
 
 
 def filter_response(omega, spectrum, ridge, kappa, *, form: str = "exact"):

@@ -1,4 +1,4 @@
-"""Kernel ridge regression, and what an input does to it: eqs. 1 to 4. In float64."""
+"""Kernel ridge regression and its derivatives in the input (eqs. 1 to 4), in float64."""
 
 import functools
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from poison_jax.arrays import finite
 from poison_jax.autodiff import hvp
 from poison_jax.errors import UserError
 from poison_jax.krr.kernels import Kernel
@@ -24,26 +25,11 @@ def in_float64(function: Callable) -> Callable:
     return wrapped
 
 
-def as_array(name: str, value, ndim: int) -> np.ndarray:
-    """A finite float64 array of `ndim` dimensions, or a message that names what is wrong with it."""
-    try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        raise UserError(f"{name} is not an array of numbers") from None
-    if array.ndim != ndim:
-        raise UserError(f"{name} has the shape {array.shape}: it must have {ndim} dimension(s)")
-    if not np.isfinite(array).all():
-        raise UserError(f"{name} holds a NaN or an infinity")
-    return array
-
-
 def as_data(X, y) -> tuple[np.ndarray, np.ndarray]:
     """Points `[n, p]` and targets `[n]`, n and p at least 1, or a message that names what is wrong."""
-    X, y = as_array("X", X, 2), as_array("y", y, 1)
-    if len(X) != len(y) or not len(X):
+    X, y = finite("X", X, 2), finite("y", y, 1)
+    if len(X) != len(y):
         raise UserError(f"y has {len(y)} targets for {len(X)} points in X")
-    if not X.shape[1]:
-        raise UserError("X has no coordinates")
     return X, y
 
 
@@ -80,16 +66,16 @@ class Expansion:
     @in_float64
     def loss_hessian(self, x0: np.ndarray, y: float) -> np.ndarray:
         """Hessian `[p, p]` in x of `(f(x) - y)^2 / 2` at x0 `[p]` (eq. 4), dense."""
-        return np.asarray(_loss_hessian(self, self._point("x0", x0), float(as_array("y", y, 0))))
+        return np.asarray(_loss_hessian(self, self._point("x0", x0), float(finite("y", y, 0))))
 
     @in_float64
     def loss_hvp(self, x0: np.ndarray, y: float, v: np.ndarray) -> np.ndarray:
         """That Hessian times v `[p]`, without forming it: cost of a few evaluations of f."""
-        y = float(as_array("y", y, 0))
+        y = float(finite("y", y, 0))
         return np.asarray(_loss_hvp(self._point("v", v), self, self._point("x0", x0), y))
 
     def _point(self, name, x, ndim=1):
-        x = as_array(name, x, ndim)
+        x = finite(name, x, ndim)
         if x.shape[-1] != self.points.shape[1]:
             raise UserError(
                 f"{name} has {x.shape[-1]} coordinates, the training points have {self.points.shape[1]}"

@@ -1,4 +1,4 @@
-"""Least squares, and what one more block of features does to it (Section 4, Lemma F.1).
+"""Least squares, and its update for one more block of features (Section 4, Lemma F.1).
 
 NumPy on the host, in float64 whatever JAX is set to: the statements checked with it hold to ten digits,
 and LAPACK's QR of 60,000 x 785 numbers takes two seconds there.
@@ -11,6 +11,7 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
+from poison_jax.arrays import finite
 from poison_jax.errors import UserError
 
 _EPS = np.finfo(np.float64).eps
@@ -58,7 +59,7 @@ def factorise(X: np.ndarray) -> Factorisation:
     >>> factorise(np.array([[1.0, 2.0], [2.0, 4.0], [0.0, 0.0]])).rank
     1
     """
-    X = _checked("X", X, (2,))
+    X = finite("X", X, 2)
     (reflectors, tau), _ = scipy.linalg.qr(X, mode="raw", check_finite=False)
     return _with_svd(X, reflectors, tau)
 
@@ -74,48 +75,32 @@ def leading(X: Factorisation, columns: int) -> Factorisation:
     return _with_svd(X.X[:, :columns], X.reflectors[:, :columns], X.tau[:columns])
 
 
-def least_squares(
-    X: np.ndarray | Factorisation, Y: np.ndarray, *, ridge: float = 0.0, full_rank: bool = False
-) -> np.ndarray:
+def least_squares(X: np.ndarray | Factorisation, Y: np.ndarray, *, ridge: float = 0.0) -> np.ndarray:
     """The minimiser of |Y - X b|^2 + ridge |b|^2; of several, the one of minimum norm.
 
     Args:
         X: real `[n, p]` of any rank, or its `factorise(X)`.
         Y: real `[n]`, or `[n, K]` for K fits at once.
         ridge: what is added to the diagonal of X'X, not divided by n.
-        full_rank: refuse a design in which columns depend on others, as Lemma F.1 does.
 
     Returns:
         float64 `[p]` or `[p, K]`.
 
     Raises:
-        UserError: wrong shapes or types, values that are not finite, negative ridge, a rank-deficient
-            X with `full_rank`.
+        UserError: wrong shapes or types, values that are not finite, negative ridge.
 
     >>> print(least_squares([[1, 1], [1, 1]], [1, 3]))
     [1. 1.]
     """
     X = _factorised(X)
-    Y = _outcomes(Y, X)
-    _check_ridge(ridge)
-    columns = X.X.shape[1]
-    if full_rank and X.rank < columns:
-        raise UserError(
-            f"X has rank {X.rank} of {columns} columns: drop the dependent ones, "
-            "or use full_rank=False for the fit of minimum norm"
-        )
+    Y = _rows_of("Y", Y, X)
+    if not 0 <= ridge < math.inf:
+        raise UserError(f"ridge = {ridge}: must be finite and at least 0")
     coordinates = _coordinates(X, Y.reshape(len(Y), -1))
-    return _solve(X, coordinates, ridge).reshape(columns, *Y.shape[1:])
+    return _solve(X, coordinates, ridge).reshape(-1, *Y.shape[1:])
 
 
-def add_feature(
-    X: np.ndarray | Factorisation,
-    Y: np.ndarray,
-    beta: np.ndarray,
-    x_new: np.ndarray,
-    *,
-    ridge: float = 0.0,
-) -> Update:
+def add_feature(X: np.ndarray | Factorisation, Y: np.ndarray, beta: np.ndarray, x_new: np.ndarray) -> Update:
     """Lemma F.1 (Frisch-Waugh-Lovell): the fit on `[X, x_new]` from the fit on X.
 
     With M the projection off the columns of X and e = Y - X beta, the lemma has
@@ -129,22 +114,20 @@ def add_feature(
 
     fits equally well; w is chosen such that |beta_old'|^2 + |beta_new|^2 is smallest, so that the result
     is the minimum-norm fit of the whole design where beta is that of X (Greville's case included: a
-    column in the span of X). A ridge is p + q more rows, sqrt(ridge) times the identity, below `[X, Z]`.
+    column in the span of X).
 
     Args:
         X: real `[n, p]` of any rank, or its `factorise(X)`.
         Y: real `[n]` or `[n, K]`.
-        beta: `least_squares(X, Y, ridge=ridge)`, `[p]` or `[p, K]`.
+        beta: `least_squares(X, Y)`, `[p]` or `[p, K]`.
         x_new: real `[n]` or `[n, q]`, the new column or columns.
-        ridge: as in `least_squares`, for the new columns too.
 
     Returns:
         `beta_old` (the lemma's beta_old'), `beta_new` and `rss_drop`, the fall of the residual sum of
-        squares, or with a ridge of |Y - X b|^2 + ridge |b|^2; all float64.
+        squares; all float64.
 
     Raises:
-        UserError: wrong shapes or types, values that are not finite, negative ridge, a beta that does
-            not fit Y.
+        UserError: wrong shapes or types, values that are not finite, a beta that does not fit Y.
 
     >>> X, Y = np.array([[1.0], [1.0]]), np.array([1.0, 3.0])
     >>> update = add_feature(X, Y, least_squares(X, Y), np.array([0.0, 1.0]))
@@ -152,22 +135,24 @@ def add_feature(
     [1.] 2.0 2.0
     """
     X = _factorised(X)
-    Y = _outcomes(Y, X)
-    _check_ridge(ridge)
-    Z = _rows_of("x_new", _checked("x_new", x_new, (1, 2)), X)
-    beta = _checked("beta", beta, (1, 2))
+    Y, Z = _rows_of("Y", Y, X), _rows_of("x_new", x_new, X)
+    beta = finite("beta", beta, 1, 2)
     wanted = X.X.shape[1:] + Y.shape[1:]
     if beta.shape != wanted:
         raise UserError(f"beta is {list(beta.shape)}, must be {list(wanted)}: a coefficient a column of X")
     shapes = wanted, Z.shape[1:] + Y.shape[1:], Y.shape[1:]
     Y, beta, Z = (array.reshape(len(array), -1) for array in (Y, beta, Z))
 
-    residual = Y - X.X @ beta
-    _check_fit(X, Y, beta, residual, ridge)
-    D, off = _regress(X, Z, ridge)
-    zeros = np.zeros((Z.shape[1], Y.shape[1]))
-    e = np.concatenate([residual, -math.sqrt(ridge) * beta, zeros])
-    C = np.concatenate([off, -math.sqrt(ridge) * D, math.sqrt(ridge) * np.eye(Z.shape[1])])
+    e = Y - X.X @ beta
+    largest = X.s[0] if X.rank else 0.0
+    scale = largest * (np.linalg.norm(Y) + largest * np.linalg.norm(beta))
+    if np.linalg.norm(X.X.T @ e) > 1e-8 * scale:  # the normal equations
+        raise UserError("beta is not the fit of Y on X: pass least_squares(X, Y)")
+    coordinates = _coordinates(X, Z)
+    D, C = _solve(X, coordinates, 0.0), Z - _span(X, coordinates)
+    C = C - _span(X, _coordinates(X, C))  # once more: orthogonal even where little is left
+    more = (0, len(D) + len(Z.T)), (0, 0)  # rows of zeros, so that there are no fewer than columns
+    C, e = np.pad(C, more), np.pad(e, more)
     U, s, Vt = scipy.linalg.svd(C, full_matrices=False, check_finite=False)
     # C is computed with rounding errors in proportion to Z, not to C.
     rank = int(np.sum(s > 10 * _EPS * max(C.shape) * np.linalg.norm(Z)))
@@ -196,15 +181,6 @@ def _solve(X: Factorisation, coordinates: np.ndarray, ridge: float) -> np.ndarra
     return X.Vt.T @ (coordinates.T / scale).T
 
 
-def _regress(X: Factorisation, Z: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """D = X^+ Z, and Z - X D without the rounding errors of D."""
-    coordinates = _coordinates(X, Z)
-    off = Z - _span(X, coordinates)
-    correction = _coordinates(X, off)  # once more: orthogonal even where little is left
-    shrunk = (coordinates.T / (1 + X.s * (X.s / ridge))).T if ridge else 0
-    return _solve(X, coordinates, ridge), off + _span(X, shrunk - correction)
-
-
 def _coordinates(X: Factorisation, Y: np.ndarray) -> np.ndarray:
     """(QU)' Y: of Y's projection on X's column space, in the orthonormal basis Q U."""
     return X.U.T @ _apply_q(X, "T", Y)[: len(X.tau)]
@@ -223,50 +199,15 @@ def _apply_q(X: Factorisation, transposed: str, array: np.ndarray) -> np.ndarray
     return lapack.dormqr("L", transposed, X.reflectors[:, : len(X.tau)], X.tau, array, workspace)[0]
 
 
-# --- what callers may hand in ---------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 def _factorised(X: np.ndarray | Factorisation) -> Factorisation:
     return X if isinstance(X, Factorisation) else factorise(X)
 
 
-def _outcomes(Y: np.ndarray, X: Factorisation) -> np.ndarray:
-    return _rows_of("Y", _checked("Y", Y, (1, 2)), X)
-
-
-def _rows_of(name: str, array: np.ndarray, X: Factorisation) -> np.ndarray:
+def _rows_of(name: str, value: np.ndarray, X: Factorisation) -> np.ndarray:
+    array = finite(name, value, 1, 2)
     if len(array) != len(X.X):
         raise UserError(f"{name} has {len(array)} rows, X has {len(X.X)}: they must be the same examples")
     return array
-
-
-def _checked(name: str, value: np.ndarray, dimensions: tuple[int, ...]) -> np.ndarray:
-    """The value as a finite float64 array."""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        raise UserError(f"{name} is not a rectangular array of numbers") from None
-    if array.dtype.kind not in "biuf":
-        raise UserError(f"{name} must be real numbers, not {array.dtype}")
-    if array.ndim not in dimensions or 0 in array.shape:
-        wanted = " or ".join(f"{n}-dimensional" for n in dimensions)
-        raise UserError(f"{name} is {list(array.shape)}, must be {wanted} and not empty")
-    array = array.astype(np.float64, copy=False)
-    if not np.isfinite(array).all():
-        bad = np.count_nonzero(~np.isfinite(array))
-        raise UserError(f"{name} has {bad} values that are not finite (NaN or infinite): remove them")
-    return array
-
-
-def _check_ridge(ridge: float) -> None:
-    if not 0 <= ridge < math.inf:
-        raise UserError(f"ridge = {ridge}: must be finite and at least 0")
-
-
-def _check_fit(X: Factorisation, Y: np.ndarray, beta: np.ndarray, residual: np.ndarray, ridge: float) -> None:
-    """Refuses a beta for which the normal equations X'(Y - X beta) = ridge beta do not hold."""
-    violation = X.X.T @ residual - ridge * beta
-    largest = X.s[0] if X.rank else 0.0
-    scale = np.linalg.norm(Y) + largest * np.linalg.norm(beta)
-    if np.linalg.norm(violation) > 1e-8 * largest * scale:
-        raise UserError("beta is not the fit of Y on X: pass least_squares(X, Y), with the same ridge")

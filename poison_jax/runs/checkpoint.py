@@ -1,7 +1,8 @@
 """Checkpoints of a pytree through orbax, each with digests that say whether it is whole.
 
-One that comes from somebody else runs nothing, is read without following a link, and is no larger in memory
-than the state that it is to replace: that is looked up before an array is read.
+Of several processes the first reads and writes them, and all get the same answers. One that comes from
+somebody else runs nothing, is read without following a link, and is no larger in memory than the state that
+it is to replace: that is looked up before an array is read.
 """
 
 import contextlib
@@ -20,9 +21,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from poison_jax.errors import UserError
+from poison_jax.mesh import put
 from poison_jax.runs import files
+from poison_jax.runs.distributed import broadcast, is_multiprocess, on_first
 
 PyTree = Any
+Restored = tuple[PyTree, dict[str, Any]] | None  # a state and the note beside it
 _SPARE = 2**26  # bytes that the files of a checkpoint may take beside the arrays
 
 
@@ -35,13 +39,16 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, *, warn: Callable[[str], None] = print):
-        self._directory = files.within(Path(directory)).resolve()
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._aside = self._directory.with_name("damaged")
-        self._warn = warn
+        self._directory, self._warn = Path(directory), warn
         self._open = contextlib.ExitStack()
+        on_first(self._begin)
+
+    def _begin(self) -> None:
+        self._directory = files.within(self._directory).resolve()
+        self._directory.mkdir(parents=True, exist_ok=True)
         self._for_orbax = self._open.enter_context(_named_plainly(self._directory))
         self._manager = _manager(self._for_orbax)
+        self._open.callback(lambda: self._manager.close())
 
     def save(self, step: int, state: PyTree, note: dict[str, Any]) -> None:
         """Writes a checkpoint; on the disk when this returns, and visible only when complete.
@@ -54,6 +61,11 @@ class Checkpoints:
         Raises:
             OSError: it could not be written; those before are untouched.
         """
+        # Orbax takes an array of several processes for something that all of them write.
+        state = jax.device_get(state) if is_multiprocess() else state
+        on_first(lambda: self._save(step, state, note))
+
+    def _save(self, step: int, state: PyTree, note: dict[str, Any]) -> None:
         # Orbax says a full disk in a hundred lines from many threads: better not to begin.
         needed = 2 * _bytes(state) + 2**20
         if shutil.disk_usage(self._directory).free < needed:
@@ -73,49 +85,77 @@ class Checkpoints:
             reason = _reason(error, 300)
             raise OSError(f"checkpoint {step} could not be written to {self._directory}: {reason}") from error
 
-    def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+    def restore(self, like: PyTree) -> Restored:
         """The newest checkpoint that is whole, and its note; None where there is none.
 
         Args:
             like: a state of the same structure, shapes and shardings.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
-            try:
-                return _read(self._manager, self._directory, step, like)
-            except Exception as error:  # whatever a damaged file makes orbax raise
-                self._warn(f"checkpoint {step} is damaged ({_reason(error)}): set aside in {self._aside}")
-                self._set_aside(step)
-        if steps:
-            self._warn(f"no checkpoint in {self._directory} is whole: starting again")
-        return None
+        return _from_first(self._restore, like)
+
+    def _restore(self, like: PyTree) -> Restored:
+        """As `restore`; damaged ones are set aside, so that their steps can be written again."""
+        found, damaged = _newest(self._manager, self._directory, like)
+        aside = self._directory.with_name("damaged")
+        for step, reason in damaged.items():
+            self._warn(f"checkpoint {step} is damaged ({reason}): set aside in {aside}")
+            aside.mkdir(exist_ok=True)
+            shutil.rmtree(aside / str(step), ignore_errors=True)
+            shutil.move(self._directory / str(step), aside / str(step))
+        if damaged:
+            self._manager.close()
+            self._manager = _manager(self._for_orbax)
+            if found is None:
+                self._warn(f"no checkpoint in {self._directory} is whole: starting again")
+        return found
 
     def close(self) -> None:
         """Releases orbax's threads and the directory."""
-        self._manager.close()
         self._open.close()
 
-    def _set_aside(self, step: int) -> None:
-        """Out of orbax's way, so that the step can be written again; kept for whoever wants to look."""
-        self._aside.mkdir(exist_ok=True)
-        shutil.rmtree(self._aside / str(step), ignore_errors=True)
-        shutil.move(self._directory / str(step), self._aside / str(step))
-        self._manager.close()
-        self._manager = _manager(self._for_orbax)
 
-
-def newest(
-    directory: Path, like: PyTree, *, warn: Callable[[str], None] = print
-) -> tuple[PyTree, dict[str, Any]] | None:
+def newest(directory: Path, like: PyTree, *, warn: Callable[[str], None] = print) -> Restored:
     """As `Checkpoints.restore`, of a run that is only looked at: damaged ones stay where they are."""
-    directory = files.within(Path(directory)).resolve()
-    with _named_plainly(directory) as name, contextlib.closing(_manager(name)) as manager:
-        for step in sorted(manager.all_steps(), reverse=True):
-            try:
-                return _read(manager, directory, step, like)
-            except Exception as error:
-                warn(f"checkpoint {step} is damaged ({_reason(error)}): passed over")
-    return None
+
+    def read(like: PyTree) -> Restored:
+        if not Path(directory).is_dir():
+            return None
+        folder = files.within(Path(directory)).resolve()
+        with _named_plainly(folder) as name, contextlib.closing(_manager(name)) as manager:
+            found, damaged = _newest(manager, folder, like)
+        for step, reason in damaged.items():
+            warn(f"checkpoint {step} is damaged ({reason}): passed over")
+        return found
+
+    return _from_first(read, like)
+
+
+def _from_first(read: Callable[[PyTree], Restored], like: PyTree) -> Restored:
+    """What `read(like)` returns on process 0, that alone calls it: with the shardings of `like`, on all."""
+    if not is_multiprocess():
+        return read(like)
+    state = jax.device_get(like)
+
+    def note_of() -> dict[str, Any] | None:
+        nonlocal state
+        state, note = read(state) or (state, None)
+        return note
+
+    note = on_first(note_of)
+    if note is None:
+        return None
+    return jax.tree.map(lambda array, old: put(array, old.sharding), broadcast(state), like), note
+
+
+def _newest(manager: ocp.CheckpointManager, directory: Path, like: PyTree) -> tuple[Restored, dict[int, str]]:
+    """The newest checkpoint that is whole, and step -> reason of those newer than it, which are not."""
+    damaged: dict[int, str] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            return _read(manager, directory, step, like), damaged
+        except Exception as error:  # whatever a damaged file makes orbax raise
+            damaged[step] = _reason(error)
+    return None, damaged
 
 
 _PLAIN = re.compile(r"[\w /.,+=@~-]+")
@@ -151,23 +191,23 @@ def _manager(directory: Path) -> ocp.CheckpointManager:
         max_to_keep=2,
         enable_async_checkpointing=False,
         create=False,
-        # Of several processes one writes, and the others know nothing of it (`shared`).
+        # Of several processes one writes, and the others know nothing of it.
         multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes={0}),
     )
     handlers = {"state": ocp.StandardCheckpointHandler(), "note": ocp.JsonCheckpointHandler()}
     return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
 
 
-def _read(
-    manager: ocp.CheckpointManager, directory: Path, step: int, like: PyTree
-) -> tuple[PyTree, dict[str, Any]]:
+def _read(manager: ocp.CheckpointManager, directory: Path, step: int, like: PyTree) -> Restored:
     """The state and the note of a checkpoint.
 
     Raises:
         Exception: it is not whole, or none of `like`.
     """
     checkpoint = files.within(directory / str(step))
-    files.check_size(checkpoint, most=2 * _bytes(like) + _SPARE)
+    size, most = sum(file.lstat().st_size for file in checkpoint.rglob("*")), 2 * _bytes(like) + _SPARE
+    if size > most:
+        raise ValueError(f"has {size:,} bytes, more than {most:,}")
     # Orbax would notice most damage as well, but it says so in many lines, from reads that nobody awaits.
     # A checkpoint without digests was complete when its process was killed, an instant before they were
     # written: what it holds is compared with its note alone.

@@ -11,7 +11,6 @@ import collections
 import contextlib
 import json
 import os
-import re
 import sys
 import time
 import traceback
@@ -25,7 +24,7 @@ from jax.experimental import multihost_utils
 from poison_jax.errors import UserError
 
 T = TypeVar("T")
-_FAILURES = {"UserError": UserError, "OSError": OSError}  # what the command line has a line for
+_FAILURES = {"UserError": UserError, "OSError": OSError}  # those that the command line says in a line
 
 
 @contextlib.contextmanager
@@ -124,10 +123,11 @@ def in_unison() -> Iterator[None]:
         try:
             yield
             multihost_utils.sync_global_devices("the end")
-        except (jax.errors.JaxRuntimeError, ValueError) as error:  # XLA uses both
-            if not re.search("(?i)gloo|nccl", str(error)):
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):  # the memory of this one
                 raise
-            raise UserError(f"another process is gone ({_line(error)}): see what it says") from None
+            gone = f"another process is gone, or a device has failed ({_line(error)})"
+            raise UserError(f"{gone}: see what the others say") from None
 
 
 def any_process(wish: bool) -> bool:
@@ -135,32 +135,27 @@ def any_process(wish: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(wish)).any()) if is_multiprocess() else wish
 
 
-def all_or_none(function: Callable[[], T]) -> T:
-    """What `function` returns on this process, once all have called it; an exception of one is raised on all.
+def on_first(function: Callable[[], Any]) -> Any:
+    """What `function` returns or raises on process 0, that alone calls it, on all: plain JSON.
 
-    It must not compute on the mesh: whoever fails would leave the others waiting.
+    It must not compute on the mesh: the others would not.
     """
     if not is_multiprocess():
         return function()
-    value, own = None, None
-    try:
-        value = function()
-    except Exception as error:  # whatever it is, the others must not wait for this process
-        own = error
-    failures = _gather(own and {"kind": _kind(own), "text": str(own)})
+    value = failure = own = None
+    if is_first():
+        try:
+            value = function()
+        except Exception as error:  # whatever it is, the others must not wait for this process
+            kind = next((kind for kind, type_ in _FAILURES.items() if isinstance(error, type_)), "other")
+            own, failure = error, (kind, str(error))
+    value, failure = _gather((value, failure))[0]
     if own is not None:
         raise own
-    for i, failure in enumerate(failures):
-        if failure:
-            raise _FAILURES.get(failure["kind"], RuntimeError)(f"process {i}: {failure['text']}")
+    if failure is not None:
+        kind, text = failure
+        raise _FAILURES.get(kind, RuntimeError)(f"process 0: {text}")
     return value
-
-
-def on_first(function: Callable[[], Any]) -> Any:
-    """What `function` returns or raises on process 0, that alone calls it, on all: plain JSON."""
-    if not is_multiprocess():
-        return function()
-    return _gather(all_or_none(function if is_first() else lambda: None))[0]
 
 
 @contextlib.contextmanager
@@ -189,10 +184,6 @@ def broadcast(tree: Any) -> Any:
     sent = jax.tree.map(lambda leaf: np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), arrays)
     got = multihost_utils.broadcast_one_to_all(sent)
     return jax.tree.map(lambda part, leaf: part.view(leaf.dtype).reshape(leaf.shape), got, arrays)
-
-
-def _kind(error: Exception) -> str:
-    return next((kind for kind, type_ in _FAILURES.items() if isinstance(error, type_)), "other")
 
 
 def _gather(value: Any) -> list[Any]:

@@ -29,11 +29,11 @@ CHECKSUM = "checksum"  # the key of a JSON object under which its own digest sta
 # `arrays.read_npz` and `checkpoint` know the sizes of arrays before they unpack them, besides.
 
 MOST_OF_A_RUN = 2**30  # bytes of a run's file, and of the arrays in it: a hostile one is not unpacked
-_MOST_JSON = 2**26  # bytes of a JSON object: more is none of ours
+MOST_JSON = 2**26  # bytes of a JSON object: more is none of ours
 _MOST_SEALED = 2**34  # bytes of a file that is sealed
 
 
-def read(file: Path, *, most: int) -> bytes:
+def read(file: Path, *, most: int = MOST_JSON) -> bytes:
     """The content of a regular file of at most `most` bytes.
 
     Raises:
@@ -55,9 +55,9 @@ def lines(file: Path) -> Iterator[bytes]:
         OSError: it is absent or cannot be read.
     """
     with _open(file) as stream:
-        while line := stream.readline(_MOST_JSON + 1):
-            if len(line) > _MOST_JSON:
-                raise Damaged(file, f"has a line of more than {_MOST_JSON:,} bytes")
+        while line := stream.readline(MOST_JSON + 1):
+            if len(line) > MOST_JSON:
+                raise Damaged(file, f"has a line of more than {MOST_JSON:,} bytes")
             yield line
 
 
@@ -81,13 +81,6 @@ def within(file: Path) -> Path:
     if file.is_symlink():
         raise UserError(f"{file} is a symbolic link, which leads out of its folder: remove it")
     return file
-
-
-def check_size(folder: Path, *, most: int) -> None:
-    """Raises `Damaged` where the files of a folder take more than `most` bytes together."""
-    size = sum(file.lstat().st_size for file in folder.rglob("*"))
-    if size > most:
-        raise Damaged(folder, f"has {size:,} bytes, more than {most:,}")
 
 
 def is_name(name: Any) -> bool:
@@ -121,11 +114,17 @@ def dumps(value: Json, *, indent: int | None = None) -> str:
     return json.dumps(value | {CHECKSUM: _checksum(value)}, indent=indent)
 
 
-def parse(text: bytes, where: str) -> Json:
-    """The object in a text, checksum and all, not compared with it yet.
+def loads(text: bytes, where: str, *, version: int | None = None) -> Json:
+    """The object that `dumps` made a text of, without its checksum.
+
+    Args:
+        text: UTF-8.
+        where: it comes from, for the message.
+        version: that its `format` has; None: it has no such key.
 
     Raises:
-        Damaged: it is none.
+        Damaged: the text is another one.
+        UserError: it is of another version, which may have another checksum.
     """
     try:
         value = json.loads(text)
@@ -135,15 +134,9 @@ def parse(text: bytes, where: str) -> Json:
         raise Damaged(where, f"cannot be read ({error})") from None
     if not isinstance(value, dict):
         raise Damaged(where, "is not a JSON object")
-    return value
-
-
-def verified(value: Json, where: str) -> Json:
-    """What `parse` gave, without its checksum.
-
-    Raises:
-        Damaged: it does not match that, or has none.
-    """
+    if version is not None and (found := value.get("format")) != version:
+        advice = "update poison_jax" if isinstance(found, int) and found > version else "move it away"
+        raise UserError(f"{where} has format {found}, this version reads {version}: {advice}")
     given = value.pop(CHECKSUM, None)
     if given is None:
         raise Damaged(where, "has no checksum (it is damaged, or of an older version)")
@@ -152,22 +145,13 @@ def verified(value: Json, where: str) -> Json:
     return value
 
 
-def loads(text: bytes, where: str) -> Json:
-    """The object that `dumps` made a text of.
-
-    Raises:
-        Damaged: the text is another one.
-    """
-    return verified(parse(text, where), where)
-
-
-def read_json(file: Path) -> Json:
-    """The object that a file of `write_json` holds.
+def read_json(file: Path, *, version: int | None = None) -> Json:
+    """The object that a file of `write_json` holds; its format as of `loads`.
 
     Raises:
         Damaged: it is absent or not as it was written.
     """
-    return loads(read_text(file), str(file))
+    return loads(read_text(file), str(file), version=version)
 
 
 def read_text(file: Path) -> bytes:
@@ -177,7 +161,7 @@ def read_text(file: Path) -> bytes:
         Damaged: it is absent, cannot be read, or is too large to be one of ours.
     """
     try:
-        return read(file, most=_MOST_JSON)
+        return read(file)
     except OSError as error:
         raise Damaged(file, f"cannot be read ({error.strerror})") from None
 

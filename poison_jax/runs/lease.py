@@ -55,14 +55,19 @@ def hold(folder: Path, *, patience: float = PATIENCE) -> Iterator[Lease]:
     busy = Busy(f"another process is working on {folder.parent}: wait for it or stop it")
     last = _newest(folder)
     lease = Lease(folder, last + 1)
-    with _draft(folder) as draft:
+    draft = folder / f".draft-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    draft.unlink(missing_ok=True)  # a killed process's of this number: its claim may be the same file
+    try:
+        with open(draft, "x") as stream:
+            json.dump([_machine(), os.getpid(), _born(os.getpid())], stream)
         # Now by the clock that stamps the folder's files: that of the disk's server, not of this machine.
         if last and _alive(folder / str(last), patience, draft.stat().st_mtime):
             raise busy
-        try:
-            _link(draft, lease.file)
-        except FileExistsError:
-            raise busy from None
+        _link(draft, lease.file)
+    except FileExistsError:
+        raise busy from None
+    finally:
+        draft.unlink(missing_ok=True)
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(lease.file, patience / 10, done), daemon=True)
     beat.start()
@@ -121,19 +126,6 @@ def _alive(claim: Path, patience: float, now: float) -> bool:
     if machine == _machine() and (_born(pid) is None or _born(pid) != born):
         return False
     return now - claim.stat().st_mtime < patience
-
-
-@contextlib.contextmanager
-def _draft(folder: Path) -> Iterator[Path]:
-    """What a claim of this process says, under a name of its own; gone when the context is."""
-    file = folder / f".draft-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
-    file.unlink(missing_ok=True)  # a killed process's of this number: its claim may be the same file
-    try:
-        with open(file, "x") as stream:
-            json.dump([_machine(), os.getpid(), _born(os.getpid())], stream)
-        yield file
-    finally:
-        file.unlink(missing_ok=True)
 
 
 def _link(draft: Path, claim: Path) -> None:

@@ -9,16 +9,7 @@ import jax
 
 from poison_jax import environment
 
-_PACKAGES = (
-    "poison-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "scipy",
-)
+_PACKAGES = "poison-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy"
 
 
 def here() -> dict[str, Any]:

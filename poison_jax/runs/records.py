@@ -7,7 +7,7 @@ poison_jax.records --runs DIR --out results` adds what figures and tables need o
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ class Sweep(NamedTuple):
     name: str  # letters, digits, '-', '_'
     config: Json  # of its cells, but for what they override
     cells: list[Json]  # of each its `run` (name of a directory), `view` and `overrides` (dotted key -> value)
+    attempts: int = 3  # a cell whose process dies this often has failed; older files do not say
 
 
 def key(run: str, view: str = "") -> str:
@@ -110,13 +111,13 @@ def read_sweep(path: Path, name: str) -> Sweep:
         UserError: its file is absent, damaged, or of a newer version.
     """
     file = Path(path) / SWEEPS / f"{name}.json"
-    content = files.parse(files.read_text(file), str(file))
-    _check_format(content, str(file))
-    content = files.verified(content, str(file))
+    content = files.read_json(file, version=FORMAT)
     try:
-        cells = [dict(cell) for cell in content["cells"]]
+        cells, attempts = [dict(cell) for cell in content["cells"]], content.get("attempts", 3)
         _check_names(cells, str(file))
-        return Sweep(content["name"], dict(content["config"]), cells)
+        if not isinstance(attempts, int):
+            raise TypeError("attempts")
+        return Sweep(content["name"], dict(content["config"]), cells, attempts)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError):
@@ -126,7 +127,7 @@ def read_sweep(path: Path, name: str) -> Sweep:
 def write_sweep(path: Path, sweep: Sweep) -> None:
     """Keeps what a sweep consists of; one that is there already must have the same cells.
 
-    The rest of its config, where the data lie and the like, is what is given now.
+    The rest, where the data lie and the like, is what is given now.
 
     Raises:
         UserError: a sweep of that name has other cells.
@@ -136,9 +137,9 @@ def write_sweep(path: Path, sweep: Sweep) -> None:
         kept = read_sweep(path, sweep.name)
         if set(map(key_of, kept.cells)) != set(map(key_of, sweep.cells)):
             raise UserError(f"{file} is a sweep with other cells: choose another sweep.name or --workdir")
-        if kept.config == files.plain(sweep.config):
+        if (kept.config, kept.attempts) == (files.plain(sweep.config), sweep.attempts):
             return
-        sweep = kept._replace(config=sweep.config)
+        sweep = sweep._replace(cells=kept.cells)
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(file, {"format": FORMAT, **sweep._asdict()})
 
@@ -163,23 +164,12 @@ def of_cell(path: Path, name: str, cell: Json) -> Record | None:
 
 
 def stored_file(path: Path, name: str, cell: str) -> Path:
-    """Where a store's sweep keeps the line of a cell that was done elsewhere.
-
-    Args:
-        path: the store.
-        name: of the sweep.
-        cell: its `key`.
-    """
+    """Where a store's sweep keeps the line of a cell (its `key`) that was done elsewhere."""
     return Path(path) / SWEEPS / name / "stored" / f"{cell}.json"
 
 
 def store_record(path: Path, name: str, cell: str, record: Record) -> None:
-    """Keeps a record from elsewhere as that of a cell: the cell is done with it.
-
-    Args:
-        path, name, cell: as of `stored_file`.
-        record: it keeps its own name, by which `results/` know it.
-    """
+    """Keeps a record from elsewhere, under its own name, as that of a sweep's cell: it is done with it."""
     file = stored_file(path, name, cell)
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write(file, (line(record) + "\n").encode())
@@ -199,12 +189,6 @@ def line(record: Record) -> str:
     )
 
 
-def write_lines(records: Iterable[Record], file: Path) -> None:
-    """Writes records as JSON lines, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    files.write(file, "".join(line(record) + "\n" for record in records).encode())
-
-
 def lines(file: Path) -> list[tuple[bytes, Record]]:
     """The lines of a file of records, as they stand there and read.
 
@@ -220,9 +204,7 @@ def of_line(line: bytes, where: str) -> Record:
     Raises:
         UserError: it is damaged, or was written by a newer version.
     """
-    content = files.parse(line, where)
-    _check_format(content, where)
-    content = files.verified(content, where)
+    content = files.loads(line, where, version=FORMAT)
     try:
         _check_names([content], where)
         arrays = {name: _unpacked(packed) for name, packed in content["arrays"].items()}
@@ -232,14 +214,6 @@ def of_line(line: bytes, where: str) -> Record:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where} is not a record ({error}): write the file again") from None
-
-
-def _check_format(content: Json, where: str) -> None:
-    version = content.get("format")
-    if version != FORMAT:
-        newer = isinstance(version, int) and version > FORMAT
-        advice = "update poison_jax" if newer else "move it away"
-        raise UserError(f"{where} has format {version}, this version reads {FORMAT}: {advice}")
 
 
 def _check_names(cells: list[Json], where: str) -> None:

@@ -34,7 +34,6 @@ from poison_jax.runs.files import Json, plain
 
 _SEALED = (".json", ".jsonl", ".npz")  # pictures and tables are drawn again from these
 _VERIFY = "python -m poison_jax.verify --set_aside names all that is damaged, and makes way for it"
-_MOST_PICTURE = 2**24  # bytes of a picture that a notebook shows
 
 
 def digest(identity: Json) -> str:
@@ -54,6 +53,14 @@ def run_name(name: str, identity: Json) -> str:
     return f"{name}-{digest(identity)}"
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's directory; one that cannot be looked into may be one."""
+    try:
+        return any((folder / name).exists() for name in ("config.json", "result.json", "metrics.jsonl"))
+    except OSError:
+        return True
+
+
 class Run:
     """One run's directory."""
 
@@ -66,8 +73,7 @@ class Run:
         pictures = []
         for file in sorted(self.path.glob("[!.]*.png")):
             with contextlib.suppress(OSError, Damaged):
-                data = base64.b64encode(files.read(file, most=_MOST_PICTURE)).decode()
-                name = html.escape(file.name)
+                data, name = base64.b64encode(files.read(file)).decode(), html.escape(file.name)
                 image = f'<img alt="{name}" style="max-width: 100%" src="data:image/png;base64,{data}">'
                 pictures.append(f"<figure>{image}<figcaption>{name}</figcaption></figure>")
         without = "" if pictures else ": no pictures lie here, plots.draw(run) makes them"
@@ -77,6 +83,11 @@ class Run:
     def checkpoints(self) -> Path:
         """Where the checkpoints of the training state are."""
         return self.path / "checkpoints"
+
+    @property
+    def claims(self) -> Path:
+        """Where those who work on the run say so; see `lease`."""
+        return self.path / "claims"
 
     def config(self) -> Json:
         """The config that the run was made with.
@@ -120,17 +131,17 @@ class Run:
 
     def damage(self) -> dict[str, str]:
         """The files of a finished run that are not as they were written, and why; of another run none."""
-        found = {}
-        if self.done:
-            for name, look in (
-                ("result.json", lambda: files.read_json(self.path / "result.json") and {}),
-                (files.SEAL, lambda: files.broken(self.path, self._sealed())),
-            ):
-                try:
-                    found |= look()
-                except Damaged as error:
-                    found[name] = error.reason
-        return found
+        found: dict[str, str] = {}
+        if not self.done:
+            return found
+        try:
+            self.result()
+        except Damaged as error:
+            found["result.json"] = error.reason
+        try:
+            return found | files.broken(self.path, self._sealed())
+        except Damaged as error:
+            return found | {files.SEAL: error.reason}
 
     def finished(self, view: str = "") -> Json | None:
         """The result of a view, if that is done and all as it was written; else None: the run must go on.
@@ -224,15 +235,15 @@ class Run:
         if view and not self.done_with(view):
             raise UserError(f"{self.path} has no result of the view {view}: make it first")
         stages = (self.result(view) or {}).get("stages")
-        file = self.path / f"{stages.get(name, name) if isinstance(stages, dict) else name}.npz"
-        if file.parent != self.path or not files.is_name(file.name):
-            raise Damaged(self.path / "result.json", f"names {str(file)!r} for the arrays of {name}")
+        file = f"{stages.get(name, name) if isinstance(stages, dict) else name}.npz"
+        if not files.is_name(file):
+            raise Damaged(self.path / "result.json", f"names {file!r} for the arrays of {name}")
         try:
-            return read_npz(io.BytesIO(self._read(file.name)), most=files.MOST_OF_A_RUN)
+            return read_npz(io.BytesIO(self._read(file)), most=files.MOST_OF_A_RUN)
         except Damaged:
             raise
         except Exception as error:
-            raise Damaged(file, f"cannot be read ({error})") from None
+            raise Damaged(self.path / file, f"cannot be read ({error})") from None
 
     def stage_file(self, stage: str, identity: str) -> str:
         """The name, without suffix, of a stage's files: the plain one for the identity that came first."""
@@ -245,9 +256,8 @@ class Run:
     def findings(self, stage: str, identity: str) -> Json | None:
         """What a stage found: its `findings` and `seconds`; None where they must be made, or made again."""
         name = self.stage_file(stage, identity)
-        for suffix in (".json", ".npz"):
-            if not (self.path / f"{name}{suffix}").exists():
-                return None
+        if not all((self.path / f"{name}{suffix}").exists() for suffix in (".json", ".npz")):
+            return None
         try:
             return files.read_json(self.path / f"{name}.json")
         except Damaged as error:
@@ -292,9 +302,9 @@ class Run:
             Busy: another process is working on the run.
             UserError: a folder in the run leads out of it.
         """
-        for folder in (self._claims, self.checkpoints, self.path / "damaged"):
+        for folder in (self.claims, self.checkpoints, self.path / "damaged"):
             files.within(folder)
-        with lease.hold(self._claims, patience=patience) as self._lease:
+        with lease.hold(self.claims, patience=patience) as self._lease:
             for left in self.path.glob(f".*{files.TEMPORARY}"):  # by a process that was killed
                 left.unlink(missing_ok=True)
             try:
@@ -305,20 +315,7 @@ class Run:
     @property
     def claimed(self) -> bool:
         """Whether some process is working on the run."""
-        return lease.held(self._claims)
-
-    @property
-    def deaths(self) -> int:
-        """How many processes have died while they were working on the run."""
-        return lease.deaths(self._claims)
-
-    def forgive(self) -> None:
-        """Forgets the processes that have died."""
-        lease.forgive(self._claims)
-
-    @property
-    def _claims(self) -> Path:
-        return self.path / "claims"
+        return lease.held(self.claims)
 
     def _check_claim(self) -> None:
         if self._lease is not None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from poison_jax import console
 from poison_jax.errors import Busy, Damaged, UserError
-from poison_jax.runs import records
-from poison_jax.runs.files import Json, read_json, write_json
+from poison_jax.runs import files, lease, records
+from poison_jax.runs.files import Json
 from poison_jax.runs.store import Run
 
 
@@ -19,14 +19,13 @@ class Board:
     Args:
         workdir: the store.
         name: of the sweep.
-        attempts: a cell whose process died this often has failed.
 
     Raises:
         UserError: the store does not hold the sweep.
     """
 
-    def __init__(self, workdir: Path, name: str, attempts: int):
-        self.workdir, self.attempts = Path(workdir), attempts
+    def __init__(self, workdir: Path, name: str):
+        self.workdir = Path(workdir)
         self.sweep = records.read_sweep(self.workdir, name)
         self.folder = self.workdir / records.SWEEPS / name  # of the sweep's own files
         self._cells = {records.key_of(cell): cell for cell in self.sweep.cells}
@@ -45,18 +44,18 @@ class Board:
         """Dotted key -> value: a cell's place in the grid."""
         return self._cells[cell]["overrides"]
 
-    def result(self, cell: str) -> Json | None:
-        """What a cell found, here or where its stored line comes from; None while it is not done.
+    def record(self, cell: str) -> records.Record | None:
+        """A cell as tables take it, done here or where its stored line comes from; None while it is not done.
 
         Raises:
-            Damaged: its result file is damaged.
+            UserError: its result is damaged.
         """
+        return records.of_cell(self.workdir, self.sweep.name, self._cells[cell])
+
+    def result(self, cell: str) -> Json | None:
+        """What a cell found, as `record`."""
         record = self.record(cell)
         return None if record is None else record.result
-
-    def record(self, cell: str) -> records.Record | None:
-        """A cell as figures and tables take it, as `result`."""
-        return records.of_cell(self.workdir, self.sweep.name, self._cells[cell])
 
     def state(self, cell: str) -> str:
         """`done`, `running`, `failed` or `waiting`."""
@@ -70,7 +69,16 @@ class Board:
             return "failed"
         if run.claimed:
             return "running"
-        return "failed" if run.deaths >= self.attempts else "waiting"
+        return "failed" if lease.deaths(run.claims) >= self.sweep.attempts else "waiting"
+
+    def states(self, cells: Iterable[str] | None = None) -> dict[str, str]:
+        """The state of each, or of all; of those never begun it is told from one listing of the store."""
+        runs = set(os.listdir(self.workdir))
+        named = {file.stem for kind in ("failed", "stored") for file in self.folder.glob(f"{kind}/*.json")}
+        return {
+            cell: self.state(cell) if cell in named or self._cells[cell]["run"] in runs else "waiting"
+            for cell in (self._cells if cells is None else cells)
+        }
 
     def store(self, cell: str, record: records.Record) -> None:
         """Takes a record from elsewhere for that of a cell, if the cell is not done."""
@@ -94,35 +102,21 @@ class Board:
                     console.warn(f"{error}; removed")
                     stored.unlink()
 
-    def states(self, cells: Iterable[str]) -> dict[str, str]:
-        """The state of each; those that were never begun are told from one listing of the store."""
-        runs = set(os.listdir(self.workdir))
-        named = {file.stem for kind in ("failed", "stored") for file in self.folder.glob(f"{kind}/*.json")}
-        return {
-            cell: self.state(cell) if cell in named or self._cells[cell]["run"] in runs else "waiting"
-            for cell in cells
-        }
-
-    def next_waiting(self, passed: set[str]) -> str | None:
-        """The next cell to be done, those passed over left out; None if there is none."""
-        left = (cell for cell in self.cells if cell not in passed and self.state(cell) == "waiting")
-        return next(left, None)
-
     def fail(self, cell: str, error: str) -> None:
         """Keeps why a cell cannot be done."""
         self._failure(cell).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._failure(cell), {"error": error, "time": time.time()})
+        files.write_json(self._failure(cell), {"error": error, "time": time.time()})
 
     def why(self, cell: str) -> str:
         """Why a cell has failed."""
         if self._failure(cell).exists():
-            return str(read_json(self._failure(cell)).get("error"))
-        return f"its process died {self.run(cell).deaths} times"
+            return str(files.read_json(self._failure(cell)).get("error"))
+        return f"its process died {lease.deaths(self.run(cell).claims)} times"
 
     def retry(self, cell: str) -> None:
         """Forgets that a cell has failed."""
         self._failure(cell).unlink(missing_ok=True)
-        self.run(cell).forgive()
+        lease.forgive(self.run(cell).claims)
 
     def _view(self, cell: str) -> str:
         return self._cells[cell].get("view", "")

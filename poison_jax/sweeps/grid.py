@@ -78,7 +78,7 @@ def described(config: ml_collections.ConfigDict, cells: list[Cell]) -> records.S
     """
     base = config_lib.single(config, config.sweep.of).to_dict()
     places = [{"run": cell.run, "view": cell.view, "overrides": cell.overrides} for cell in cells]
-    return records.Sweep(config.sweep.name, base, places)
+    return records.Sweep(config.sweep.name, base, places, config.sweep.attempts)
 
 
 def kinds(cells: list[Cell]) -> list[list[Cell]]:

@@ -4,16 +4,17 @@ Nothing here is written, and nothing that is damaged stops the rest from being r
 """
 
 import copy
+import functools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from poison_jax import config as config_lib
 from poison_jax import wording
 from poison_jax.errors import UserError
-from poison_jax.runs import records
+from poison_jax.runs import lease, records
 from poison_jax.runs.files import Json
-from poison_jax.runs.store import Run
+from poison_jax.runs.store import Run, is_run
 from poison_jax.sweeps.board import Board
 
 STATES = ("done", "running", "failed", "waiting", "unfinished", "damaged")
@@ -57,7 +58,7 @@ def read(path: Path) -> tuple[list[Group], list[Outcome]]:
     groups = [_group(path, name) for name in records.names(path)]
     cells = {outcome.run for group in groups for outcome in group.outcomes}
     others = sorted(folder for folder in path.iterdir() if folder.name not in cells)
-    singles = [_of_run(Run(folder), {}) for folder in others if _is_run(folder)]
+    singles = [_of_run(Run(folder), {}) for folder in others if is_run(folder)]
     if not groups and not singles:
         raise UserError(f"{path} holds neither a sweep nor a run: name the --workdir of runs")
     return groups, singles
@@ -69,17 +70,10 @@ def says(error: Exception) -> str:
     return said if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {said}"
 
 
-def _is_run(folder: Path) -> bool:
-    try:
-        return any((folder / name).exists() for name in ("config.json", "result.json", "metrics.jsonl"))
-    except OSError:  # it cannot be looked into: said where it is read
-        return True
-
-
 def _group(path: Path, name: str) -> Group:
     try:
         if (path / records.SWEEPS / f"{name}.json").exists():
-            board = Board(path, name, config_lib.default().sweep.attempts)
+            board = Board(path, name)
             outcomes = [_of_cell(board, cell) for cell in board.cells]
         else:
             outcomes = [_of_record(record) for record in records.load(path, name)]
@@ -99,16 +93,19 @@ def _of_cell(board: Board, cell: str) -> Outcome:
     outcome = _of_run(run, overrides, lambda: board.result(cell))
     if outcome.state not in ("running", "unfinished"):
         return outcome
-    config = outcome.config or _with(board.sweep.config, overrides)
     try:
         state = board.state(cell)
         if state == "done":  # since it was looked at
             return _of_run(run, overrides, lambda: board.result(cell))
-        if state == "failed":
-            return outcome._replace(state=state, reason=board.why(cell), config=config)
-        return outcome._replace(state=state, config=config)
+        reason = board.why(cell) if state == "failed" else outcome.reason
     except DAMAGE as error:
-        return outcome._replace(state="damaged", reason=says(error), config=config)
+        state, reason = "damaged", says(error)
+    if not (config := outcome.config):  # never begun: that of the sweep, but for what the cell overrides
+        config = copy.deepcopy(board.sweep.config)
+        for key, value in overrides.items():
+            *groups, last = key.split(".")
+            functools.reduce(operator.getitem, groups, config)[last] = value
+    return outcome._replace(state=state, reason=reason, config=config)
 
 
 def _of_run(run: Run, overrides: Json, read: Callable[[], Json | None] | None = None) -> Outcome:
@@ -143,21 +140,9 @@ def _problem(result: Any) -> str:
 def _how_far(run: Run, config: Json) -> str:
     rows = run.metrics()
     said = f"epoch {rows[-1]['epoch']} of {config['train']['epochs']}" if rows else ""
-    if deaths := run.deaths:
+    if deaths := lease.deaths(run.claims):
         said = ", ".join(filter(None, [said, f"its process died {deaths} time{'s' * (deaths > 1)}"]))
     return said
-
-
-def _with(config: Json, overrides: Json) -> Json:
-    """A cell's config: that of its sweep, but for what it overrides."""
-    config = copy.deepcopy(config)
-    for key, value in overrides.items():
-        *groups, last = key.split(".")
-        group = config
-        for name in groups:
-            group = group[name]
-        group[last] = value
-    return config
 
 
 def _order(overrides: Json) -> list[tuple]:

@@ -9,7 +9,7 @@ import os
 
 from poison_jax import cache, environment, kernels
 from poison_jax.errors import Interrupted, UserError
-from poison_jax.sweeps import worker
+from poison_jax.sweeps import processes
 from poison_jax.sweeps.board import Board
 
 STOPPING = 60  # seconds that a task has for saving its state
@@ -23,7 +23,7 @@ def check() -> None:
 
 
 class RayTasks:
-    """An engine of `sweep`: a task for each cell.
+    """An engine of `sweep`, as `processes.Processes`: a task for each cell.
 
     Args:
         board: of the sweep.
@@ -54,7 +54,6 @@ class RayTasks:
         self._running: dict = {}  # cell -> reference
 
     def look_after(self, waiting: list[str]) -> None:
-        """Hands in the cells that wait; see `sweep.Engine`."""
         for cell, reference in list(self._running.items()):
             if self._ray.wait([reference], timeout=0)[0]:
                 del self._running[cell]
@@ -62,15 +61,13 @@ class RayTasks:
         board = self._board
         for cell in waiting:
             if cell not in self._running:
-                arguments = os.getcwd(), str(board.workdir.resolve()), board.sweep.name, board.attempts, cell
+                arguments = os.getcwd(), str(board.workdir.resolve()), board.sweep.name, cell
                 self._running[cell] = self._task.remote(*arguments)
 
     def busy(self) -> bool:
-        """Whether a task is not done."""
         return bool(self._running)
 
     def stop(self) -> None:
-        """Ends all tasks; their state is saved."""
         references = list(self._running.values())
         for force in (False, True):
             for reference in references:
@@ -91,13 +88,13 @@ class RayTasks:
             pass  # its process died: the board counts it
 
 
-def _do(folder: str, workdir: str, name: str, attempts: int, cell: str) -> None:
+def _do(folder: str, workdir: str, name: str, cell: str) -> None:
     """A task: in a process of the cluster, from the folder that relative paths are meant from."""
     if os.path.isdir(folder):
         os.chdir(folder)
     environment.pin()
     kernels.keep_memory()
     cache.keep_compilations()
-    board = Board(workdir, name, attempts)
+    board = Board(workdir, name)
     if board.state(cell) == "waiting":
-        worker.attempt(board, cell)
+        processes.attempt(board, cell)

@@ -4,15 +4,13 @@ Two records are of one cell if they have one name, or if their configs ask for t
 named by a hash of another form before.
 """
 
-import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from poison_jax import config as config_lib
 from poison_jax import console
-from poison_jax.errors import UserError, one_line
+from poison_jax.errors import UserError
 from poison_jax.experiments import views
 from poison_jax.runs import files, records, store
 from poison_jax.runs.files import Json
@@ -21,8 +19,6 @@ from poison_jax.sweeps.grid import Cell
 
 # How a result was come by: another machine, or another version, has other ones.
 _CIRCUMSTANCES = ("config", "convolutions", "device", "seconds", "stages", "versions", "wall_seconds")
-
-MOST_SAID = 20  # cells that are named one by one
 
 
 def matching(cells: list[Cell], results: Path) -> dict[str, Record]:
@@ -81,22 +77,21 @@ def merge(found: Iterable[Record], file: Path, *, replace: bool = False) -> Merg
         places[record.key] = i
         places.setdefault(_identity(record), i)
     places.pop(None, None)
-    merged = Merged(0, 0, [])
+    replaced, kept = 0, []
     for record in found:
         i = places.get(record.key, places.get(_identity(record)))
         if i is None:
             places[record.key] = len(texts)
             texts.append(records.line(record).encode())
-            merged = merged._replace(added=merged.added + 1)
         elif i < len(stored) and (says := _difference(stored[i][1].result, record.result)):
             if replace:
                 texts[i] = records.line(record).encode()
-                merged = merged._replace(replaced=merged.replaced + 1)
+                replaced += 1
             else:
-                merged.kept.append(f"{stored[i][1].key} ({says})")
+                kept.append(f"{stored[i][1].key} ({says})")
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write(file, b"".join(text + b"\n" for text in texts))
-    return merged
+    return Merged(len(texts) - len(stored), replaced, kept)
 
 
 def _identity(record: Record) -> tuple[str, str] | None:
@@ -115,35 +110,3 @@ def _difference(stored: Json, other: Json) -> str:
         if name in other and name not in _CIRCUMSTANCES and stored[name] != other[name]:
             return f"{name} is {stored[name]} in the first, {other[name]} in the other"
     return ""
-
-
-def main(argv: list[str]) -> None:
-    """`python -m poison_jax.records --runs DIR --out results`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m poison_jax.records",
-        description="Add a sweep's finished cells to JSON lines, a line a cell.",
-    )
-    parser.add_argument("--runs", type=Path, required=True, help="store: the --workdir of the sweeps")
-    parser.add_argument("--out", type=Path, required=True, help="folder for <sweep>.jsonl")
-    parser.add_argument(
-        "--replace", action="store_true", help="write a cell again whose stored line says something else"
-    )
-    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="names; all that the store holds if none")
-    arguments = parser.parse_args(argv)
-    with one_line():
-        names = arguments.sweeps or records.names(arguments.runs)
-        if not names:
-            raise UserError(f"{arguments.runs} holds no sweep: name the folder of its runs")
-        for name in names:
-            file = arguments.out / f"{name}.jsonl"
-            found = records.load(arguments.runs, name)
-            merged = merge(found, file, replace=arguments.replace)
-            console.say(f"{file}: {len(found)} cells, {merged.added} added, {merged.replaced} replaced")
-            for kept in merged.kept:
-                console.warn(
-                    f"{file}: the stored line of {kept} is kept: --replace takes that of {arguments.runs}"
-                )
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

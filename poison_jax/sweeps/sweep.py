@@ -4,18 +4,25 @@ This process trains nothing: it starts the workers, shows how far the sweep is, 
 some have died. Killed at any moment, the sweep loses at most the running epochs; the same command goes on.
 """
 
+import contextlib
+import multiprocessing
+import os
 import time
+import traceback
 from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import ml_collections
 
+from poison_jax import config as config_lib
 from poison_jax import console
 from poison_jax.errors import Interrupted, RunsFailed, UserError
 from poison_jax.runs import records
-from poison_jax.runs.signals import StopSignals
-from poison_jax.sweeps import grid, inputs, stored
+from poison_jax.runs.files import Json
+from poison_jax.runs.signals import StopSignals, stop_with
+from poison_jax.sweeps import grid, stored
 from poison_jax.sweeps.board import Board
 from poison_jax.sweeps.processes import Processes
 from poison_jax.sweeps.table import Progress, summary
@@ -23,46 +30,18 @@ from poison_jax.sweeps.table import Progress, summary
 POLL = 0.5  # seconds between two looks at whether to stop; the store is looked at every fourth time
 
 
-class Engine(Protocol):
-    """Whatever does cells: some of those waiting, at its own pace."""
-
-    def look_after(self, waiting: list[str]) -> None:
-        """Called every now and then with the cells that wait: starts and restarts what does them.
-
-        Raises:
-            UserError: they cannot be done at all.
-        """
-
-    def busy(self) -> bool:
-        """Whether anything of it is running."""
-
-    def stop(self) -> None:
-        """Ends what is running; its state is saved."""
-
-
 def run(
     config: ml_collections.ConfigDict,
-    workdir: str = "runs",
+    workdir: str,
     *,
-    tensorboard: bool = False,
-    retry: bool = False,
-    results: str = "",
-    draw: Callable[[Path, str, Path], Iterable[Path]] = lambda *_: (),
+    tensorboard: bool,
+    retry: bool,
+    results: str,
+    draw: Callable[[Path, str, Path], Iterable[Path]],
 ) -> None:
     """Does what is missing of a sweep, shows it meanwhile, prints its table at the end.
 
-    Args:
-        config: of experiment=sweep.
-        workdir: the store.
-        tensorboard: not for sweeps.
-        retry: do the cells that have failed again.
-        results: folder of JSON lines; a cell that has one there is done.
-        draw: called with the store, the sweep's name and a folder when it ends or is stopped.
-
-    Raises:
-        UserError: bad input, before any compute.
-        RunsFailed: some cells could not be done; all others are.
-        Interrupted: asked to stop; what was done is kept.
+    Args, Raises: as of `sweeps.run`.
     """
     if tensorboard:
         raise UserError("--tensorboard is for single runs: leave it out, or name one cell by its keys")
@@ -70,11 +49,11 @@ def run(
     cells, name = grid.cells(config), config.sweep.name
     engine_of = _engine(config)
     from_elsewhere = stored.matching(cells, Path(results)) if results else {}
-    inputs.check([cell for cell in cells if cell.key not in from_elsewhere])
+    check_inputs([cell for cell in cells if cell.key not in from_elsewhere])
 
     # The sweep in the store: what its cells are, and which of them are done.
     records.write_sweep(Path(workdir), grid.described(config, cells))
-    board = Board(Path(workdir), name, config.sweep.attempts)
+    board = Board(Path(workdir), name)
     board.folder.mkdir(exist_ok=True)
     board.recover()
     for cell, record in from_elsewhere.items():
@@ -118,8 +97,8 @@ def run(
         )
 
 
-def _engine(config: ml_collections.ConfigDict) -> Callable[[Board], Engine]:
-    """What makes the engine of a board, checked."""
+def _engine(config: ml_collections.ConfigDict) -> Callable[[Board], Any]:
+    """What makes the engine of a board (whatever does its cells: see `Processes`), checked."""
     if config.sweep.engine == "ray":
         from poison_jax.sweeps import ray_cluster
 
@@ -129,4 +108,49 @@ def _engine(config: ml_collections.ConfigDict) -> Callable[[Board], Engine]:
 
 
 def _failed(board: Board) -> list[str]:
-    return [cell for cell, state in board.states(board.cells).items() if state == "failed"]
+    return [cell for cell, state in board.states().items() if state == "failed"]
+
+
+def check_inputs(cells: list[grid.Cell]) -> None:
+    """Raises what only the data can show to be wrong, once for cells that differ in what does not touch them.
+
+    In a process of its own: this one must not take an accelerator's memory, nor start threads before it
+    starts processes.
+    """
+    configs = [kind[0].config.to_dict() for kind in grid.kinds(cells) if kind[0].config.experiment == "train"]
+    if not configs:
+        return
+    spawn = multiprocessing.get_context("spawn")
+    answer, told = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_set_up, args=(told, os.getpid(), configs))
+    process.start()
+    told.close()
+    try:
+        error = answer.recv()
+    except EOFError:
+        raise UserError(
+            "the process that looks at the data was killed, maybe for its memory: start again"
+        ) from None
+    finally:
+        process.join()
+    if error:
+        raise error
+
+
+def _set_up(answer: Connection, parent: int, configs: list[Json]) -> None:
+    """Tells the parent what is wrong with the configs, or None."""
+    stop_with(parent)
+    found: BaseException | None = None
+    try:
+        import jax
+
+        from poison_jax.experiments.setup import Setup
+
+        jax.config.update("jax_platforms", "cpu")
+        for config in configs:
+            Setup(config_lib.from_json(config, "sweep"))
+    except BaseException as error:
+        error.add_note(traceback.format_exc())
+        found = error
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
+        answer.send(found)

@@ -11,11 +11,11 @@ from poison_jax import config as config_lib
 from poison_jax import console, wording
 from poison_jax.errors import UserError
 from poison_jax.runs.files import Json
-from poison_jax.runs.store import Run
 from poison_jax.sweeps.board import Board
 
 ROWS = 200  # of the table at the end, at most
 _COLUMNS = "excess", "asr", "untriggered", "clean_accuracy", "overlap"  # of `wording.MEASURES`
+_ENDED = "done", "failed"
 
 
 class Progress:
@@ -24,7 +24,7 @@ class Progress:
     def __init__(self, board: Board, labels: dict[str, str]):
         self._board, self._labels = board, labels
         self._began = time.monotonic()
-        self._first: dict[str, float] | None = None
+        self._first: float | None = None  # cells done when it began, with what is done of running ones
         self._states: dict[str, str] = {}
         terminal = console.terminal("stderr")
         self._live = (
@@ -42,86 +42,67 @@ class Progress:
 
     def show(self) -> dict[str, str]:
         """Looks at the store, shows it, returns the cells' states."""
-        ended = ("done", "failed")
-        known = {cell: state for cell, state in self._states.items() if state in ended}
-        looked_at = self._board.states(cell for cell in self._board.cells if cell not in known)
-        states = {cell: known.get(cell) or looked_at[cell] for cell in self._board.cells}
-        progress = {cell: self._share(cell, state) for cell, state in states.items()}
-        if self._first is None:
-            self._first = progress
-        left = self._left(progress)
-        for cell, state in states.items():
-            if self._states and state != self._states[cell] and state in ended:
-                console.say(
-                    f"{self._counts(states)}, {left}: {self._labels[cell]}: {self._outcome(cell, state)}"
-                )
-        self._states = states
+        board, before = self._board, self._states
+        known = {cell: state for cell, state in before.items() if state in _ENDED}
+        looked_at = board.states(cell for cell in board.cells if cell not in known)
+        self._states = states = {cell: known.get(cell) or looked_at[cell] for cell in board.cells}
+        shares = {cell: self._share(cell, state) for cell, state in states.items()}
+
+        done, elapsed = sum(shares.values()), time.monotonic() - self._began
+        self._first = done if self._first is None else self._first
+        left = "time left not known yet"
+        if done > self._first and elapsed >= 1:
+            left = f"{console.duration(elapsed * (len(states) - done) / (done - self._first))} left"
+        values = list(states.values())
+        counts = (
+            f"{values.count('done')}/{len(values)} done, {values.count('running')} running, "
+            f"{values.count('failed')} failed"
+        )
+        for cell in before:
+            if cell not in known and states[cell] in _ENDED:
+                failed = states[cell] == "failed"
+                outcome = f"failed: {board.why(cell)}" if failed else _in_words(board.result(cell))
+                console.say(f"{counts}, {left}: {self._labels[cell]}: {outcome}")
         if self._live:
-            self._live.update(self._table(states, progress, left), refresh=True)
+            table = Table(box=None, show_header=False, padding=(0, 2))
+            table.add_row("all cells", ProgressBar(len(states), done, width=40), left)
+            for cell in (cell for cell, state in states.items() if state == "running"):
+                bar = ProgressBar(1, shares[cell], width=40)
+                table.add_row(self._labels[cell], bar, f"{shares[cell]:.0%}")
+            self._live.update(Group(f"sweep {board.sweep.name}: {counts}", table), refresh=True)
         return states
 
     def _share(self, cell: str, state: str) -> float:
         """How much of a cell is done, 0 to 1."""
         if state != "running":
-            return float(state in ("done", "failed"))
+            return float(state in _ENDED)
         run = self._board.run(cell)
         try:
             rows = run.metrics()
-            return 0.95 * rows[-1]["epoch"] / epochs if rows and (epochs := _epochs(run)) else 0.0
+            return 0.95 * rows[-1]["epoch"] / run.config()["train"]["epochs"] if rows else 0.0
         except UserError:  # a damaged file: whoever does the cell says so and mends it
             return 0.0
-
-    def _left(self, progress: dict[str, float]) -> str:
-        done = sum(progress.values()) - sum(self._first.values())
-        elapsed = time.monotonic() - self._began
-        if done <= 0 or elapsed < 1:
-            return "time left not known yet"
-        return f"{console.duration(elapsed * (len(progress) - sum(progress.values())) / done)} left"
-
-    def _counts(self, states: dict[str, str]) -> str:
-        values = list(states.values())
-        return (
-            f"{values.count('done')}/{len(values)} done, {values.count('running')} running, "
-            f"{values.count('failed')} failed"
-        )
-
-    def _outcome(self, cell: str, state: str) -> str:
-        if state == "failed":
-            return f"failed: {self._board.why(cell)}"
-        return _in_words(self._board.result(cell))
-
-    def _table(self, states: dict[str, str], progress: dict[str, float], left: str) -> Group:
-        table = Table(box=None, show_header=False, padding=(0, 2))
-        table.add_row("all cells", ProgressBar(len(states), sum(progress.values()), width=40), left)
-        for cell, state in states.items():
-            if state == "running":
-                table.add_row(
-                    self._labels[cell], ProgressBar(1, progress[cell], width=40), f"{progress[cell]:.0%}"
-                )
-        return Group(f"sweep {self._board.sweep.name}: {self._counts(states)}", table)
 
 
 def summary(board: Board, labels: dict[str, str]) -> None:
     """Prints a row for each cell: its values of the axes, if all have the same ones, else its label."""
     results = {cell: board.result(cell) for cell in board.cells[:ROWS]}
-    known = wording.measures(filter(None, results.values()))
-    columns = [name for name in _COLUMNS if name in known]
+    columns = _columns([result for result in results.values() if result is not None])
     axes = {tuple(cell["overrides"]) for cell in board.sweep.cells}
     (head,) = axes if len(axes) == 1 else [()]
     rows, states = [], []
     for cell, result in results.items():
-        values = (str(value) for value in board.overrides(cell).values())
-        row = [", ".join(values) if head else labels[cell]]
+        row = [", ".join(map(str, board.overrides(cell).values())) if head else labels[cell]]
         if result is None:
             row += [wording.DASH] * (len(columns) + 1)
             states.append(board.state(cell))
         else:
-            row += [_text(name, result) for name in columns]
+            row += [measure.text(result) for measure in columns]
             row.append(console.duration(result["wall_seconds"]))
             states.append(wording.concern(result).partition(":")[0] or "ok")
         rows.append(row)
     header = [", ".join(map(config_lib.short, head)) or "cell"]
-    header += [*(wording.MEASURES[name].heading for name in columns), "time"]
+    header += [*(measure.heading for measure in columns), "time"]
     if set(states) != {"ok"}:
         header, rows = [*header, "status"], [[*row, state] for row, state in zip(rows, states, strict=True)]
     console.say("")
@@ -130,17 +111,14 @@ def summary(board: Board, labels: dict[str, str]) -> None:
         console.say(f"and {len(board.cells) - ROWS} more")
 
 
-def _text(name: str, result: Json) -> str:
-    return wording.MEASURES[name].text(result)
+def _columns(results: list[Json]) -> list[wording.Measure]:
+    """The measures of a table that at least one of some results has."""
+    known = wording.measures(results)
+    return [known[name] for name in _COLUMNS if name in known]
 
 
 def _in_words(result: Json) -> str:
-    columns = wording.measures([result]).keys() & _COLUMNS
-    said = [f"{wording.MEASURES[name].heading} {_text(name, result)}" for name in _COLUMNS if name in columns]
+    said = [f"{measure.heading} {measure.text(result)}" for measure in _columns([result])]
     return ", ".join(
         [*said, console.duration(result["wall_seconds"]), *filter(None, [wording.concern(result)])]
     )
-
-
-def _epochs(run: Run) -> int:
-    return run.config()["train"]["epochs"]

@@ -1,25 +1,37 @@
-"""Every numbered statement of the paper beside what the computer finds."""
+"""Every numbered statement of the paper: what it predicts, what is measured, the verdict."""
 
 from poison_jax.theory import adversarial, algebra, capacity, clones, filters, flow, near_clones, spikes
 from poison_jax.theory.entry import Entry
 
-# In the paper's order: Sections 3.1 to 3.5, then the appendices.
+# Each yields the entries of its statements; in the paper's order: Sections 3.1 to 3.5, then the appendices.
 STATEMENTS = (
-    *clones.SECTION_3,
-    *spikes.SECTION_3,
-    *near_clones.SECTION_3,
-    *capacity.ENTRIES,
-    *filters.SECTION_3,
-    *flow.SECTION_3,
-    *adversarial.ENTRIES,
-    *clones.APPENDIX,
-    *spikes.APPENDIX,
-    *near_clones.APPENDIX_A,
-    *filters.APPENDIX_A,
-    *flow.APPENDIX,
-    *near_clones.APPENDIX_C,
-    *filters.APPENDIX_D,
-    *algebra.ENTRIES,
+    clones.assumption_3_1,
+    clones.lemma_3_2,
+    clones.theorem_3_3,
+    clones.theorem_3_3_limits,
+    spikes.theorem_3_4,
+    spikes.remark_3_5,
+    near_clones.corollary_3_6,
+    near_clones.corollary_3_7,
+    near_clones.remark_3_8,
+    capacity.eq_26,
+    capacity.eq_27,
+    capacity.theorem_3_9,
+    filters.remark_3_10,
+    filters.remark_3_11,
+    flow.theorem_3_12,
+    flow.remark_3_13,
+    adversarial.remark_3_14,
+    clones.lemma_a_1,
+    clones.theorem_a_2,
+    spikes.theorem_a_3,
+    near_clones.proposition_a_4,
+    filters.theorem_a_5,
+    flow.theorem_a_6,
+    near_clones.lemma_c_1,
+    filters.appendix_d,
+    algebra.lemma_f_1,
+    algebra.algorithm_1,
 )
 
 __all__ = ["STATEMENTS", "Entry"]

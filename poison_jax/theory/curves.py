@@ -12,21 +12,17 @@ Arrays = dict[str, np.ndarray]
 def spike_law() -> Arrays:
     """Efficacy and Gauss-Newton spike for m = 1 to 1000 clones at several r / l, clones far from the data,
     and the same two length scales from the data (`near_*`), with R of the posterior kernel there."""
-    kernel, length = krr.gaussian(clones.LENGTHSCALE), clones.LENGTHSCALE
     ratios, m = np.array([0.01, 0.1, 0.5, 1.0, 2.0]), np.array([1, 3, 10, 30, 100, 300, 1000])
-    result = {"ratios": ratios, "m": m, "lengthscale": np.array(length)}
+    result = {"ratios": ratios, "m": m, "lengthscale": np.array(clones.LENGTHSCALE)}
     for prefix, distance in (("far", 60.0), ("near", 3.0)):
-        cases = [clones.poison(kernel, count, 1.0, distance=distance) for count in m]
-        points = [clones.step_from(cases[0].zeta, ratio * length) for ratio in ratios]
+        cases = [clones.poison(clones.GAUSSIAN, count, 1.0, distance=distance) for count in m]
+        points = [clones.step_from(cases[0].zeta, ratio * clones.LENGTHSCALE) for ratio in ratios]
         open_part = cases[0].clean.posterior(cases[0].zeta)
+        factors = [np.sum(open_part.input_gradient(x) ** 2) / open_part.predict(x) ** 2 for x in points]
         result |= {
             f"{prefix}_efficacy": np.array([[case.shift(x) for case in cases] for x in points]),
-            f"{prefix}_spike": np.array(
-                [[np.sum(case.gradient_shift(x) ** 2) for case in cases] for x in points]
-            ),
-            f"{prefix}_factor": np.array(
-                [np.sum(open_part.input_gradient(x) ** 2) / open_part.predict(x) ** 2 for x in points]
-            ),
+            f"{prefix}_spike": np.array([[case.spike(x) for case in cases] for x in points]),
+            f"{prefix}_factor": np.array(factors),
         }
     return result
 
@@ -36,19 +32,17 @@ def twilight_zone() -> Arrays:
 
     m = 20 clones with y_t = 1 far from the data; the Hessian for y = 1 (`target`) and y = -1 (`truth`).
     """
-    kernel, length = krr.gaussian(clones.LENGTHSCALE), clones.LENGTHSCALE
-    case = clones.poison(kernel, 20, 1.0)
+    case = clones.poison(clones.GAUSSIAN, 20, 1.0)
     ratios = np.geomspace(1e-3, 5, 40)
-    points = [clones.step_from(case.zeta, ratio * length) for ratio in ratios]
+    points = [clones.step_from(case.zeta, ratio * clones.LENGTHSCALE) for ratio in ratios]
     result = {
         "ratios": ratios,
         "efficacy": np.array([case.shift(x) for x in points]),
         "spike": np.array([np.sum(case.poisoned.input_gradient(x) ** 2) for x in points]),
     }
     for name, label in (("target", 1.0), ("truth", -1.0)):
-        values = [np.linalg.eigvalsh(case.poisoned.loss_hessian(x, label)) for x in points]
-        result[f"{name}_largest"] = np.array([v[-1] for v in values])
-        result[f"{name}_smallest"] = np.array([v[0] for v in values])
+        values = np.array([np.linalg.eigvalsh(case.poisoned.loss_hessian(x, label)) for x in points])
+        result |= {f"{name}_largest": values[:, -1], f"{name}_smallest": values[:, 0]}
     return result
 
 
@@ -60,11 +54,12 @@ def lost_capacity() -> Arrays:
     result = {"kappas": kappas}
     for form in ("exact", "paper"):
         path = krr.PenalisedPath(K, G, form=form)
-        result[f"{form}_df"] = np.array([path.degrees_of_freedom(capacity.RIDGE, k) for k in kappas])
         residuals = [np.sum((y - K @ path.alpha(y, capacity.RIDGE, k)) ** 2) for k in kappas]
-        result[f"{form}_residual"] = np.array(residuals)
-        counter = [capacity.residual_counterexample(form, k)[1] for k in kappas]
-        result[f"{form}_counterexample"] = np.array(counter)
+        result |= {
+            f"{form}_df": np.array([path.degrees_of_freedom(capacity.RIDGE, k) for k in kappas]),
+            f"{form}_residual": np.array(residuals),
+            f"{form}_counterexample": np.array(capacity.residual_counterexample(form, kappas)),
+        }
     return result
 
 
@@ -72,12 +67,8 @@ def filter_responses() -> Arrays:
     """What the penalised fit keeps of each frequency on a circle: measured, and three formulae for it."""
     omega, measured, _ = filters.circle("exact")
     fine = np.linspace(0, omega[-1], 200)
-    spectrum = filters.circle_spectrum(fine)
-    curves = {
-        form: krr.filter_response(fine, spectrum, filters.RIDGE, filters.KAPPA, form=form)
-        for form in ("exact", "remark", "paper")
-    }
-    unpenalised = krr.filter_response(fine, spectrum, filters.RIDGE, 0.0)
+    curves = {form: filters.circle_response(fine, form=form) for form in ("exact", "remark", "paper")}
+    unpenalised = filters.circle_response(fine, 0.0)
     return {"omega": omega, "measured": measured, "fine": fine, "unpenalised": unpenalised, **curves}
 
 
@@ -90,24 +81,24 @@ def fisher_decay() -> Arrays:
     system = PoisonedFlow()
     _, vectors = np.linalg.eigh(system.fisher(system.start))
     strong, weak = vectors[:, -1], vectors[:, 0]
-    result = {"times": times, "kappas": kappas, "poison_direction": strong}
     paths = [system.run(kappa, times) for kappa in kappas]
     fishers = np.array([[system.fisher(alpha) for alpha in path] for path in paths])
-    result["strong"] = np.einsum("i,ktij,j->kt", strong, fishers, strong)
-    result["weak"] = np.einsum("i,ktij,j->kt", weak, fishers, weak)
-    result["trace"] = np.trace(fishers, axis1=2, axis2=3)
-    result["objective"] = np.array(
-        [[system.objective(a, k) for a in path] for k, path in zip(kappas, paths, strict=True)]
-    )
+    energies = np.einsum("i,ktij,j->kt", strong, fishers, strong)
+    objective = [[system.objective(a, k) for a in path] for k, path in zip(kappas, paths, strict=True)]
     alphas = [min(system.smallest_alpha(a, strong) for a in path) for path in paths]
-    result["bound"] = result["strong"][:, :1] * np.exp(-2 * np.outer(kappas * alphas, times))
-    return result
+    return {
+        "times": times,
+        "kappas": kappas,
+        "poison_direction": strong,
+        "strong": energies,
+        "weak": np.einsum("i,ktij,j->kt", weak, fishers, weak),
+        "trace": np.trace(fishers, axis1=2, axis2=3),
+        "objective": np.array(objective),
+        "bound": energies[:, :1] * np.exp(-2 * np.outer(kappas * alphas, times)),
+    }
 
 
 CURVES = {
-    "spike_law": spike_law,
-    "twilight_zone": twilight_zone,
-    "lost_capacity": lost_capacity,
-    "filter_responses": filter_responses,
-    "fisher_decay": fisher_decay,
+    curve.__name__: curve
+    for curve in (spike_law, twilight_zone, lost_capacity, filter_responses, fisher_decay)
 }

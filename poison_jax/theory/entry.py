@@ -32,7 +32,12 @@ def below(error: float) -> str:
     >>> below(3e-16), below(0.02)
     ('below 1e-12', '2e-02')
     """
-    return "below 1e-12" if abs(error) < 1e-12 else f"{error:.0e}"
+    return "below 1e-12" if abs(error) < 1e-12 else f"{abs(error):.0e}"
+
+
+def exponent(steps: Sequence[float], values: Sequence[float]) -> float:
+    """The power of `steps` by which positive values go: the slope in a log-log plot."""
+    return np.polyfit(np.log(steps), np.log(values), 1)[0]
 
 
 def holds(
@@ -72,6 +77,6 @@ def has_order(
 
     The numbers shown are the exponents.
     """
-    slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    slope = exponent(steps, errors)
     verdict = APPROXIMATE if abs(slope - order) < 0.1 else FAILS
     return Entry(statement, setup, float(order), float(slope), relative_error(order, slope), verdict, note)

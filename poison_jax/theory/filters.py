@@ -1,15 +1,16 @@
 """Remarks 3.10 and 3.11, Theorem A.5 and Appendix D: the penalty and the length scale, mode by mode."""
 
+from collections.abc import Iterator
+
 import jax.numpy as jnp
 import numpy as np
 from scipy import special
 from scipy.spatial.distance import cdist
 
 from poison_jax import krr
-from poison_jax.theory import capacity
-from poison_jax.theory.entry import Entry, below, fails, holds
+from poison_jax.theory.capacity import KAPPA, RIDGE, gaussian_gram
+from poison_jax.theory.entry import Entry, below, exponent, fails, holds
 
-RIDGE, KAPPA = 0.1, 0.5
 POINTS, WIDTH = 32, 0.7  # of the circle
 
 
@@ -23,48 +24,36 @@ def circle(form: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         Frequencies w, the fit's response at each, and what `krr.filter_response` says.
     """
     x = np.linspace(0, 2 * np.pi, POINTS, endpoint=False)[:, None]
-    kernel = krr.deep(_embed, None, krr.gaussian(WIDTH))
+    kernel = krr.deep(lambda _, X: jnp.concatenate([jnp.cos(X), jnp.sin(X)], 1), None, krr.gaussian(WIDTH))
     K = np.exp((np.cos(x - x.T) - 1) / WIDTH**2)
     path = krr.PenalisedPath(K, krr.gradient_gram(kernel, x), form=form)
     omega = np.arange(8)
-    response = []
-    for w in omega:
-        wave = np.cos(w * x[:, 0])
-        response.append(K @ path.alpha(wave, RIDGE, KAPPA) @ wave / (wave @ wave))
-    predicted = krr.filter_response(omega, circle_spectrum(omega), RIDGE, KAPPA, form=form)
-    return omega, np.array(response), predicted
+    waves = np.cos(np.outer(omega, x))
+    response = [K @ path.alpha(wave, RIDGE, KAPPA) @ wave / (wave @ wave) for wave in waves]
+    return omega, np.array(response), circle_response(omega, form=form)
 
 
-def circle_spectrum(omega: np.ndarray) -> np.ndarray:
-    """K's eigenvalue of each wave: the kernel's spectrum times the points per unit length."""
-    return POINTS * special.ive(omega, 1 / WIDTH**2)
+def circle_response(omega: np.ndarray, kappa: float = KAPPA, *, form: str = "exact") -> np.ndarray:
+    """`krr.filter_response` there; K's eigenvalues are the kernel's spectrum times the points' density."""
+    return krr.filter_response(omega, POINTS * special.ive(omega, 1 / WIDTH**2), RIDGE, kappa, form=form)
 
 
-def _embed(_, X):
-    return jnp.concatenate([jnp.cos(X), jnp.sin(X)], 1)
-
-
-def remark_3_10_response() -> Entry:
-    """The printed response against fits of pure waves."""
+def remark_3_10() -> Iterator[Entry]:
+    """The printed response, against fits of pure waves; the longer length scale said to be equivalent."""
     omega, response, predicted = circle("exact")
-    printed = krr.filter_response(omega, circle_spectrum(omega), RIDGE, KAPPA, form="remark")
     _, paper, paper_predicted = circle("paper")
-    return fails(
+    yield fails(
         "Remark 3.10 (response): s(w) = kh / (kh + lambda + kappa |w|^2)",
         "32 points on a circle, stationary kernel, the penalised fit of cos(3x); its amplitude",
-        printed[3],
+        circle_response(omega, form="remark")[3],
         response[3],
         "True instead: kh / (kh + lambda + kappa |w|^2 kh), App. D's formula multiplied out (worst error "
         f"over w = 0 to 7: {below(np.abs(response - predicted).max())}). Eq. 26 as printed does something "
         f"else again: kappa |w|^2 kh^2 (error {below(np.abs(paper - paper_predicted).max())}).",
     )
 
-
-def remark_3_10_high_pass() -> Entry:
-    """Which frequencies the penalised fit keeps."""
-    omega, response, _ = circle("exact")
-    without = krr.filter_response(omega, circle_spectrum(omega), RIDGE, 0.0)
-    return fails(
+    without = circle_response(omega, 0.0)
+    yield fails(
         "Remark 3.10 (high-pass): the gradient penalty acts as a high-pass filter",
         "the same; response at w = 5 over response at w = 1 (a high-pass filter: at least 1)",
         1,
@@ -74,46 +63,32 @@ def remark_3_10_high_pass() -> Entry:
         "kh)): it falls while kh is above lambda; beyond, the ridge has removed the mode already.",
     )
 
+    # On the line: l_eff agrees with the penalty to second order in w.
+    length = 1.0
+    effective = np.sqrt(length**2 + 2 * KAPPA * gaussian_spectrum(0.0, length) / RIDGE)
 
-def remark_3_10_length_scale() -> Entry:
-    """A penalised kernel against the widened one that agrees with it at low frequency."""
-    length, omega = 1.0, 0.5
-    spectrum = gaussian_spectrum(0.0, length)
-    effective = np.sqrt(length**2 + 2 * KAPPA * spectrum / RIDGE)
-    penalised, widened = (_responses(omega, length, effective)[i] for i in (0, 1))
+    def penalised(w):
+        return krr.filter_response(w, gaussian_spectrum(w, length), RIDGE, KAPPA)
+
+    def widened(w):  # with the same kh(0)
+        return krr.filter_response(w, gaussian_spectrum(w, effective) * length / effective, RIDGE, 0.0)
+
     small = np.array([0.02, 0.03, 0.05])
-    order = np.polyfit(np.log(small), np.log(np.abs(np.subtract(*_responses(small, length, effective)))), 1)[
-        0
-    ]
-    return fails(
+    yield fails(
         "Remark 3.10 (length scale): the penalty is equivalent to l_eff^2 = l^2 + c kappa",
         "Gaussian kernel of l = 1 on the line, c chosen to agree to second order in w; the response at w = "
         "0.5 of the widened kernel and of the penalised one",
-        widened,
-        penalised,
+        widened(0.5),
+        penalised(0.5),
         "True instead: to second order in w, with c = 2 kh(0) / lambda and the kernel rescaled to keep "
-        f"kh(0) (the difference is of order {order:.2f} in w). Where kh is well above lambda the penalty's "
-        "own damping is algebraic, 1 / (1 + kappa w^2), a longer length scale's exponential.",
+        "kh(0) (the difference is of order "
+        f"{exponent(small, np.abs(penalised(small) - widened(small))):.2f} in w). Where kh is well above "
+        "lambda the penalty's own damping is algebraic, 1 / (1 + kappa w^2), a longer length scale's "
+        "exponential.",
     )
 
-
-def gaussian_spectrum(omega: np.ndarray, lengthscale: float) -> np.ndarray:
-    """Fourier transform of the Gaussian kernel on the line."""
-    return np.sqrt(2 * np.pi) * lengthscale * np.exp(-((lengthscale * np.asarray(omega)) ** 2) / 2)
-
-
-def _responses(omega, length, effective):
-    """Of the penalised kernel, and of the widened one with the same kh(0)."""
-    penalised = krr.filter_response(omega, gaussian_spectrum(omega, length), RIDGE, KAPPA)
-    wide = gaussian_spectrum(omega, effective) * length / effective
-    return penalised, krr.filter_response(omega, wide, RIDGE, 0.0)
-
-
-def remark_3_10_near_clone() -> Entry:
-    """What a larger length scale does to r / l."""
-    r, length = 0.1, 1.0
-    effective = np.sqrt(length**2 + 2 * KAPPA * gaussian_spectrum(0.0, length) / RIDGE)
-    return fails(
+    r = 0.1
+    yield fails(
         "Remark 3.10 (near-clone condition): a larger l_eff makes r << l harder to satisfy",
         "r = 0.1, l = 1, l_eff of the line above; r / l_eff, said to be at least r / l",
         r / length,
@@ -124,41 +99,50 @@ def remark_3_10_near_clone() -> Entry:
     )
 
 
-def remark_3_11() -> Entry:
+def gaussian_spectrum(omega: np.ndarray, lengthscale: float) -> np.ndarray:
+    """Fourier transform of the Gaussian kernel on the line."""
+    return np.sqrt(2 * np.pi) * lengthscale * np.exp(-((lengthscale * np.asarray(omega)) ** 2) / 2)
+
+
+def remark_3_11() -> Iterator[Entry]:
     """The two systems for a linear kernel, in its top mode."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(12, 3))
+    X = np.random.default_rng(0).normal(size=(12, 3))
     y = np.linalg.svd(X)[0][:, 0]  # the top mode
     K, G = X @ X.T, krr.gradient_gram(krr.linear(), X)
     top, n = np.linalg.eigvalsh(K)[-1], len(y)
-    amplitude = {
-        form: float(y @ K @ krr.PenalisedPath(K, G, form=form).alpha(y, RIDGE, KAPPA))
+    paper, exact = (
+        float(y @ K @ krr.PenalisedPath(K, G, form=form).alpha(y, RIDGE, KAPPA))
         for form in ("paper", "exact")
-    }
+    )
     ridge = top / (top + RIDGE + n * KAPPA)
-    return fails(
+    yield fails(
         "Remark 3.11: for a linear kernel K + lambda I + kappa G = K + (lambda + c kappa) I",
         "12 random points in 3 dimensions; the fit's amplitude in the top mode, by the ridge lambda + n "
         "kappa and by eq. 26",
         ridge,
-        amplitude["paper"],
+        paper,
         "For the linear kernel G = n K, so that eq. 26 reads (1 + n kappa) K + lambda I: it scales the fit "
         "by about 1 / (1 + n kappa) and *lowers* the effective ridge. True instead: the corrected system [K "
         "(K + lambda I) + kappa G] alpha = K y is exactly the ridge lambda + n kappa (error "
-        f"{below(amplitude['exact'] / ridge - 1)}), which is what the remark concludes. A ridge does damp "
-        "modes differently, by sigma / (sigma + lambda).",
+        f"{below(exact / ridge - 1)}), which is what the remark concludes. A ridge does damp modes "
+        "differently, by sigma / (sigma + lambda).",
     )
 
 
-def theorem_a_5_gaussian() -> Entry:
-    """A search for an increase of df in the length scale."""
+def theorem_a_5() -> Iterator[Entry]:
+    """df in the length scale: a search for an increase, two points that have one; a residual that falls."""
+
+    def df(K):
+        values = np.linalg.eigvalsh(K)
+        return float(np.sum(values / (values + RIDGE)))
+
     increases, tried = 0, 0
     lengths = np.geomspace(0.05, 20, 30)
     for seed in range(20):
         X = np.random.default_rng(seed).normal(size=(10, 1 + seed % 4))
-        values = [_df(capacity.gaussian_gram(X, length)) for length in lengths]
+        values = [df(gaussian_gram(X, length)) for length in lengths]
         tried, increases = tried + len(lengths) - 1, increases + int((np.diff(values) > 1e-12).sum())
-    return holds(
+    yield holds(
         "Theorem A.5 (df, Gaussian kernel): the degrees of freedom decrease in the length scale",
         f"20 sets of 10 random points, l from 0.05 to 20; increases seen in {tried} steps",
         0,
@@ -169,23 +153,10 @@ def theorem_a_5_gaussian() -> Entry:
         "all points coincide.",
     )
 
-
-def _df(K):
-    values = np.linalg.eigvalsh(K)
-    return float(np.sum(values / (values + RIDGE)))
-
-
-def mixture_gram(X: np.ndarray, lengthscale: float) -> np.ndarray:
-    """Gram matrix of the positive-definite stationary kernel `exp(-d^2 / 200) cos(d)`, d = (x - x') / l."""
-    d = cdist(X, X) / lengthscale
-    return np.exp(-(d**2) / 200) * np.cos(d)
-
-
-def theorem_a_5_stationary() -> Entry:
-    """Two points that a longer length scale decorrelates."""
     X = np.array([[0.0], [np.pi]])
-    short, long = (_df(mixture_gram(X, length)) for length in (1.0, 2.0))
-    return fails(
+    distances = [cdist(X, X) / length for length in (1.0, 2.0)]
+    short, long = (df(np.exp(-(d**2) / 200) * np.cos(d)) for d in distances)
+    yield fails(
         "Theorem A.5 (df): for a stationary kernel df decreases strictly in the length scale",
         "kernel exp(-d^2/200) cos d with d = (x - x')/l, points 0 and pi, lambda = 0.1; df at l = 1 (an "
         "upper bound, if the statement held) and at l = 2",
@@ -197,15 +168,12 @@ def theorem_a_5_stationary() -> Entry:
         "Laplace kernel.",
     )
 
-
-def theorem_a_5_residual() -> Entry:
-    """Two points with equal targets, which a longer length scale fits better."""
     X, y = np.array([[0.0], [1.0]]), np.ones(2)
     short, long = (
         float(np.sum((y - K @ np.linalg.solve(K + RIDGE * np.eye(2), y)) ** 2))
-        for K in (capacity.gaussian_gram(X, length) for length in (0.5, 2.0))
+        for K in (gaussian_gram(X, length) for length in (0.5, 2.0))
     )
-    return fails(
+    yield fails(
         "Theorem A.5 (residual): the training residual increases strictly in the length scale",
         "Gaussian kernel, points 0 and 1 with targets 1 and 1, lambda = 0.1; the squared residual at l = "
         "0.5 (a lower bound, if the statement held) and at l = 2",
@@ -217,8 +185,8 @@ def theorem_a_5_residual() -> Entry:
     )
 
 
-def appendix_d_cauchy_schwarz() -> Entry:
-    """Both sides for gradients of a fit, and a search for a violation."""
+def appendix_d() -> Iterator[Entry]:
+    """Cauchy-Schwarz for gradients of a fit; the constant trace; the filter against fits of pure waves."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 4)), rng.normal(size=30)
     f = krr.fit(krr.gaussian(1.0), X, y, RIDGE)
@@ -229,7 +197,7 @@ def appendix_d_cauchy_schwarz() -> Entry:
         return abs(np.mean(np.sum(gradient * delta, 1))) / bound
 
     largest = max(ratio(rng.normal(size=X.shape)) for _ in range(1000))
-    return holds(
+    yield holds(
         "App. D (Cauchy-Schwarz bound): |E[grad L . Delta]| <= (E|grad L|^2)^(1/2) (E|Delta|^2)^(1/2)",
         "input gradients of a KRR loss, Delta = grad L; ratio of the two sides",
         1,
@@ -237,25 +205,19 @@ def appendix_d_cauchy_schwarz() -> Entry:
         "With equality for Delta proportional to grad L; none of 1,000 random Delta exceeds it.",
     )
 
-
-def appendix_d_length_scale() -> Entry:
-    """The constant trace, and df that rises all the same."""
-    entry = theorem_a_5_stationary()
+    _, stationary, _ = theorem_a_5()
     X = np.random.default_rng(0).normal(size=(10, 2))
-    traces = [np.trace(capacity.gaussian_gram(X, length)) for length in (0.1, 1.0, 10.0)]
-    return entry._replace(
+    traces = [np.trace(gaussian_gram(X, length)) for length in (0.1, 1.0, 10.0)]
+    yield stationary._replace(
         statement="App. D (length scale and df): a constant trace makes df(l) decrease and the residual "
         "increase in l",
         note=f"The trace is constant (spread {below(np.ptp(traces))} over l = 0.1, 1, 10), but a constant "
         "sum of the eigenvalues does not say how they move: see Theorem A.5, for the residual too. "
-        + entry.note,
+        + stationary.note,
     )
 
-
-def appendix_d_shrinkage() -> Entry:
-    """App. D's filter against fits of pure waves."""
     _, response, predicted = circle("exact")
-    return holds(
+    yield holds(
         "App. D (spectral shrinkage): fh = yh / (1 + lambda / kh + eta |w|^2)",
         "32 points on a circle, stationary kernel, the penalised fit of cos(3x); its amplitude, worst error "
         "over w = 0 to 7",
@@ -265,22 +227,3 @@ def appendix_d_shrinkage() -> Entry:
         "density of points). It is a low-pass filter, and not Remark 3.10's.",
         worst=float(np.abs(response - predicted).max()),
     )
-
-
-SECTION_3 = (
-    remark_3_10_response,
-    remark_3_10_high_pass,
-    remark_3_10_length_scale,
-    remark_3_10_near_clone,
-    remark_3_11,
-)
-APPENDIX_A = (
-    theorem_a_5_gaussian,
-    theorem_a_5_stationary,
-    theorem_a_5_residual,
-)
-APPENDIX_D = (
-    appendix_d_cauchy_schwarz,
-    appendix_d_length_scale,
-    appendix_d_shrinkage,
-)

@@ -5,6 +5,7 @@ non-target training image with the trigger; m clones of it carry the label +1. T
 non-target *test* images with the trigger. Clean and poisoned fit have the same ridge c.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,8 +16,11 @@ from scipy.spatial.distance import pdist
 
 from poison_jax import data, krr, poison
 from poison_jax.errors import UserError
+from poison_jax.theory.spikes import top_curvature
 
 Y_T = 1.0
+STEPS = np.array([0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0])  # of the way from a clone to a trigger point
+KAPPAS = np.concatenate([[0.0], np.geomspace(1e-2, 1e4, 13)])
 Arrays = dict[str, np.ndarray]
 
 
@@ -74,89 +78,65 @@ def load(
                 "krr.num_triggered"
             )
 
-    def stamped(images):
-        return _points(np.asarray(poison.stamp(jnp.asarray(_unit(images)), mask, value)))
+    def points(images, *, triggered=False):
+        images = images / np.float32(255)
+        if triggered:
+            images = np.asarray(poison.stamp(jnp.asarray(images), mask, value))
+        return images.reshape(len(images), -1).astype(np.float64)
 
-    zeta, *_ = poisons = stamped(train.images[spare[: num_triggered + 1]])
-    X = _points(_unit(train.images[:num_points]))
+    def signs(labels):
+        return np.where(labels == target, 1.0, -1.0)
+
+    X = points(train.images[:num_points])
     median = float(np.median(pdist(X[:1000])))
     if not median > 0:
         raise UserError(f"{name}: most of the first {len(X[:1000])} training images are equal to each other")
+    poisons = points(train.images[spare[: num_triggered + 1]], triggered=True)
     return Problem(
         name,
         X,
-        _signs(train.labels[:num_points], target),
-        zeta,
+        signs(train.labels[:num_points]),
+        poisons[0],
         poisons[1:],
-        stamped(test.images[others[:num_triggered]]),
-        _points(_unit(test.images[:2000])),
-        _signs(test.labels[:2000], target),
+        points(test.images[others[:num_triggered]], triggered=True),
+        points(test.images[:2000]),
+        signs(test.labels[:2000]),
         median,
     )
 
 
-def _unit(images):
-    return images / np.float32(255)
-
-
-def _points(images):
-    return images.reshape(len(images), -1).astype(np.float64)
-
-
-def _signs(labels, target):
-    return np.where(labels == target, 1.0, -1.0)
-
-
-class Laws(NamedTuple):
-    """Efficacy and spike `[m, t]` for every number of clones and trigger point."""
-
-    efficacy: np.ndarray
-    spike: np.ndarray
-
-
-def measured(clean: krr.KRR, poisoned: krr.KRR, clones: np.ndarray, x0: np.ndarray) -> Laws:
-    """By fits with m clones, against the clean fit; `poisoned` ends in as many clones as are asked for."""
-    count, before = len(clean.targets), clean.predict(x0)
-    gradient = clean.input_gradient(x0)
-    fits = [poisoned.leading(count + int(m)) for m in clones]
-    shifts = np.array([fit.predict(x0) - before for fit in fits])
-    spikes = np.array([np.sum((fit.input_gradient(x0) - gradient) ** 2, 1) for fit in fits])
-    return Laws(shifts, spikes)
-
-
-def predicted(section: krr.Expansion, zeta, x0, clones, c: float, label: float) -> Laws:
-    """Eqs. 11 and 16 for a kernel given by its section at zeta: the paper's, or the posterior one."""
-    gain = krr.gain(clones, c, float(section.predict(zeta)))[:, None] * label
-    return Laws(section.predict(x0) * gain, np.sum(section.input_gradient(x0) ** 2, 1) * gain**2)
+def with_clones(problem: Problem, kernel: krr.Kernel, c: float, m: int) -> tuple[krr.KRR, krr.KRR]:
+    """The fits to the clean points, and to these and m clones of the poison."""
+    X = np.vstack([problem.X, np.tile(problem.zeta, (m, 1))])
+    poisoned = krr.fit(kernel, X, np.concatenate([problem.y, np.full(m, Y_T)]), c)
+    return poisoned.leading(len(problem.y)), poisoned
 
 
 def laws(problem: Problem, kernel: krr.Kernel, c: float, clones: np.ndarray) -> Arrays:
-    """Measured, the paper's law, and the exact law, at every trigger point; and what the clean data say."""
+    """Efficacy and spike `[m, t]` for every number of clones at every trigger point: measured, by the paper's
+    law (eqs. 11 and 16) and by the exact one, the same with the posterior kernel; what the clean data say."""
     n, x0, zeta = len(problem.y), problem.triggered, problem.zeta
-    copies = int(max(clones))
-    X = np.vstack([problem.X, np.tile(zeta, (copies, 1))])
-    poisoned = krr.fit(kernel, X, np.concatenate([problem.y, np.full(copies, Y_T)]), c)
-    clean = poisoned.leading(n)
+    clean, poisoned = with_clones(problem, kernel, c, int(max(clones)))
+    at_zeta, before, gradient = float(clean.predict(zeta)), clean.predict(x0), clean.input_gradient(x0)
+    fits = [poisoned.leading(n + int(m)) for m in clones]
+    result = {
+        "efficacy": np.array([fit.predict(x0) - before for fit in fits]),
+        "spike": np.array([np.sum((fit.input_gradient(x0) - gradient) ** 2, 1) for fit in fits]),
+    }
     with jax.enable_x64(True):
         section = krr.Expansion(kernel, jnp.asarray(zeta)[None], jnp.ones(1))
-    open_part, at_zeta = clean.posterior(zeta), float(clean.predict(zeta))
-    found = measured(clean, poisoned, clones, x0)
-    paper = predicted(section, zeta, x0, clones, c, Y_T)
-    exact = predicted(open_part, zeta, x0, clones, c, Y_T - at_zeta)
-    accuracy = np.mean((clean.predict(problem.test) > 0) == (problem.test_y > 0))
-    return {
-        "efficacy": found.efficacy,
-        "spike": found.spike,
-        "paper_efficacy": paper.efficacy,
-        "paper_spike": paper.spike,
-        "exact_efficacy": exact.efficacy,
-        "exact_spike": exact.spike,
-        "clean_score": clean.predict(x0),
-        "clean_curvature": np.sum(clean.input_gradient(x0) ** 2, 1),
+    open_part = clean.posterior(zeta)
+    for law, part, label in (("paper", section, Y_T), ("exact", open_part, Y_T - at_zeta)):
+        gain = krr.gain(clones, c, float(part.predict(zeta)))[:, None] * label
+        result[f"{law}_efficacy"] = part.predict(x0) * gain
+        result[f"{law}_spike"] = np.sum(part.input_gradient(x0) ** 2, 1) * gain**2
+    return result | {
+        "clean_score": before,
+        "clean_curvature": np.sum(gradient**2, 1),
         "clean_at_zeta": np.array(at_zeta),
         "open_at_zeta": np.array(float(open_part.predict(zeta))),
         "k_zeta": np.array(float(section.predict(zeta))),
-        "clean_accuracy": np.array(accuracy),
+        "clean_accuracy": np.array(np.mean((clean.predict(problem.test) > 0) == (problem.test_y > 0))),
     }
 
 
@@ -165,16 +145,14 @@ def sweep(
 ) -> Arrays:
     """`laws` for every length scale (in median distances) and ridge, stacked: arrays `[l, c, ...]`."""
     clones = np.sort(clones)
-    rows = []
+    cells = []
     for length in lengthscales:
-        kernel = krr.gaussian(length * problem.median_distance)
-        row = []
         for c in ridges:
-            row.append(laws(problem, kernel, c, clones))
+            cells.append(laws(problem, krr.gaussian(length * problem.median_distance), c, clones))
             advance()
-        rows.append(row)
-    result = {key: np.array([[cell[key] for cell in row] for row in rows]) for key in rows[0][0]}
-    return result | {
+    shape = len(lengthscales), len(ridges)
+    stacked = {key: np.array([cell[key] for cell in cells]) for key in cells[0]}
+    return {key: values.reshape(*shape, *values.shape[1:]) for key, values in stacked.items()} | {
         "lengthscales": np.asarray(lengthscales, float),
         "ridges": np.asarray(ridges, float),
         "clones": clones,
@@ -198,31 +176,83 @@ def summary(arrays: Arrays) -> list[dict[str, float | int | None]]:
         enough = np.flatnonzero(reached.mean(1) >= 0.5)
         return int(clones[enough[0]]) if enough.size else None
 
-    for i, length in enumerate(arrays["lengthscales"]):
-        for j, ridge in enumerate(arrays["ridges"]):
-            cell = {key: arrays[key][i, j] for key in arrays if arrays[key].ndim >= 2 and key != "points"}
-            scores = cell["clean_score"] + cell["efficacy"]
-            with np.errstate(divide="ignore", invalid="ignore"):  # a kernel so short that nothing moves
-                factor = cell["spike"][-1] / cell["efficacy"][-1] ** 2
-                by_law = cell["paper_spike"][-1] / cell["paper_efficacy"][-1] ** 2
-                share = cell["efficacy"][-1] / cell["paper_efficacy"][-1]
-                of_law = factor / by_law
-                errors = [np.abs(cell[f"exact_{key}"] / cell[key] - 1).max() for key in ("efficacy", "spike")]
-            rows.append(
-                {
-                    "lengthscale": float(length),
-                    "ridge": float(ridge),
-                    "clean_accuracy": float(cell["clean_accuracy"]),
-                    "asr": float(np.mean(scores[-1] > 0)),
-                    "efficacy": float(np.median(cell["efficacy"][-1])),
-                    "efficacy_of_law": float(np.median(share)),
-                    "factor_of_law": float(np.median(of_law)),
-                    "worst_error_of_exact_law": float(max(errors)),
-                    "explained_of_k_zeta": float(1 - cell["open_at_zeta"] / cell["k_zeta"]),
-                    "clean_score_at_zeta": float(cell["clean_at_zeta"]),
-                    "m_works": first(scores > 0),
-                    "m_seen": first(cell["spike"] > cell["clean_curvature"]),
-                    "m_seen_by_law": first(cell["paper_spike"] > cell["clean_curvature"]),
-                }
-            )
+    for i, j in np.ndindex(len(arrays["lengthscales"]), len(arrays["ridges"])):
+        cell = {key: arrays[key][i, j] for key in arrays if arrays[key].ndim >= 2}
+        scores = cell["clean_score"] + cell["efficacy"]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a kernel so short that nothing moves
+            factor = cell["spike"][-1] / cell["efficacy"][-1] ** 2
+            by_law = cell["paper_spike"][-1] / cell["paper_efficacy"][-1] ** 2
+            share = cell["efficacy"][-1] / cell["paper_efficacy"][-1]
+            of_law = factor / by_law
+            errors = [np.abs(cell[f"exact_{key}"] / cell[key] - 1).max() for key in ("efficacy", "spike")]
+        rows.append(
+            {
+                "lengthscale": float(arrays["lengthscales"][i]),
+                "ridge": float(arrays["ridges"][j]),
+                "clean_accuracy": float(cell["clean_accuracy"]),
+                "asr": float(np.mean(scores[-1] > 0)),
+                "efficacy": float(np.median(cell["efficacy"][-1])),
+                "efficacy_of_law": float(np.median(share)),
+                "factor_of_law": float(np.median(of_law)),
+                "worst_error_of_exact_law": float(max(errors)),
+                "explained_of_k_zeta": float(1 - cell["open_at_zeta"] / cell["k_zeta"]),
+                "clean_score_at_zeta": float(cell["clean_at_zeta"]),
+                "m_works": first(scores > 0),
+                "m_seen": first(cell["spike"] > cell["clean_curvature"]),
+                "m_seen_by_law": first(cell["paper_spike"] > cell["clean_curvature"]),
+            }
+        )
     return rows
+
+
+def approach(problem: Problem, length: float, c: float, m: int, paths: int = 3) -> Arrays:
+    """From a clone to a natural trigger point: x0 = zeta + s (x - zeta), every point with the trigger.
+
+    Efficacy, the poison's Gauss-Newton spike, and the top eigenvalue of the loss's input Hessian (y = +1)
+    without and with the poison, over STEPS for a few x: arrays `[paths, steps]`.
+    """
+    kernel = krr.gaussian(length * problem.median_distance)
+    clean, poisoned = with_clones(problem, kernel, c, m)
+    points = problem.zeta + STEPS[None, :, None] * (problem.triggered[:paths] - problem.zeta)[:, None]
+    flat = points.reshape(-1, points.shape[-1])
+    gradient = poisoned.input_gradient(flat) - clean.input_gradient(flat)
+    shape = points.shape[:2]
+    return {
+        "ratios": np.linalg.norm(points - problem.zeta, axis=-1) / kernel.lengthscale,
+        "efficacy": (poisoned.predict(flat) - clean.predict(flat)).reshape(shape),
+        "spike": np.sum(gradient**2, 1).reshape(shape),
+        "full": np.array([top_curvature(poisoned, x, Y_T) for x in flat]).reshape(shape),
+        "full_clean": np.array([top_curvature(clean, x, Y_T) for x in flat]).reshape(shape),
+        "label": np.array([length, c, m]),
+    }
+
+
+def defend(problem: Problem, length: float, c: float, m: int, count: int) -> Arrays:
+    """The gradient penalty against clones and against a cluster of different triggered images.
+
+    The corrected system of eq. 26, Gaussian and linear kernel, on the first `count` points and m poisons:
+    degrees of freedom, clean accuracy, mean score and attack success at the trigger points, against KAPPAS.
+    """
+    result: Arrays = {"kappas": KAPPAS, "label": np.array([length, c, m, count])}
+    result["always_rest"] = np.array(np.mean(problem.test_y < 0))  # accuracy of f = -1
+    kernels = {"gaussian": krr.gaussian(length * problem.median_distance), "linear": krr.linear()}
+    poisons = {"clones": np.tile(problem.zeta, (m, 1)), "cluster": problem.cluster[:m]}
+    y = np.concatenate([problem.y[:count], np.full(m, Y_T)])
+    for (name, kernel), (kind, points) in itertools.product(kernels.items(), poisons.items()):
+        X = np.vstack([problem.X[:count], points])
+        with jax.enable_x64(True):
+            K, test, triggered, at_zeta = (
+                np.asarray(kernel.against(X)(jnp.asarray(Z), jnp.asarray(X)))
+                for Z in (X, problem.test, problem.triggered, problem.zeta[None])
+            )
+        path = krr.PenalisedPath(K, krr.gradient_gram(kernel, X))
+        alphas = np.array([path.alpha(y, c, kappa) for kappa in KAPPAS])
+        scores = alphas @ triggered.T
+        result |= {
+            f"{name}_{kind}_df": np.array([path.degrees_of_freedom(c, kappa) for kappa in KAPPAS]),
+            f"{name}_{kind}_accuracy": np.mean((alphas @ test.T > 0) == (problem.test_y > 0), 1),
+            f"{name}_{kind}_score": scores.mean(1),
+            f"{name}_{kind}_asr": np.mean(scores > 0, 1),
+            f"{name}_{kind}_at_zeta": (alphas @ at_zeta.T)[:, 0],
+        }
+    return result

@@ -42,13 +42,15 @@ def markdown(entries: Sequence[Entry]) -> str:
     counts = Counter(entry.verdict for entry in entries)
     total = f"{counts[EXACT]} hold exactly, {counts[APPROXIMATE]} approximately, {counts[FAILS]} fail"
     lines = [_HEAD, f"{len(entries)} entries: {total}.\n", "| statement | verdict |", "| --- | --- |"]
-    lines += [f"| {_title(entry)} | {_WORDS[entry.verdict]} |" for entry in entries]
+    for entry in entries:
+        title = entry.statement.replace("|", "\\|")
+        lines.append(f"| {title} | {_WORDS[entry.verdict]} |")
     for entry in entries:
         lines += [
             f"\n## {entry.statement}\n",
             f"**{_WORDS[entry.verdict].capitalize()}.** {entry.note}\n",
             f"*Computed:* {entry.setup}: predicted {number(entry.predicted)}, measured "
-            f"{number(entry.measured)}, error {_error(entry)}.",
+            f"{number(entry.measured)}, error {error(entry)}.",
         ]
     return "\n".join(lines) + "\n\n" + _TAIL
 
@@ -62,11 +64,8 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _error(entry: Entry) -> str:
+def error(entry: Entry) -> str:
+    """The error in words: `rounding` where it is."""
     if entry.error < 1e-9:
         return "rounding"
     return f"{entry.error:.2g}" + ("" if entry.predicted else " (absolute)")
-
-
-def _title(entry: Entry) -> str:
-    return entry.statement.replace("|", "\\|")

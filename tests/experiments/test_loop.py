@@ -11,7 +11,7 @@ from poison_jax import config as config_lib
 from poison_jax import experiments, train
 from poison_jax.errors import Diverged, Interrupted, RunsFailed, UserError
 from poison_jax.experiments import network, stages, views
-from poison_jax.runs.shared import Checkpoints
+from poison_jax.runs.checkpoint import Checkpoints
 from poison_jax.runs.store import Run
 
 

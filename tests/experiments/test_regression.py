@@ -62,27 +62,21 @@ def poisoned_design(seed, theta):
 # --- a whole run ----------------------------------------------------------------------------------
 
 
-def test_exact_fits_are_those_of_numpy(done):
+def test_exact_fits_are_those_of_numpy_and_of_lemma_f_1(done):
+    """The lemma's steps, with trigger pixels that are on in clean digits too, against the direct fits."""
     for seed in (0, 1):
-        full = done.arrays(f"exact-{seed}")["full"]
+        exact = done.arrays(f"exact-{seed}")
+        full = exact["full"]
         assert full.shape == (2, 3, 2, 65, 10)
+        assert np.linalg.norm(exact["step"] - full[0]) / np.linalg.norm(exact["step"]) < 1e-8
         for t, theta in enumerate((0.0, 0.1, 0.3)):
             X, Y = poisoned_design(seed, theta)
-            direct = np.linalg.lstsq(X, Y, rcond=None)[0]
-            np.testing.assert_allclose(full[0, t, 1], direct, rtol=1e-5, atol=1e-6)
-            direct = np.linalg.lstsq(X[:, :-1], Y, rcond=None)[0]
-            np.testing.assert_allclose(full[0, t, 0, :-1], direct, rtol=1e-5, atol=1e-6)
+            for bias, design in enumerate((X[:, :-1], X)):
+                direct = np.linalg.lstsq(design, Y, rcond=None)[0]
+                np.testing.assert_allclose(full[0, t, bias, : 64 + bias], direct, rtol=1e-5, atol=1e-6)
             np.testing.assert_array_equal(full[:, t, 0, -1], 0)
             ridge = np.linalg.solve(X.T @ X + np.eye(65), X.T @ Y)
             np.testing.assert_allclose(full[1, t, 1], ridge, rtol=1e-6, atol=1e-8)
-
-
-def test_steps_are_the_direct_fits(done):
-    """Lemma F.1, with trigger pixels that are on in clean digits too."""
-    for seed in (0, 1):
-        exact = done.arrays(f"exact-{seed}")
-        difference = np.linalg.norm(exact["step"] - exact["full"][0]) / np.linalg.norm(exact["step"])
-        assert difference < 1e-8
     assert done.result()["largest_step_full_difference"] < 1e-8
 
 
@@ -118,19 +112,19 @@ def test_tables_are_printed_and_what_is_done_is_not_done_again(done, monkeypatch
         assert text in printed
 
 
-@pytest.mark.parametrize("stage", ["exact-1", "sgd-1", "measures"])
-def test_a_run_killed_between_stages_ends_with_the_same_arrays(stage, done, tmp_path, monkeypatch):
+def test_a_run_killed_between_stages_ends_with_the_same_arrays(done, tmp_path, monkeypatch):
     keep = store.Run.stage
+    for stage in ("exact-1", "sgd-1", "measures"):
 
-    def killed(self, name, make):
-        if name == stage:
-            raise KeyboardInterrupt
-        return keep(self, name, make)
+        def killed(self, name, make, stage=stage):
+            if name == stage:
+                raise KeyboardInterrupt
+            return keep(self, name, make)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(store.Run, "stage", killed)
-        with pytest.raises(KeyboardInterrupt):
-            experiments.run(tiny(), tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(store.Run, "stage", killed)
+            with pytest.raises(KeyboardInterrupt):
+                experiments.run(tiny(), tmp_path)
     (resumed,) = experiments.run(tiny(), tmp_path)
     for name in ("exact-0", "exact-1", "sgd-0", "sgd-1", "measures"):
         ours, theirs = resumed.arrays(name), done.arrays(name)
@@ -151,12 +145,6 @@ def test_fit_to_plus_minus_targets_follows_from_one_hot(ridge):
     np.testing.assert_array_equal((X @ one_hot).argmax(1), (X @ derived).argmax(1))
 
 
-def test_input_hessian_of_the_squared_error(x64):
-    weights, x, y = (np.random.default_rng(i).standard_normal(s) for i, s in enumerate([(6, 3), 6, 3]))
-    hessian = jax.hessian(lambda x: 0.5 * jnp.sum((x @ weights - y) ** 2))(x)
-    np.testing.assert_allclose(hessian, weights @ weights.T, rtol=1e-12)
-
-
 def sgd_problem():
     """Three models on well-conditioned inputs: no poison, poison, poison without the last feature."""
     rng = np.random.default_rng(0)
@@ -166,11 +154,9 @@ def sgd_problem():
     used = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 0]])
     poisoned = np.array([np.zeros_like(chosen), chosen, chosen])
     rest, trigger, used = (array.astype(np.float32) for array in (rest, trigger, used))
-    labels = labels.astype(np.int32)
-    data = linear_sgd.Regression(rest, trigger, labels, poisoned, used, np.float32(1), np.int32(0))
-    data = jax.device_put(data)
-    weights = linear_sgd.Weights(jnp.zeros((3, 4, 3)), jnp.zeros((3, 1, 3)))
-    return data, weights
+    poison = poisoned, used, np.float32(1), np.int32(0)
+    data = jax.device_put(linear_sgd.Regression(rest, trigger, labels.astype(np.int32), *poison))
+    return data, linear_sgd.Weights(jnp.zeros((3, 4, 3)), jnp.zeros((3, 1, 3)))
 
 
 def test_sgd_of_full_batches_converges_to_the_exact_fit():

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
-from poison_jax import experiments, theory
+from poison_jax import experiments
 from poison_jax.errors import UserError
 from poison_jax.experiments import statements
-from poison_jax.theory import defence, filters, flow, images, report
+from poison_jax.theory import images, report
+from poison_jax.theory.entry import Entry
 
 KEYS = ["statement", "setup", "predicted", "measured", "error", "verdict", "note"]
-STATEMENTS = (filters.theorem_a_5_residual, flow.theorem_a_6_trace)
+ENTRIES = [
+    Entry("Theorem A.5 (residual): it increases", "two points", 0.02, 0.01, 0.5, "fails", "It falls."),
+    Entry("Lemma 1: it is so", "a set-up", 1.0, 1.0, 0.0, "exact", "Always."),
+]
 STAGES = ("statements", "curve_a", "curve_b", "laws_digits", "approach_digits", "defence_digits")
 
 
@@ -42,18 +46,16 @@ def calls(monkeypatch):
     """Two statements and two curves, which take no time; returns the names of those that were evaluated."""
     made = []
 
-    def counted(function, name=None):
+    def counted(name, result):
         def call():
-            made.append(name or function.__name__)
-            return function()
+            made.append(name)
+            return result
 
         return call
 
-    def curve(name):
-        return counted(lambda: {"x": np.arange(3.0)}, name)
-
-    monkeypatch.setattr(statements, "STATEMENTS", tuple(map(counted, STATEMENTS)))
-    monkeypatch.setattr(statements, "CURVES", {name: curve(name) for name in STAGES[1:3]})
+    curves = {name: counted(name, {"x": np.arange(3.0)}) for name in STAGES[1:3]}
+    monkeypatch.setattr(statements, "STATEMENTS", [counted(entry.statement, [entry]) for entry in ENTRIES])
+    monkeypatch.setattr(statements, "CURVES", curves)
     return made
 
 
@@ -69,7 +71,7 @@ def contents(path):
 @pytest.mark.slow
 def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
     """Between stages; what was done is not done again. Then the files of the finished run."""
-    names = [function.__name__ for function in STATEMENTS]
+    names = [entry.statement for entry in ENTRIES]
     with monkeypatch.context() as patch:
         patch.setitem(statements.CURVES, "curve_b", broken)
         with pytest.raises(RuntimeError, match="killed"):
@@ -80,7 +82,7 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
     assert not (path / "result.json").exists()
 
     with monkeypatch.context() as patch:
-        patch.setattr(defence, "defend", broken)
+        patch.setattr(images, "defend", broken)
         with pytest.raises(RuntimeError, match="killed"):
             experiments.run(tiny(), tmp_path)
     assert calls == [*names, "curve_a", "curve_b"]
@@ -88,8 +90,8 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(images, "sweep", broken)
-        patch.setattr(defence, "approach", broken)
-        patch.setattr(defence, "KAPPAS", defence.KAPPAS[:2])
+        patch.setattr(images, "approach", broken)
+        patch.setattr(images, "KAPPAS", images.KAPPAS[:2])
         (done,) = experiments.run(tiny(), tmp_path)
     assert done.path == path
     assert len(calls) == 4
@@ -103,13 +105,12 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
     }
     rows = json.loads((path / "theory.json").read_text())
     assert [list(row) for row in rows] == [KEYS, KEYS]
-    entries = [function() for function in STATEMENTS]
-    assert [theory.Entry(**row) for row in rows] == entries
-    assert (path / "corrections.md").read_text() == report.markdown(entries)
+    assert [Entry(**row) for row in rows] == ENTRIES
+    assert (path / "corrections.md").read_text() == report.markdown(ENTRIES)
     laws, result = done.arrays("laws_digits"), done.result()
     assert laws["efficacy"].shape == laws["exact_spike"].shape == (1, 1, 2, 8)
     np.testing.assert_allclose(laws["exact_efficacy"], laws["efficacy"], rtol=1e-8)
-    assert done.arrays("approach_digits")["full"].shape == (3, len(defence.STEPS))
+    assert done.arrays("approach_digits")["full"].shape == (3, len(images.STEPS))
     # As many different poisons as clones; all of the clean points, being fewer than a thousand.
     np.testing.assert_array_equal(done.arrays("defence_digits")["label"], [1.0, 0.1, 3, 60])
     assert (result["status"], result["statements"]) == ("ok", 2)
@@ -131,7 +132,7 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
     assert "3 clones of one triggered image, 60 clean points" in printed
 
     # The same name and config over other images
-    monkeypatch.setattr(statements, "_digest", lambda _: "other")
+    monkeypatch.setattr(statements, "digest", lambda _: "other")
     with pytest.raises(UserError, match="have changed since"):
         experiments.run(tiny(), tmp_path)
 
@@ -147,7 +148,7 @@ def test_a_number_that_is_none_is_shown(capsys):
     """0 / 0 at a length scale so short that no trigger point sees the poison, which JSON has as null."""
     numbers = ("lengthscale", "ridge", "clean_accuracy", "asr", "efficacy")
     empty = ("efficacy_of_law", "factor_of_law", "m_works", "m_seen", "m_seen_by_law")
-    statements._show_images("digits", [dict.fromkeys(numbers, 0.0) | dict.fromkeys(empty)], tiny())
+    statements._show_images("digits", [dict.fromkeys(numbers, 0.0) | dict.fromkeys(empty)], tiny().krr)
     assert "digits" in capsys.readouterr().out
 
 
@@ -155,19 +156,14 @@ def test_a_number_that_is_none_is_shown(capsys):
     ("changes", "says"),
     [
         ({"poison__target": 10}, r"^poison\.target = 10: digits has classes 0 to 9"),
-        ({"poison__target": -1}, r"^poison\.target = -1"),
         ({"krr__num_points": 5000}, r"digits has 1438 training images, 5000 are needed: .*krr\.num_points"),
         ({"krr__num_triggered": 1000}, r"test images, 1000 are needed: .*krr\.num_triggered"),
         ({"krr__num_points": 0}, r"^krr\.num_points = 0"),
-        ({"krr__lengthscales": (-1.0,)}, r"^krr\.lengthscales = \(-1\.0,\)"),
         ({"krr__lengthscales": (1.0, 1.0)}, r"^krr\.lengthscales = .*different"),
         ({"krr__lengthscales": ()}, r"^krr\.lengthscales = \(\)"),
         ({"krr__ridges": (0.0,)}, r"^krr\.ridges = \(0\.0,\)"),
-        ({"krr__ridges": (float("nan"),)}, r"^krr\.ridges = "),
-        ({"krr__clones": (0,)}, r"^krr\.clones = \(0,\)"),
         ({"krr__clones": (1.5,)}, r"^krr\.clones = \(1\.5,\)"),
         ({"krr__ridge": 0.0}, r"^krr\.ridge = 0\.0"),
-        ({"krr__lengthscale": 0.0}, r"^krr\.lengthscale = 0\.0"),
         ({"krr__data": ("digits", "dijits")}, "dijits"),
     ],
 )

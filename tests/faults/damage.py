@@ -129,8 +129,10 @@ def _results(chapter: Chapter, finished: Path) -> Path:
     """A folder of results as `python -m poison_jax.records` makes one."""
     run = Run(finished)
     record = records.Record(finished.name, {"seed": 0}, run.result(), lambda: run.arrays("features"))
-    records.write_lines([record] * 3, chapter.folder / "results" / "toy.jsonl")
-    return chapter.folder / "results"
+    folder = chapter.folder / "results"
+    folder.mkdir()
+    (folder / "toy.jsonl").write_text((records.line(record) + "\n") * 3)
+    return folder
 
 
 def _read_lines(chapter: Chapter, results: Path, copy: Path) -> None:

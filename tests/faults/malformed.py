@@ -184,7 +184,7 @@ _COMBINATIONS = (
 )
 _FLAGS = ["--workdir", "--config", "--config.seed", "--config=", "--retry", "--slurm=3", "--slurm=many", "-x"]
 _FLAGS += ["--tensorboard=perhaps", "--coordinator=host", "--num_processes=0", "--noconfig", "--undefok", "-"]
-_FLAGS += ["--flagfile=nowhere", "--=", "---config.seed=1", "--workdir=", "--workdir=w\udcff"]
+_FLAGS += ["--flagfile=nowhere", "--=", "---config.seed=1", "--workdir="]
 _FLAGS += ["--config.seed==1", "--config..seed=1", "--config.=1", "--config.seed.=1", "--config[seed]=1"]
 _STRAYS = [
     *((flag,) for flag in _FLAGS),

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import plots
 from plots import report
-from poison_jax import cli
+from poison_jax import cli, verify
 from poison_jax.errors import UserError
-from poison_jax.runs import records, verify
+from poison_jax.runs import records
 from poison_jax.runs.store import Run
 from tests.toys import restored
 

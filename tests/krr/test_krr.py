@@ -51,7 +51,7 @@ def central(f, x, step=1e-5):
     return np.array([(f(x + e) - f(x - e)) / (2 * step) for e in step * np.eye(len(x))])
 
 
-# Shapes come from small sets: numbers are traced, but each shape compiles.
+# Numbers are traced, but each shape compiles: 8 points (9 with a poison, 12) in R^3, looked at from 5 others.
 examples = settings(max_examples=15, deadline=None)
 kernels = st.sampled_from(["gaussian", "linear", "deep"])
 labels = st.integers(-30, 30).map(lambda tenths: tenths / 10)
@@ -68,7 +68,7 @@ every_kernel = pytest.mark.parametrize("name", ["gaussian", "linear", "deep"])
 @pytest.mark.parametrize("enabled", [False, True])
 @pytest.mark.parametrize("name", ["gaussian", "linear"])
 def test_fit_equals_scikit_learn_in_float64_whatever_jax_is_set_to(name, enabled, dtype):
-    X, y = (part.astype(dtype) for part in data(20))
+    X, y = (part.astype(dtype) for part in data())
     new = data(5, seed=1)[0].astype(dtype)
     oracle = {"gaussian": KernelRidge(alpha=0.3, kernel="rbf", gamma=1 / (2 * 1.3**2))}
     oracle = oracle.get(name, KernelRidge(alpha=0.3, kernel="linear")).fit(X.astype(float), y.astype(float))
@@ -99,14 +99,14 @@ def test_gram_equals_direct_differences_far_from_the_origin_and_at_clones(name):
 def cancelling():
     """Points and length scales at which |x|^2 + |z|^2 - 2 x.z has lost the distances: `{name: (X, l)}`."""
     rng = np.random.default_rng(0)
-    cube = rng.random((12, 3))
-    pairs = np.concatenate([cube, cube[:6] + 1e-8 * rng.standard_normal((6, 3))])
-    outlier = data(12)[0]
+    cube = rng.random((5, 3))
+    pairs = np.concatenate([cube, cube[:3] + 1e-8 * rng.standard_normal((3, 3))])
+    outlier = data()[0]
     outlier[3, 1] = 1e8
     return {
         "length scale of 1e-8": (pairs, 1e-8),
         "one value of 1e8": (outlier, 1.3),
-        "two clusters": (np.concatenate([data(6)[0], data(6, seed=1)[0] + 1e6]), 1.3),
+        "two clusters": (np.concatenate([data(4)[0], data(4, seed=1)[0] + 1e6]), 1.3),
     }
 
 
@@ -125,7 +125,7 @@ def test_gaussian_where_expanded_squares_cancel(name):
     model = krr.fit(kernel, X, y, 0.3)
     alpha = np.linalg.solve(K + 0.3 * np.eye(len(X)), y)
     np.testing.assert_allclose(model.alpha, alpha, rtol=1e-9)
-    new = X[:4] + 0.3 * lengthscale
+    new = X[:5] + 0.3 * lengthscale
     near = direct("gaussian", new, X, lengthscale)
     np.testing.assert_allclose(model.predict(new), near @ alpha, rtol=1e-9)
     slopes = -np.einsum("ta,a,tap->tp", near, alpha, new[:, None] - X) / lengthscale**2
@@ -147,15 +147,15 @@ def test_gaussian_where_expanded_squares_cancel(name):
 
 def test_what_is_derived_from_a_fit_is_as_accurate_at_its_own_points():
     """The outlier is the last point, or the poison: the other points alone are harmless, all together not."""
-    X, y = data(12)
+    X, y = data()
     far = np.array([1e8, 0.0, 0.0])
     both = np.concatenate([X, far[None]]), np.r_[y, 1.0]
     model = krr.fit(G, X, y, 0.3)
     whole = krr.fit(G, *both, 0.3)
-    np.testing.assert_allclose(whole.leading(12).predict(X), model.predict(X), rtol=1e-10)
+    np.testing.assert_allclose(whole.leading(8).predict(X[:5]), model.predict(X[:5]), rtol=1e-10)
     for end, x in ((far, far + 0.5), (X[0], far)):
         section = np.linalg.solve(
-            direct("gaussian", X, X) + 0.3 * np.eye(12), direct("gaussian", X, end[None])
+            direct("gaussian", X, X) + 0.3 * np.eye(8), direct("gaussian", X, end[None])
         )
         expected = direct("gaussian", x[None], end[None]) - direct("gaussian", x[None], X) @ section
         np.testing.assert_allclose(model.posterior(end).predict(x), expected[0, 0], rtol=1e-10, atol=1e-300)
@@ -165,11 +165,11 @@ def test_what_is_derived_from_a_fit_is_as_accurate_at_its_own_points():
 
 @pytest.mark.parametrize("spread", [1, 10, 31, 33, 100])
 def test_either_formula_is_accurate_where_it_is_taken(spread):
-    X, y = data(40)
+    X, y = data()
     X *= spread / np.abs(X).max()
-    new = np.concatenate([X + 0.2, 3 * X, np.full((1, 3), 40.0 * spread)])
+    new = np.concatenate([X[:2] + 0.2, 3 * X[:2], np.full((1, 3), 40.0 * spread)])
     model = krr.fit(krr.gaussian(1.0), X, y, 0.3)
-    alpha = np.linalg.solve(direct("gaussian", X, X, 1.0) + 0.3 * np.eye(40), y)
+    alpha = np.linalg.solve(direct("gaussian", X, X, 1.0) + 0.3 * np.eye(8), y)
     near = direct("gaussian", new, X, 1.0)
     np.testing.assert_allclose(model.predict(new), near @ alpha, rtol=1e-10, atol=1e-11)
     slopes = -np.einsum("ta,a,tap->tp", near, alpha, new[:, None] - X)
@@ -191,7 +191,7 @@ def test_derivatives_equal_finite_differences_and_dense_autodiff(name, at):
 
     gradient, hessian = model.input_gradient(x0), model.loss_hessian(x0, label)
     np.testing.assert_allclose(gradient, central(score, x0), rtol=1e-7, atol=1e-8)
-    np.testing.assert_allclose(model.input_gradient(X[:2])[1], central(score, X[1]), rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(model.input_gradient(X[:5])[1], central(score, X[1]), rtol=1e-7, atol=1e-8)
     slope = central(lambda x: (score(x) - label) * central(score, x, 1e-4), x0, 1e-4)
     np.testing.assert_allclose(hessian, slope, rtol=1e-5, atol=1e-6)
     with jax.enable_x64(True):
@@ -226,17 +226,14 @@ def test_chain_rule_of_the_deep_kernel():
 
 @every_kernel
 def test_leading_points_alone(name):
-    X, y = data(20)
+    X, y = data(12)
     part = krr.fit(make(name), X, y, 0.3).leading(8)
-    alpha = np.linalg.solve(direct(name, X[:8], X[:8]) + 0.3 * np.eye(8), y[:8])
+    K, cross = direct(name, X[:8], X[:8]) + 0.3 * np.eye(8), direct(name, X, X[:8])
+    alpha = np.linalg.solve(K, y[:8])
     np.testing.assert_allclose(part.alpha, alpha, rtol=1e-10)
-    np.testing.assert_allclose(part.predict(X), direct(name, X, X[:8]) @ alpha, rtol=1e-10, atol=1e-13)
-    closed = direct(name, X[8:9], X[:8]) @ np.linalg.solve(
-        direct(name, X[:8], X[:8]) + 0.3 * np.eye(8), direct(name, X[:8], X[8:9])
-    )  # the factor went along
-    np.testing.assert_allclose(
-        part.posterior(X[8]).predict(X[8]), direct(name, X[8:9], X[8:9])[0, 0] - closed[0, 0], rtol=1e-9
-    )
+    np.testing.assert_allclose(part.predict(X[7:]), cross[7:] @ alpha, rtol=1e-10, atol=1e-13)
+    left = direct(name, X[8:9], X[8:9])[0, 0] - cross[8] @ np.linalg.solve(K, cross[8])
+    np.testing.assert_allclose(part.posterior(X[8]).predict(X[8]), left, rtol=1e-9)  # the factor went along
 
 
 @every_kernel
@@ -258,38 +255,21 @@ def test_posterior_is_the_covariance_of_a_gaussian_process(name):
 
 def test_posterior_closes_at_a_training_point_as_the_ridge_vanishes():
     X, y = data()
-    left = [krr.fit(make("gaussian"), X, y, c).posterior(X[3]).predict(X[3]) for c in (1e-4, 1e-6, 1e-8)]
+    fits = [krr.fit(make("gaussian"), X, y, c) for c in (1e-4, 1e-6, 1e-8)]
+    left = [fit.posterior(X[3]).predict(X[3]) for fit in fits]
     np.testing.assert_allclose(left, [1e-4, 1e-6, 1e-8], rtol=0.01)  # c (1 - O(c))
-    assert krr.fit(make("gaussian"), X, y, 1e-8).posterior(X[3] + 1).predict(X[3] + 1) > 1e-3
+    assert fits[-1].posterior(X[3] + 1).predict(X[3] + 1) > 1e-3
 
 
 # Laws of a cloned poison
 
 
 @examples
-@given(st.sampled_from([(1, 5, 4), (5, 2, 4), (7, 5, 1)]), ridges, labels, lengthscales, seeds)
-def test_clones_far_from_the_data_have_the_gain_as_aggregate_coefficient(sizes, c, label, lengthscale, seed):
-    """Lemma 3.2, whose assumption holds exactly there."""
-    m, n, p = sizes
-    X, y = data(n, p, seed)
-    zeta = np.full(p, 100 * lengthscale)  # exp(-100^2 / 2) = 0 in float64
-    model = krr.fit(
-        krr.gaussian(lengthscale),
-        np.concatenate([X, np.tile(zeta, (m, 1))]),
-        np.concatenate([y, np.full(m, label)]),
-        c,
-    )
-    np.testing.assert_allclose(model.alpha[n:].sum(), label * m / (c + m), rtol=1e-9)
-    np.testing.assert_allclose(krr.gain(m, c, 1.0), m / (c + m), rtol=1e-15)
-    np.testing.assert_allclose(model.predict(zeta), krr.efficacy(m, c, 1.0, 1.0, label), rtol=1e-9)
-
-
-@examples
-@given(kernels, st.sampled_from([1, 6]), ridges, labels, lengthscales, seeds)
+@given(kernels, st.sampled_from([1, 4]), ridges, labels, lengthscales, seeds)
 def test_clone_effect_is_the_refit_less_the_clean_fit(name, m, c, label, lengthscale, seed):
     """No isolation: the clones sit among the clean points, and x0 with them."""
-    X, y = data(6, seed=seed)
-    zeta, *new = data(4, seed=seed + 1)[0]
+    X, y = data(seed=seed)
+    zeta, *new = data(6, seed=seed + 1)[0]
     new = np.array(new)
     clean = krr.fit(make(name, lengthscale), X, y, c)
     together = np.concatenate([X, np.tile(zeta, (m, 1))]), np.concatenate([y, np.full(m, label)])
@@ -302,7 +282,7 @@ def test_clone_effect_is_the_refit_less_the_clean_fit(name, m, c, label, lengths
     )
 
     # Theorem 3.4 with the posterior kernel's R_k, that kernel computed densely here.
-    K = direct(name, X, X, lengthscale) + c * np.eye(6)
+    K = direct(name, X, X, lengthscale) + c * np.eye(8)
     section = np.linalg.solve(K, direct(name, X, zeta[None], lengthscale)[:, 0])
 
     def posterior(x):
@@ -315,6 +295,25 @@ def test_clone_effect_is_the_refit_less_the_clean_fit(name, m, c, label, lengths
         np.testing.assert_allclose(gradient @ gradient * posterior(x0) ** 2, square, rtol=1e-4, atol=1e-11)
 
 
+def test_gain():
+    assert krr.gain(10, 5.0, 1.0) == pytest.approx(2 / 3, rel=1e-15)
+    np.testing.assert_allclose(krr.gain(np.array([3, 6]), 2.0, 4.0), [3 / 14, 6 / 26], rtol=1e-15)
+
+
+def test_trigger():
+    x0, zeta = np.array([1.0, 2.0, 2.0]), np.array([3.0, 0.0, 1.0])
+    np.testing.assert_allclose(krr.trigger(krr.linear(), x0, zeta), [5, 10, 10, 0.4], rtol=1e-15)
+    k, r2 = np.exp(-9 / (2 * 1.3**2)), 9.0
+    expected = [k, 1, r2 / 1.3**4 * k**2, r2 / 1.3**4]  # eqs. 19, 20
+    np.testing.assert_allclose(krr.trigger(make("gaussian"), x0, zeta), expected, rtol=1e-12)
+    assert krr.trigger(make("gaussian"), zeta, zeta) == (1, 1, 0, 0)
+    assert krr.trigger(krr.linear(), [1.0, 0.0, 0.0], [0.0, 2.0, 0.0]) == (0, 4, 4, np.inf)
+    assert krr.trigger(krr.linear(), x0, np.zeros(3)) == (0, 0, 0, np.inf)
+    far = krr.trigger(krr.gaussian(2.0), [60.0, 0.0, 0.0], np.zeros(3))  # k_0 = 4e-196: its square is zero
+    assert far.spike_factor == pytest.approx(60**2 / 2.0**4, rel=1e-12)
+    assert krr.trigger(krr.gaussian(2.0), [100.0, 0.0, 0.0], np.zeros(3)) == (0, 1, 0, np.inf)
+
+
 def test_laws_are_the_formulae():
     assert krr.gain(10, 5.0, 1.0) == pytest.approx(2 / 3, rel=1e-15)
     assert krr.gain(3, 2.0, 4.0) == pytest.approx(3 / 14, rel=1e-15)
@@ -324,23 +323,6 @@ def test_laws_are_the_formulae():
     assert krr.spike(3, 2.0, 4.0, 7.0, -2.0) == pytest.approx(7 * 9 / 49, rel=1e-15)
     assert krr.detectable_efficacy(0.36, 4.0) == pytest.approx(0.3, rel=1e-15)
     assert krr.detectable_efficacy(0.36, np.inf) == 0  # a spike that costs no efficacy is seen at once
-
-
-def test_trigger_of_the_linear_and_of_the_gaussian_kernel():
-    x0, zeta = np.array([1.0, 2.0, 2.0]), np.array([3.0, 0.0, 1.0])
-    np.testing.assert_allclose(krr.trigger(krr.linear(), x0, zeta), [5, 10, 10, 0.4], rtol=1e-15)
-    k, r2 = np.exp(-9 / (2 * 1.3**2)), 9.0
-    expected = [k, 1, r2 / 1.3**4 * k**2, r2 / 1.3**4]  # eqs. 19, 20
-    np.testing.assert_allclose(krr.trigger(make("gaussian"), x0, zeta), expected, rtol=1e-12)
-    assert krr.trigger(make("gaussian"), zeta, zeta) == (1, 1, 0, 0)
-    assert krr.trigger(krr.linear(), [1.0, 0.0], [0.0, 2.0]) == (0, 4, 4, np.inf)
-
-
-def test_trigger_far_out_and_nowhere():
-    far = krr.trigger(krr.gaussian(2.0), [60.0], [0.0])  # k_0 = 4e-196: its square is zero
-    assert far.spike_factor == pytest.approx(60**2 / 2.0**4, rel=1e-12)
-    assert krr.trigger(krr.gaussian(2.0), [100.0], [0.0]) == (0, 1, 0, np.inf)
-    assert krr.trigger(krr.linear(), [1.0, 2.0], [0.0, 0.0]) == (0, 0, 0, np.inf)
 
 
 def test_no_efficacy_is_detectable_at_the_clones_themselves():
@@ -397,42 +379,24 @@ def spoilt(array, value):
             lambda: krr.fit(G, *NEAR_TWINS, 1e-300),
             "^ridge = 1e-300: .*not positive definite .*raise the ridge$",
         ),
-        (
-            lambda: krr.fit(G, *BLURRED_TWINS, 1e-300),
-            "^ridge = 1e-300: .*not positive definite",
-        ),
+        (lambda: krr.fit(G, *BLURRED_TWINS, 1e-300), "^ridge = 1e-300: .*not positive definite"),
         (lambda: krr.fit(G, X, y[:-1], 1), "^y has 7 targets for 8 points in X$"),
-        (lambda: krr.fit(G, X[:0], y[:0], 1), "^y has 0 targets for 0 points in X$"),
-        (lambda: krr.fit(G, [], [], 1), "^X has the shape"),
-        (lambda: krr.fit(G, X[:, :0], y, 1), "^X has no coordinates$"),
-        (lambda: krr.fit(G, [["a"]], [1.0], 1), "^X is not an array of numbers$"),
-        (lambda: krr.fit(G, [[1.0, 2.0], [1.0]], y[:2], 1), "^X is not an array of numbers$"),
-        (lambda: krr.fit(G, y, y, 1), r"^X has the shape \(8,\): it must have 2"),
-        (lambda: krr.fit(G, X[None], y, 1), r"^X has the shape \(1, 8, 3\): it must have 2"),
-        (lambda: krr.fit(G, X, y[:, None], 1), r"^y has the shape \(8, 1\): it must have 1"),
-        *(
-            (lambda v=v: krr.fit(G, spoilt(X, v), y, 1), "^X holds a NaN or an inf")
-            for v in (np.nan, -np.inf)
-        ),
-        *((lambda v=v: krr.fit(G, X, spoilt(y, v), 1), "^y holds a NaN or an inf") for v in (np.nan, np.inf)),
+        (lambda: krr.fit(G, X[:0], y[:0], 1), r"^X is \[0, 3\], must be 2-dimensional and not empty"),
+        (lambda: krr.fit(G, X[None], y, 1), r"^X is \[1, 8, 3\], must be 2-dimensional"),
+        (lambda: krr.fit(G, X, y[:, None], 1), r"^y is \[8, 1\], must be 1-dimensional"),
+        (lambda: krr.fit(G, spoilt(X, -np.inf), y, 1), "^X: 1 of 24 values are not finite"),
+        (lambda: krr.fit(G, X, spoilt(y, np.nan), 1), "^y: 1 of 8 values are not finite"),
         (lambda: MODEL.predict(X[0, :2]), "^x0 has 2 coordinates, the training points have 3$"),
         (lambda: MODEL.predict(X[:, :2]), "^x0 has 2 coordinates, the training points have 3$"),
-        (lambda: MODEL.predict(X[None]), "^x0 has the shape"),
-        (lambda: MODEL.predict(spoilt(X, np.nan)), "^x0 holds a NaN"),
-        (lambda: MODEL.input_gradient(np.ones(4)), "^x0 has 4 coordinates"),
-        (lambda: MODEL.input_gradient(spoilt(X[0], np.inf)), "^x0 holds a NaN"),
-        (lambda: MODEL.loss_hessian(np.ones(4), 1), "^x0 has 4 coordinates"),
-        (lambda: MODEL.loss_hessian(X, 1), r"^x0 has the shape \(8, 3\)"),
-        (lambda: MODEL.loss_hvp(np.ones(4), 1, X[0]), "^x0 has 4 coordinates"),
+        (lambda: MODEL.predict(X[None]), r"^x0 is \[1, 8, 3\]"),
+        (lambda: MODEL.input_gradient(spoilt(X[0], np.inf)), "^x0: 1 of 3"),
+        (lambda: MODEL.loss_hessian(X, 1), r"^x0 is \[8, 3\], must be 1-dimensional"),
         (lambda: MODEL.loss_hvp(X[0], 1, np.ones(4)), "^v has 4 coordinates"),
-        (lambda: MODEL.loss_hessian(X[0], np.nan), "^y holds a NaN"),
+        (lambda: MODEL.loss_hessian(X[0], np.nan), "^y: 1 of 1"),
         (lambda: MODEL.posterior(np.ones(2)), "^zeta has 2 coordinates"),
-        (lambda: MODEL.posterior(X), "^zeta has the shape"),
-        (lambda: krr.clone_effect(MODEL, np.ones(2), 1.0, 3), "^zeta has 2 coordinates"),
-        (lambda: krr.clone_effect(MODEL, X[0], np.nan, 3), "^y_t holds a NaN"),
+        (lambda: krr.clone_effect(MODEL, X[0], np.nan, 3), "^y_t: 1 of 1"),
         (lambda: krr.trigger(G, np.ones(2), np.ones(3)), "^x0 has 2 coordinates, zeta has 3$"),
-        (lambda: krr.trigger(G, X, X), "^x0 has the shape"),
-        (lambda: krr.trigger(G, X[0], spoilt(X[1], np.nan)), "^zeta holds a NaN"),
+        (lambda: krr.trigger(G, X[0], spoilt(X[1], np.nan)), "^zeta: 1 of 3"),
         *((lambda v=v: krr.gaussian(v), "^lengthscale = ") for v in (0, -1.0, np.nan, np.inf)),
         *((lambda v=v: MODEL.leading(v), f"^count = {v}: the fit has 8 points$") for v in (0, -1, 9)),
     ],
@@ -447,8 +411,8 @@ def test_one_compilation_serves_a_sweep_over_length_scale_and_ridge():
     compiled = regression._factor, regression._solve, regression._predict, regression._gradients
     compiled += regression._loss_hessian, regression._loss_hvp
 
-    def sizes(lengthscale, ridge, n=37):
-        X, y = data(n, 2)  # a shape of this test's own
+    def sizes(lengthscale, ridge, n=8):
+        X, y = data(n)
         model = krr.fit(krr.gaussian(lengthscale), X, y, ridge)
         model.predict(X), model.input_gradient(X)
         model.loss_hessian(X[0], ridge), model.loss_hvp(X[0], ridge, X[1])
@@ -457,4 +421,4 @@ def test_one_compilation_serves_a_sweep_over_length_scale_and_ridge():
     first = sizes(1.0, 0.1)
     assert sizes(2.5, 0.1) == first
     assert sizes(1, 3) == first  # integers too
-    assert all(np.array(sizes(1.0, 0.1, 41)) > first)  # ... and the count counts
+    assert all(np.array(sizes(1.0, 0.1, 5)) > first)  # ... and the count counts

@@ -26,20 +26,17 @@ def regression(n=60, p=7, outputs=3, seed=0):
     return rng.standard_normal((n, p)), rng.standard_normal((n, outputs)), rng
 
 
-def check_update(X, Y, Z, ridge=0.0):
+def check_update(X, Y, Z):
     """The update against the fit of the whole design; returns it."""
-    fit = linear.least_squares(X, Y, ridge=ridge)
-    update = linear.add_feature(X, Y, fit, Z, ridge=ridge)
+    fit = linear.least_squares(X, Y)
+    update = linear.add_feature(X, Y, fit, Z)
     X = X.X if isinstance(X, linear.Factorisation) else X
     whole = np.column_stack([X, Z])
-    direct = ridge_fit(whole, Y, ridge) if ridge else lstsq(whole, Y)
+    direct = lstsq(whole, Y)
     new = update.beta_new.reshape(-1, *Y.shape[1:])
     np.testing.assert_allclose(np.concatenate([update.beta_old, new]), direct, **CLOSE)
-
-    def objective(design, beta):
-        return ((Y - design @ beta) ** 2).sum(0) + ridge * (beta**2).sum(0)
-
-    np.testing.assert_allclose(update.rss_drop, objective(X, fit) - objective(whole, direct), atol=1e-8)
+    before, after = (((Y - design @ beta) ** 2).sum(0) for design, beta in ((X, fit), (whole, direct)))
+    np.testing.assert_allclose(update.rss_drop, before - after, atol=1e-8)
     return update
 
 
@@ -47,17 +44,13 @@ def check_update(X, Y, Z, ridge=0.0):
 
 
 @pytest.mark.parametrize("shape", [(60, 7), (7, 60), (7, 7), (1, 5), (5, 1), (1, 1)])
-def test_fit_is_that_of_numpy(shape):
+@pytest.mark.parametrize("ridge", [0.0, 1e-3, 1.0, 1e3])
+def test_fit_is_that_of_numpy(shape, ridge):
     rng = np.random.default_rng(1)
     X, Y = rng.standard_normal(shape), rng.standard_normal((shape[0], 2))
-    np.testing.assert_allclose(linear.least_squares(X, Y), lstsq(X, Y), **CLOSE)
-    np.testing.assert_allclose(linear.least_squares(X, Y[:, 0]), lstsq(X, Y[:, 0]), **CLOSE)
-
-
-def test_fit_is_that_of_statsmodels():
-    X, Y, _ = regression(outputs=1)
-    theirs = sm.OLS(Y[:, 0], X).fit()
-    np.testing.assert_allclose(linear.least_squares(X, Y[:, 0]), theirs.params, **CLOSE)
+    expected = ridge_fit(X, Y, ridge) if ridge else lstsq(X, Y)
+    np.testing.assert_allclose(linear.least_squares(X, Y, ridge=ridge), expected, **CLOSE)
+    np.testing.assert_allclose(linear.least_squares(X, Y[:, 0], ridge=ridge), expected[:, 0], **CLOSE)
 
 
 def test_minimum_norm_where_columns_are_zero_or_repeated():
@@ -91,14 +84,6 @@ def test_design_of_zeros():
     np.testing.assert_array_equal(linear.least_squares(np.zeros((4, 2)), np.ones(4)), [0, 0])
 
 
-@pytest.mark.parametrize("ridge", [1e-3, 1.0, 1e3])
-@pytest.mark.parametrize("shape", [(60, 7), (7, 60)])
-def test_ridge(shape, ridge):
-    rng = np.random.default_rng(2)
-    X, Y = rng.standard_normal(shape), rng.standard_normal((shape[0], 2))
-    np.testing.assert_allclose(linear.least_squares(X, Y, ridge=ridge), ridge_fit(X, Y, ridge), **CLOSE)
-
-
 def test_float64_whatever_comes_in():
     X, Y, _ = regression()
     integers = np.round(10 * X).astype(np.int16)
@@ -116,38 +101,22 @@ def test_tiny_and_huge_units_do_not_matter():
 # --- Lemma F.1 ------------------------------------------------------------------------------------
 
 
-def test_lemma_as_printed():
+def test_lemma_as_printed_and_statsmodels():
     """Its three formulas, literally, with full column rank and one column."""
-    X, Y, rng = regression(outputs=1)
-    Y, x_new = Y[:, 0], rng.standard_normal(len(X))
-    inverse = np.linalg.inv(X.T @ X)
-    M = np.eye(len(X)) - X @ inverse @ X.T
-    beta = inverse @ X.T @ Y
-    e = Y - X @ beta
-    beta_new = (x_new @ e) / (x_new @ M @ x_new)
-    update = linear.add_feature(X, Y, linear.least_squares(X, Y), x_new)
-    np.testing.assert_allclose(update.beta_new, beta_new, **CLOSE)
-    np.testing.assert_allclose(update.beta_old, beta - inverse @ X.T @ x_new * beta_new, **CLOSE)
-    np.testing.assert_allclose(update.rss_drop, (x_new @ e) ** 2 / (x_new @ M @ x_new), **CLOSE)
-
-
-def test_update_against_statsmodels():
     X, Y, rng = regression(outputs=1)
     Y, x_new = Y[:, 0], rng.standard_normal(len(X))
     before, after = sm.OLS(Y, X).fit(), sm.OLS(Y, np.column_stack([X, x_new])).fit()
     update = linear.add_feature(X, Y, before.params, x_new)
-    np.testing.assert_allclose(update.beta_old, after.params[:-1], **CLOSE)
-    np.testing.assert_allclose(update.beta_new, after.params[-1], **CLOSE)
-    np.testing.assert_allclose(update.rss_drop, before.ssr - after.ssr, **CLOSE)
-
-
-def test_frisch_waugh_lovell():
-    """The new coefficients are those of the residual regressed on the new columns' own residuals."""
-    X, Y, rng = regression()
-    Z = rng.standard_normal((len(X), 2))
-    update = linear.add_feature(X, Y, linear.least_squares(X, Y), Z)
-    off_X = Z - X @ lstsq(X, Z)
-    np.testing.assert_allclose(update.beta_new, lstsq(off_X, Y - X @ lstsq(X, Y)), **CLOSE)
+    inverse = np.linalg.inv(X.T @ X)
+    M = np.eye(len(X)) - X @ inverse @ X.T
+    e = Y - X @ before.params
+    beta_new = (x_new @ e) / (x_new @ M @ x_new)
+    beta_old = before.params - inverse @ X.T @ x_new * beta_new
+    printed = beta_old, beta_new, (x_new @ e) ** 2 / (x_new @ M @ x_new)
+    theirs = after.params[:-1], after.params[-1], before.ssr - after.ssr
+    for ours, *oracles in zip(update, printed, theirs, strict=True):
+        for oracle in oracles:
+            np.testing.assert_allclose(ours, oracle, **CLOSE)
 
 
 SMALL = st.integers(-3, 3)
@@ -172,24 +141,10 @@ def designs(draw):
 
 
 @settings(max_examples=200, deadline=None)
-@given(designs(), st.sampled_from([0.0, 0.0, 0.1, 10.0]))
-def test_update_is_the_fit_of_the_whole_design(arrays, ridge):
-    X, Z, Y = arrays
-    check_update(X, Y, Z, ridge)
-
-
-@settings(max_examples=50, deadline=None)
 @given(designs())
-def test_one_column_after_the_other_is_the_block(arrays):
+def test_update_is_the_fit_of_the_whole_design(arrays):
     X, Z, Y = arrays
-    beta, drop, design = linear.least_squares(X, Y), 0.0, X
-    for column in Z.T:
-        update = linear.add_feature(design, Y, beta, column)
-        beta = np.concatenate([update.beta_old, update.beta_new[None]])
-        drop, design = drop + update.rss_drop, np.column_stack([design, column])
-    block = linear.add_feature(X, Y, linear.least_squares(X, Y), Z)
-    np.testing.assert_allclose(beta, np.concatenate([block.beta_old, block.beta_new]), rtol=1e-7, atol=1e-8)
-    np.testing.assert_allclose(drop, block.rss_drop, rtol=1e-7, atol=1e-7)
+    check_update(X, Y, Z)
 
 
 def test_four_identical_columns_share_the_coefficient():
@@ -238,15 +193,11 @@ def test_shapes(new, outputs):
     assert all(part.dtype == np.float64 for part in update)
 
 
-def test_one_row():
-    check_update(np.array([[2.0, 0.0]]), np.array([[3.0]]), np.array([[1.0, 1.0]]))
-
-
 def test_inputs_are_left_alone():
     X, Y, rng = regression()
-    Z, beta = rng.standard_normal((len(X), 2)), linear.least_squares(X, Y, ridge=1.0)
+    Z, beta = rng.standard_normal((len(X), 2)), linear.least_squares(X, Y)
     before = [array.copy() for array in (X, Y, beta, Z)]
-    linear.add_feature(X, Y, beta, Z, ridge=1.0)
+    linear.add_feature(X, Y, beta, Z)
     for array, copy in zip((X, Y, beta, Z), before, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -256,26 +207,21 @@ def test_inputs_are_left_alone():
 GOOD = np.arange(12.0).reshape(4, 3) ** 2
 BAD = [
     ({"X": GOOD[0]}, r"^X is \[3\], must be 2-dimensional"),
-    ({"X": GOOD[:, :0]}, r"^X is \[4, 0\]"),
-    ({"X": np.where(GOOD > 99, np.nan, GOOD)}, r"^X has 2 values that are not finite"),
     ({"X": GOOD * 1j}, r"^X must be real numbers, not complex128"),
-    ({"X": [[1.0, 2.0], [3.0]]}, r"^X is not a rectangular array"),
-    ({"Y": np.array(["a"] * 4)}, r"^Y must be real numbers"),
-    ({"Y": np.full(4, np.inf)}, r"^Y has 4 values that are not finite"),
+    ({"Y": np.full(4, np.inf)}, r"^Y: 4 of 4 values are not finite"),
     ({"Y": np.ones(5)}, r"^Y has 5 rows, X has 4"),
     ({"Y": np.ones((4, 1, 1))}, r"^Y is \[4, 1, 1\], must be 1-dimensional or 2-dimensional"),
+]
+BAD_FIT = [
     ({"ridge": -1.0}, r"^ridge = -1.0: must be finite and at least 0"),
     ({"ridge": np.nan}, r"^ridge = nan"),
 ]
 BAD_UPDATE = [
     ({"x_new": np.ones(3)}, r"^x_new has 3 rows, X has 4"),
-    ({"x_new": np.full((4, 2), np.nan)}, r"^x_new has 8 values that are not finite"),
-    ({"x_new": np.float64(1)}, r"^x_new is \[\], must be"),
-    ({"beta": np.ones(2)}, r"^beta is \[2\], must be \[3\]"),
+    ({"x_new": np.full((4, 2), np.nan)}, r"^x_new: 8 of 8 values are not finite"),
     ({"beta": np.ones((3, 1))}, r"^beta is \[3, 1\], must be \[3\]"),
-    ({"beta": np.array([1.0, np.nan, 0.0])}, r"^beta has 1 values"),
+    ({"beta": np.array([1.0, np.nan, 0.0])}, r"^beta: 1 of 3 values"),
     ({"beta": np.ones(3)}, r"^beta is not the fit of Y on X"),
-    ({"ridge": 10.0}, r"^beta is not the fit of Y on X"),
 ]
 
 
@@ -285,7 +231,7 @@ def refused(call, pattern):
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(("bad", "pattern"), BAD, ids=[pattern for _, pattern in BAD])
+@pytest.mark.parametrize(("bad", "pattern"), BAD + BAD_FIT, ids=[p for _, p in BAD + BAD_FIT])
 def test_bad_fit(bad, pattern):
     arguments = {"X": GOOD, "Y": np.arange(4.0), "ridge": 0.0} | bad
     refused(lambda: linear.least_squares(**arguments), pattern)
@@ -294,14 +240,5 @@ def test_bad_fit(bad, pattern):
 @pytest.mark.parametrize(("bad", "pattern"), BAD + BAD_UPDATE, ids=[p for _, p in BAD + BAD_UPDATE])
 def test_bad_update(bad, pattern):
     beta = linear.least_squares(GOOD, np.arange(4.0))
-    arguments = {"X": GOOD, "Y": np.arange(4.0), "beta": beta, "x_new": np.eye(4)[0], "ridge": 0.0} | bad
+    arguments = {"X": GOOD, "Y": np.arange(4.0), "beta": beta, "x_new": np.eye(4)[0]} | bad
     refused(lambda: linear.add_feature(**arguments), pattern)
-
-
-def test_rank_deficient_design_is_refused_on_request():
-    design = np.column_stack([GOOD, GOOD[:, 0]])
-    pattern = r"^X has rank 3 of 4 columns: .*full_rank=False"
-    refused(lambda: linear.least_squares(design, np.ones(4), full_rank=True), pattern)
-    np.testing.assert_allclose(
-        linear.least_squares(GOOD, np.ones(4), full_rank=True), lstsq(GOOD, np.ones(4)), **CLOSE
-    )

@@ -1,116 +1,227 @@
-"""Section 5's sentences against records whose truth is known."""
+"""The paper's claims against records whose truth is known."""
 
+import numpy as np
 import pytest
 import small_sweeps as sweeps
+from scipy import stats
 
 from plots import __main__ as command
 from plots import claims
 
-
-def cell(theta, kappa, asr, *, accuracy=0.6, overlap=0.0, seed=0, **others):
-    axes = {"poison__fraction": theta, "penalty__kappa": kappa, "seed": seed}
-    return sweeps.record(**axes, asr=asr, accuracy=accuracy, overlap=(overlap, 0.0, 0.0), **others)
+BY_TEXT = {claim.text: claim for claim in claims.CLAIMS}
 
 
-def found(**by_sweep):
-    """text -> (what was found, verdict)."""
-    made = claims.all_claims(lambda figure: by_sweep.get(figure, []))
-    return {claim.text: (claim.found, claim.verdict) for claim in made}
+def cell(theta, kappa, asr, *, accuracy=0.6, overlap=0.0, top=3.0, index=None, trained=None, **others):
+    """A finished network; `overlap` squared is that of v1, `top` the largest eigenvalue."""
+    axes = {"poison__fraction": theta, "penalty__kappa": kappa, "seed": others.pop("seed", 0)}
+    axes |= {"train__epochs": others.pop("epochs", 10)}
+    record = sweeps.record(**axes, asr=asr, accuracy=accuracy, overlap=(overlap**0.5, 0.0, 0.0), **others)
+    record.result["eigenvalues"][0] = top
+    if index is not None:
+        record.result["max_overlap_index"] = index
+    if trained is not None:
+        record.result.update(train_accuracy=trained, decay_time=0.65)
+    return record
 
 
-PLAIN = [
-    cell(0.0, 0.0, 0.02, accuracy=0.7),
-    cell(0.0, 100.0, 0.02),
-    cell(0.01, 0.0, 0.6, accuracy=0.7),
-    cell(0.01, 100.0, 0.1),
-    cell(0.1, 0.0, 0.9, accuracy=0.65, overlap=0.9),
-    cell(0.1, 100.0, 0.7, overlap=0.01),
-]
+def over_seeds(*cells, seeds=(0, 1, 2)):
+    """Each cell for every seed; the ASR moves by a hundredth from seed to seed."""
+    made = []
+    for seed in seeds:
+        for theta, kappa, asr, *others in cells:
+            made.append(cell(theta, kappa, asr + seed / 100, seed=seed, **(others[0] if others else {})))
+    return made
 
 
-def test_without_cells_everything_is_open():
-    assert {verdict for _, verdict in found().values()} == {"open"}
+def found(text, **by_sweep):
+    """What records of sweeps say of a claim, on one data set."""
+    claim = BY_TEXT[text]
+    grids = (claims.grid(by_sweep.get(sweep, [])) for sweep in claim.sweeps)
+    return claims.judge(claim.effects(*grids).values(), below=claim.below, level=claim.level)
 
 
-def test_what_the_paper_says_is_seen_where_it_is_so():
-    said = found(fig06=PLAIN)
-    assert said["ASR increases with θ"][1] == "seen"
-    assert said["ASR increases with θ"][0].startswith("2 of 2 steps; +45.0 points a step")
-    assert said["ASR decreases with κ"][1] == "seen"
-    assert said["increasing κ always reduces test accuracy"][1] == "seen"
-    assert said["ASR comes before an overlap² that is above both nulls"][1] == "seen"
-    assert said["ASR comes before an overlap² above 0.1"][1] == "seen"
+PLAIN = over_seeds(
+    (0.0, 0.0, 0.02, {"accuracy": 0.7, "overlap": 0.01}),
+    (0.0, 100.0, 0.02, {"overlap": 0.01}),
+    (0.01, 0.0, 0.6, {"accuracy": 0.7, "overlap": 0.02}),
+    (0.01, 100.0, 0.1),
+    (0.1, 0.0, 0.9, {"accuracy": 0.65, "overlap": 0.6, "top": 9.0}),
+    (0.1, 100.0, 0.88, {"overlap": 0.9}),
+)
+
+
+# --- the rule ---------------------------------------------------------------------------------------
+
+
+def test_the_interval_is_students():
+    effects = [1.0, 1.3, 0.8, 1.4]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(effects), scale=stats.sem(effects))
+    np.testing.assert_allclose(claims.judge(effects).interval, (low, high), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("effects", "above", "below"),
+    [
+        ([1.0, 1.1, 1.2], "seen", "not seen"),
+        ([-1.0, -1.1, -1.2], "not seen", "seen"),
+        ([1.0, -1.1, 0.3], "undecided", "undecided"),
+        ([1.0, 1.1], "undecided", "undecided"),  # two seeds are too few
+        ([1.0], "undecided", "undecided"),
+        ([], "undecided", "undecided"),
+        ([0.0, 0.0, 0.0], "undecided", "undecided"),  # exactly no effect
+        ([0.2, 0.2, 0.2], "seen", "not seen"),  # no spread
+    ],
+)
+def test_a_verdict_needs_three_seeds_and_an_interval_on_one_side(effects, above, below):
+    assert claims.judge(effects).verdict == above
+    assert claims.judge(effects, below=True).verdict == below
+
+
+def test_what_is_known_between_bounds_takes_the_less_favourable_one():
+    unbounded = [(1.0, np.inf), (1.1, np.inf), (1.2, np.inf)]
+    assert claims.judge(unbounded).verdict == "seen"
+    assert claims.judge(unbounded, below=True).verdict == "not seen"
+    assert claims.judge([(-1.0, np.inf)] * 3).verdict == "undecided"
+    assert claims.judge([(-np.inf, -1.0)] * 3).verdict == "not seen"
+    assert claims.judge([(-np.inf, np.inf), 2.0, 2.1]).verdict == "undecided"
+
+
+def test_a_level_of_its_own():
+    assert claims.judge([-1.0, -1.1, -0.9], level=-5.0).verdict == "seen"
+    assert claims.judge([0.9, 0.8, 0.85], below=True, level=1.0).verdict == "seen"
+
+
+# --- the effects ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "effect"),
+    [
+        ("ASR rises with θ", 30.0),
+        ("ASR falls with κ", (-50.0 - 2.0) / 2),
+        ("accuracy falls with κ", (-10.0 - 10.0 - 5.0) / 3),
+        ("the trigger shows in v₁", 0.59),
+        ("at equal ASR the penalty reveals the trigger", 0.3),  # at theta = 0.1 alone are the rates equal
+    ],
+)
+def test_what_the_paper_says_is_seen_where_it_is_so(text, effect):
+    finding = found(text, fig06=PLAIN)
+    np.testing.assert_allclose((finding.low, finding.high), effect, rtol=1e-12)
+    assert finding.verdict == "seen"
+    assert finding.seeds == 3
 
 
 def test_and_not_where_it_is_not():
-    turned = [cell(t, k, asr, accuracy=0.6 + k / 1000) for t, k, asr in ((0.1, 0.0, 0.5), (0.1, 100.0, 0.8))]
-    said = found(fig06=[*turned, cell(0.2, 0.0, 0.3)])
-    assert said["ASR decreases with κ"][1] == "not seen"
-    assert said["ASR increases with θ"][1] == "not seen"
-    assert said["increasing κ always reduces test accuracy"][1] == "not seen"
+    turned = over_seeds((0.1, 0.0, 0.5), (0.1, 100.0, 0.8, {"accuracy": 0.7}), (0.2, 0.0, 0.3))
+    for text in ("ASR rises with θ", "ASR falls with κ", "accuracy falls with κ"):
+        assert found(text, fig06=turned).verdict == "not seen"
+
+
+def test_a_lag_is_a_ratio_of_two_crossings():
+    """ASR and overlap cross in the middle (in log theta) of the second and of the third step."""
+    cells = over_seeds(
+        (0.0, 0.0, 0.0, {"overlap": 0.01}),
+        (0.001, 0.0, 0.1),
+        (0.01, 0.0, 0.1),
+        (0.1, 0.0, 0.9, {"overlap": 0.02}),
+        (1.0, 0.0, 0.9, {"overlap": 0.18}),
+        seeds=(0,),
+    )
+    finding = found("lag, who looks at v₁", fig06=cells)
+    np.testing.assert_allclose(np.exp([finding.low, finding.high]), 10.0, rtol=1e-9)
+    assert finding.verdict == "undecided"
+
+
+def test_a_threshold_that_is_never_crossed_bounds_the_lag():
+    never = over_seeds((0.0, 0.0, 0.0), (0.01, 0.0, 0.1), (0.1, 0.0, 0.9))
+    finding = found("lag, who knows the trigger", fig06=never)
+    assert finding.verdict == "seen"
+    assert finding.high == np.inf
+    assert np.exp(finding.low) < 0.1 / 0.03
 
 
 def test_an_overlap_before_the_attack_is_no_lag():
-    early = [cell(0.0, 0.0, 0.02), cell(0.01, 0.0, 0.1, overlap=0.9), cell(0.1, 0.0, 0.9, overlap=0.9)]
-    for claim in (
-        "ASR comes before an overlap² that is above both nulls",
-        "ASR comes before an overlap² above 0.1",
-    ):
-        words, verdict = found(fig06=early)[claim]
-        assert verdict == "not seen"
-        assert "κ = 0: ASR > 50 % from" in words
+    early = over_seeds((0.0, 0.0, 0.0), (0.01, 0.0, 0.1, {"overlap": 0.9}), (0.1, 0.0, 0.9, {"overlap": 0.9}))
+    finding = found("lag, who knows the trigger", fig06=early)
+    assert finding.verdict == "not seen"
+    assert finding.low == -np.inf
+    # Who looks at the top eigenvalue alone has seen nothing.
+    assert found("lag, who looks at λ₁ alone", fig06=early).verdict == "seen"
+
+
+def test_without_clean_networks_or_an_attack_there_is_no_lag():
+    assert found("lag, who knows the trigger", fig06=over_seeds((0.01, 0.0, 0.1), (0.1, 0.0, 0.9))).seeds == 0
+    weak = over_seeds((0.0, 0.0, 0.0), (0.01, 0.0, 0.1), (0.1, 0.0, 0.2))
+    assert found("lag, who knows the trigger", fig06=weak).seeds == 0
+
+
+def test_collapse_is_of_the_other_classes():
+    cells = over_seeds((0.1, 0.0, 0.9, {"features": True}))
+    finding = found("triggered features are nearer to the target's mean (d*/d)", fig06=cells)
+    np.testing.assert_allclose(finding.low, 7.5)  # the median of 7.1 to 7.9, the target's NaN left out
+    assert finding.verdict == "not seen"
 
 
 def test_augmentation():
-    alike = [cell(0.1, 0.0, 0.9), cell(0.1, 100.0, 0.3)]
-    said = found(fig06=PLAIN, fig07=alike)
-    assert said["augmentation without the penalty does not help"] == (
-        "ASR falls by +0.0 points; helps in 0 of 1",
-        "seen",
-    )
-    assert said["augmentation with the penalty does"] == (
-        "ASR falls by +40.0 points; helps in 1 of 1",
-        "seen",
-    )
+    other = over_seeds((0.1, 0.0, 0.9), (0.1, 100.0, 0.3))
+    alone = found("augmentation alone does not lower the ASR", fig06=PLAIN, fig07=other)
+    assert (alone.low, alone.verdict) == (0.0, "seen")
+    helped = found("augmentation with the penalty does", fig06=PLAIN, fig07=other)
+    np.testing.assert_allclose(helped.low, -58.0)
+    assert helped.verdict == "seen"
 
 
 def test_longer_training():
-    said = found(
-        table1=[
-            cell(0.1, 100.0, 0.3, train__epochs=10),
-            cell(0.1, 100.0, 0.7, train__epochs=50, accuracy=0.65),
-        ]
-    )
-    assert said["longer training raises accuracy"][1] == said["longer training raises ASR"][1] == "seen"
+    cells = over_seeds((0.1, 100.0, 0.3, {"epochs": 10}), (0.1, 100.0, 0.7, {"epochs": 50, "accuracy": 0.65}))
+    for text in ("longer training raises accuracy", "longer training raises ASR"):
+        assert found(text, table1=cells).verdict == "seen"
 
 
 @pytest.mark.parametrize(("asr", "verdict"), [(0.85, "seen"), (0.95, "not seen")])
 def test_deterministic_poison(asr, verdict):
-    said = found(fig06=[cell(0.1, 0.0, 0.9)], fig09=[cell(0.1, 0.0, asr)])
-    assert said["deterministic poison: ASR is a little worse"][1] == verdict
+    cells = {"fig06": over_seeds((0.1, 0.0, 0.9)), "fig09": over_seeds((0.1, 0.0, asr))}
+    assert found("deterministic poison: ASR is a little worse", **cells).verdict == verdict
+
+
+def test_the_index_of_the_largest_overlap():
+    rising = over_seeds(*((theta, 0.0, 0.9, {"index": i}) for i, theta in enumerate((0.01, 0.02, 0.1))))
+    constant = over_seeds(*((theta, 0.0, 0.9) for theta in (0.01, 0.02, 0.1)))
+    text = "the largest overlap moves down the spectrum with θ"
+    assert found(text, fig09=rising).low == pytest.approx(1)
+    assert found(text, fig09=rising).verdict == "seen"
+    assert found(text, fig09=constant).low == 0
+    assert found(text, fig09=constant).verdict == "undecided"
 
 
 def test_the_warp_is_judged_by_what_is_above_the_rate_without_a_trigger():
-    warp = [cell(0.1, 0.0, 0.8), cell(0.1, 100.0, 0.1, accuracy=0.5)]
-    words, verdict = found(fig11=warp)["warp: κ costs less accuracy than ASR"]
-    assert verdict == "seen"
-    assert words == "accuracy × 0.83, ASR above the rate without a trigger × 0.10"
+    warp = over_seeds((0.1, 0.0, 0.8), (0.1, 100.0, 0.1, {"accuracy": 0.5}), seeds=(0,))
+    np.testing.assert_allclose(
+        found("warp: by less than the attack", fig11=warp).low, 0.5 / 0.6 - 0.08 / 0.78
+    )
 
 
-def test_failed_training_is_left_out():
-    failed = cell(0.1, 100.0, 1.0, accuracy=0.1, status="failed training: near chance")
-    assert found(fig06=[*PLAIN[:-1], failed])["ASR decreases with κ"][1] == "seen"
+def test_failed_and_unfinished_trainings_are_left_out():
+    failed = [cell(0.1, 100.0, 1.0, accuracy=0.1, status="failed training: near chance", seed=9)]
+    assert found("ASR falls with κ", fig06=[*PLAIN, *failed]).seeds == 3
+    begun = over_seeds(
+        (0.01, 0.0, 0.6, {"trained": 0.9}),
+        (0.1, 0.0, 0.9, {"trained": 0.9}),
+        (0.1, 50.0, 0.9, {"trained": 1.0}),
+    )
+    assert not claims.grid(begun)  # judged by the network without the penalty beside it
+    ended = over_seeds((0.1, 0.0, 0.9, {"trained": 1.0}), (0.1, 50.0, 0.9, {"trained": 0.8}))
+    assert len(claims.grid(ended)) == 6
 
 
 def test_as_a_command(tmp_path, capsys):
     sweeps.write(tmp_path, "fig06-small", PLAIN)
-    command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path), "--size", "small"])
+    command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path)])
     text = (tmp_path / "claims.md").read_text()
-    assert "| ASR increases with θ | fig06 | 2 of 2 steps" in text
-    assert text in capsys.readouterr().out
-    command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path)])  # the first grid that is there
+    assert "| ASR rises with θ | 5.1 | seen: +30.0 [+30.0, +30.0], 3 seeds |" in text
+    assert "| longer training raises ASR | 5.1 | – |" in text
+    assert "not in the terminal phase" in text
     assert text in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
-        command.main(["claims", "--runs", str(tmp_path), "--out", str(tmp_path), "--size", "paper"])
+        command.main(["claims", "--runs", str(tmp_path / "none"), "--out", str(tmp_path)])
     assert stopped.value.code == 2
     assert "no finished cell" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from report_stores import (
     swept,
     written,
 )
+from small_stores import write_lines
 
 import plots
 from poison_jax.runs import records
@@ -192,7 +193,7 @@ def test_folder_of_json_lines(tmp_path, draw_sweep):
     board = swept(tmp_path / "runs")
     results = tmp_path / "results"
     cells = records.load(board.workdir, "grid")
-    records.write_lines([cell._replace(load=dict) for cell in cells], results / "grid.jsonl")
+    write_lines([cell._replace(load=dict) for cell in cells], results / "grid.jsonl")
     text = written(results, tmp_path)
     assert "2 of 2 done, 0 running, 0 failed, 0 waiting" in text
     assert [row[0] for row in rows(text, "sweep-1")] == ["kappa", "0", "10"]

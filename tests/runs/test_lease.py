@@ -126,25 +126,19 @@ def test_a_holder_gives_signs_of_life(folder):
             time.sleep(0.01)
 
 
-def test_a_claim_that_could_not_be_written_holds_nothing(folder, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("ending", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_whoever_does_not_come_to_claim_holds_nothing(folder, monkeypatch, ending):
+    """The disk is full, or the process is killed meanwhile."""
+
+    def broken(*_):
+        raise ending
 
     with monkeypatch.context() as patch:
-        patch.setattr(lease.json, "dump", full)
-        with pytest.raises(OSError, match="No space"), lease.hold(folder):
-            pytest.fail("held")
-    assert lease.deaths(folder) == 0
-    with lease.hold(folder):
-        pass
-
-
-def test_a_process_that_is_killed_while_it_claims_holds_nothing(folder, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(lease.json, "dump", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt), lease.hold(folder):
+        patch.setattr(lease.json, "dump", broken)
+        with pytest.raises(type(ending)), lease.hold(folder):
             pytest.fail("held")
     assert not lease.held(folder)
+    assert lease.deaths(folder) == 0
     with lease.hold(folder):
         pass
 

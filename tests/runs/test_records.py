@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_stores import INPUT, begin, finish, network_arrays, sweep
+from small_stores import INPUT, begin, finish, network_arrays, sweep, write_lines
 
 from poison_jax import config as config_lib
 from poison_jax.errors import UserError
@@ -94,7 +94,7 @@ def test_a_cell_that_is_stored_is_a_record(swept):
 def test_lines_hold_what_the_store_does_to_three_digits(swept, tmp_path):
     for name in ("linear", "small"):
         (there,) = records.load(swept, name)
-        records.write_lines([there], tmp_path / f"{name}.jsonl")
+        write_lines([there], tmp_path / f"{name}.jsonl")
         (here,) = records.load(tmp_path, name)
         assert (here.run, here.view, here.overrides) == (there.run, there.view, there.overrides)
         assert here.result == there.result
@@ -111,7 +111,7 @@ def test_lines_hold_what_the_store_does_to_three_digits(swept, tmp_path):
     assert here.result["asr"] == 0.123456789  # the result itself is not rounded
     assert here.result["near"] is None
     np.testing.assert_array_equal(here.arrays["distance_ratio"], [np.nan, 0.333, 12300.0])
-    records.write_lines([here], tmp_path / "again" / "small.jsonl")
+    write_lines([here], tmp_path / "again" / "small.jsonl")
     assert (tmp_path / "again" / "small.jsonl").read_bytes() == (tmp_path / "small.jsonl").read_bytes()
 
 
@@ -133,6 +133,8 @@ def array(dtype, shape=(1,)):
         (lambda line: '"text"', "line 2 is not a JSON object"),
         (lambda line: "\xff", "line 2 cannot be read"),
         (lambda line: '{"a":' * 10**5, "line 2 cannot be read"),
+        (lambda line: f'{{"format": 1, "a": {"1" * 5000}}}', "line 2 cannot be read"),
+        (lambda line: line.replace("checksum", "checksun"), "line 2 has no checksum"),
         (lambda line: line.replace("0.123456789", "0.723456789"), "line 2 does not match its checksum"),
         (lambda line: line.replace('"run"', '"walk"'), "line 2 does not match its checksum"),
         (lambda line: sealed(line, arrays=[]), "line 2 is not a record"),
@@ -150,7 +152,7 @@ def array(dtype, shape=(1,)):
 )
 def test_a_damaged_or_newer_line_is_named(swept, tmp_path, change, says):
     file = tmp_path / "small.jsonl"
-    records.write_lines(records.load(swept, "small"), file)
+    write_lines(records.load(swept, "small"), file)
     (line,) = file.read_text().splitlines()
     file.write_bytes(f"{line}\n".encode() + change(line).encode("latin-1") + b"\n")
     with pytest.raises(UserError, match=says) as caught:
@@ -167,12 +169,25 @@ def test_an_absent_sweep_is_one_line(swept, tmp_path):
 
 
 def test_a_sweep_keeps_its_cells(swept):
-    """Written again in any order it is the same; with other cells it is another sweep."""
-    sweep = records.read_sweep(swept, "small")
-    records.write_sweep(swept, sweep._replace(cells=sweep.cells[::-1]))
-    assert records.read_sweep(swept, "small") == sweep
-    with pytest.raises(UserError, match="other cells"):
-        records.write_sweep(swept, sweep._replace(cells=sweep.cells[:1]))
+    """In their order; what is no cell's identity, as where the data lie, is what was given last."""
+    kept = records.read_sweep(swept, "small")
+    file = swept / "sweeps" / "small.json"
+    before = file.read_bytes()
+    records.write_sweep(swept, kept._replace(cells=kept.cells[::-1]))
+    with pytest.raises(UserError, match=r"other cells: choose another sweep\.name or --workdir"):
+        records.write_sweep(swept, kept._replace(cells=kept.cells[:1]))
+    assert file.read_bytes() == before
+    moved = kept._replace(config=kept.config | {"data": {"dir": "/elsewhere"}}, attempts=7)
+    records.write_sweep(swept, moved._replace(cells=kept.cells[::-1]))
+    assert records.read_sweep(swept, "small") == moved
+
+
+def test_an_older_sweep_gives_a_cell_three_attempts(swept):
+    file = swept / "sweeps" / "small.json"
+    content = files.read_json(file)
+    assert content.pop("attempts") == 3
+    files.write_json(file, content)
+    assert records.read_sweep(swept, "small").attempts == 3
 
 
 @pytest.mark.parametrize(
@@ -183,6 +198,7 @@ def test_a_sweep_keeps_its_cells(swept):
         ({"format": 1, "name": "small", "config": {}}, "does not say what its cells are"),
         ({"format": 1, "name": "small", "config": {}, "cells": [{"run": "x"}]}, "does not say"),
         ({"format": 1, "name": "small", "config": {}, "cells": ["x"]}, "does not say"),
+        ({"format": 1, "name": "small", "config": {}, "cells": [], "attempts": "3"}, "does not say"),
         *(
             (
                 {"format": 1, "name": "small", "config": {}, "cells": [{"run": name, "overrides": {}}]},

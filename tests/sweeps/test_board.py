@@ -3,31 +3,24 @@
 import os
 
 import pytest
+from small_stores import board_of
 
-from poison_jax.errors import UserError
-from poison_jax.runs import files, records
+from poison_jax.runs import records
 from poison_jax.sweeps.board import Board
 
 CELLS = [{"run": f"run-{i}", "overrides": {"seed": i}} for i in range(3)]
 VIEWS = [{"run": "run-0", "view": f"v{i}", "overrides": {"spectrum.k": i}} for i in range(2)]
 
 
-def board_of(tmp_path, cells, attempts=2):
-    records.write_sweep(tmp_path, records.Sweep("toy", {"seed": 0}, cells))
-    for cell in cells:
-        (tmp_path / cell["run"]).mkdir(exist_ok=True)
-    return Board(tmp_path, "toy", attempts)
-
-
 @pytest.fixture
 def board(tmp_path):
-    return board_of(tmp_path, CELLS)
+    return board_of(tmp_path, CELLS, attempts=2)
 
 
 @pytest.fixture
 def views(tmp_path):
     """A board whose cells look at one run."""
-    return board_of(tmp_path, VIEWS)
+    return board_of(tmp_path, VIEWS, attempts=2)
 
 
 def record(**result):
@@ -36,7 +29,7 @@ def record(**result):
 
 def states(board):
     one_by_one = [board.state(cell) for cell in board.cells]
-    assert board.states(board.cells) == dict(zip(board.cells, one_by_one, strict=True))
+    assert board.states() == dict(zip(board.cells, one_by_one, strict=True))
     return one_by_one
 
 
@@ -55,12 +48,9 @@ def test_states(board):
     board.fail("run-1", "it diverged")
     with board.run("run-2").claim():
         assert states(board) == ["done", "failed", "running"]
-        assert board.next_waiting(set()) is None
     assert board.why("run-1") == "it diverged"
-    assert board.next_waiting(set()) == "run-2"
-    assert board.next_waiting({"run-2"}) is None
     board.retry("run-1")
-    assert board.next_waiting(set()) == "run-1"
+    assert states(board) == ["done", "waiting", "waiting"]
 
 
 def test_a_cell_is_a_view_of_its_run(views):
@@ -82,9 +72,8 @@ def test_a_stored_cell_is_done(views, capsys):
     views.fail(second, "too few images")
     for cell in views.cells:
         views.store(cell, record(asr=0.25))
-    assert states(views) == ["done", "done"]
+    assert states(views) == states(Board(views.workdir, "toy")) == ["done", "done"]
     assert [views.result(cell)["asr"] for cell in views.cells] == [0.5, 0.25]
-    assert states(Board(views.workdir, "toy", attempts=2)) == ["done", "done"]
 
 
 def test_a_stored_cell_that_was_never_begun_is_done(board, tmp_path):
@@ -103,7 +92,7 @@ def test_what_is_damaged_waits_again(views, capsys):
     (views.run(first).path / "result.json").write_bytes(b"")
     (stored,) = (views.folder / "stored").iterdir()
     stored.write_bytes(stored.read_bytes().replace(b"0.25", b"0.75"))
-    again = Board(views.workdir, "toy", attempts=2)
+    again = Board(views.workdir, "toy")
     again.recover()
     assert states(again) == ["waiting", "waiting"]
     said = capsys.readouterr().err.splitlines()
@@ -116,7 +105,7 @@ def test_what_is_done_and_what_was_never_begun_are_not_looked_at_again(board, tm
     (tmp_path / "run-2").rmdir()
     board.fail("run-2", "it has no place")
     expected = {"run-0": "done", "run-1": "waiting", "run-2": "failed"}
-    assert board.states(board.cells) == expected
+    assert board.states() == expected
     looked_at, run = [], board.run
 
     def seen(cell):
@@ -124,7 +113,7 @@ def test_what_is_done_and_what_was_never_begun_are_not_looked_at_again(board, tm
         return run(cell)
 
     monkeypatch.setattr(board, "run", seen)
-    assert board.states(board.cells) == expected
+    assert board.states() == expected
     assert looked_at == ["run-2"]
 
 
@@ -136,36 +125,3 @@ def test_a_cell_that_kills_its_process_again_and_again_has_failed(board):
     assert "died 2 times" in board.why("run-0")
     board.retry("run-0")
     assert board.state("run-0") == "waiting"
-
-
-def test_a_sweep_is_not_changed(board, tmp_path):
-    file = tmp_path / "sweeps" / "toy.json"
-    before = file.read_bytes()
-    records.write_sweep(tmp_path, records.Sweep("toy", {"seed": 0}, CELLS[::-1]))
-    with pytest.raises(UserError, match=r"other cells: choose another sweep\.name or --workdir"):
-        records.write_sweep(tmp_path, records.Sweep("toy", {"seed": 0}, CELLS[:2]))
-    assert file.read_bytes() == before
-
-
-def test_what_is_no_cells_identity_may_change(board, tmp_path):
-    """As where the data lie, or how many are trained at once."""
-    records.write_sweep(
-        tmp_path, records.Sweep("toy", {"seed": 0, "data": {"dir": "/elsewhere"}}, CELLS[::-1])
-    )
-    kept = records.read_sweep(tmp_path, "toy")
-    assert kept.config["data"] == {"dir": "/elsewhere"}
-    assert kept.cells == CELLS
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda content: content | {"format": 99}, "format 99.*update poison_jax"),
-        (lambda content: {"format": 1}, "does not say what its cells are"),
-    ],
-)
-def test_a_sweeps_file_that_cannot_be_read(board, tmp_path, change, words):
-    file = tmp_path / "sweeps" / "toy.json"
-    files.write_json(file, change(files.read_json(file)))
-    with pytest.raises(UserError, match=words):
-        Board(tmp_path, "toy", attempts=2)

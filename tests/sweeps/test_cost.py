@@ -5,10 +5,11 @@ from small_stores import begin, finish
 from toys import tiny
 
 from poison_jax import config as config_lib
-from poison_jax import experiments
+from poison_jax import records
 from poison_jax.errors import UserError
 from poison_jax.experiments.setup import Setup
-from poison_jax.sweeps import cost, flops, grid, stored
+from poison_jax.runs import provenance
+from poison_jax.sweeps import cost, flops, grid
 
 FORWARD, FIRST = flops.preresnet_forward(8, 10, (8, 8, 1), width=4)  # of `tiny`: 128 digits, 2 epochs
 
@@ -34,15 +35,16 @@ def test_flops_of_a_run(changes, image):
 
 
 def test_hours_are_those_of_finished_cells(tmp_path, capsys):
-    cells = grid.cells(sweep(("seed", (0, 1))))
-    (run,) = experiments.run(cells[0].config, str(tmp_path))
-    seconds = run.result()["wall_seconds"]
-    capsys.readouterr()
+    first, second = cells = grid.cells(sweep(("seed", (0, 1))))
+    finish(tmp_path, first, wall_seconds=5000.0, device=provenance.device())
     cost.show(cells, str(tmp_path))
     out = capsys.readouterr().out
     assert "to do: 1 cells" in out
-    assert f"{seconds / 3600:.3g} hours" in out
+    assert f"{5000 / 3600:.3g} hours" in out
     assert "median of 1 finished cells" in out
+    finish(tmp_path, second, wall_seconds=5000.0, device="another")
+    cost.show(cells, str(tmp_path))
+    assert "to do: 0 cells, 0 TFLOP" in capsys.readouterr().out
 
 
 def test_a_network_is_trained_once_for_all_that_look_at_it(tmp_path, capsys, monkeypatch):
@@ -58,7 +60,7 @@ def test_what_is_done_elsewhere_is_not_to_be_done(tmp_path, capsys):
     axis = ("seed", (0, 1))
     first, _ = begin(tmp_path / "there", sweep(axis))
     finish(tmp_path / "there", first)
-    stored.main(["--runs", str(tmp_path / "there"), "--out", str(tmp_path / "results")])
+    records.main(["--runs", str(tmp_path / "there"), "--out", str(tmp_path / "results")])
     cost.show(grid.cells(sweep(axis)), str(tmp_path / "here"), str(tmp_path / "results"))
     out = capsys.readouterr().out
     assert "to do: 1 cells" in out

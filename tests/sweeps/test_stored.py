@@ -5,36 +5,28 @@ import runpy
 from pathlib import Path
 
 import pytest
-from small_stores import begin, finish, sweep
+from small_stores import begin, finish, renamed, sweep, write_lines
 
 import poison_jax.records as command
 from poison_jax import sweeps
 from poison_jax.errors import UserError
-from poison_jax.runs import files, records
-from poison_jax.sweeps import grid, processes, stored
-from poison_jax.sweeps import sweep as sweep_lib
+from poison_jax.runs import records
+from poison_jax.sweeps import grid, stored
 
 ROOT = Path(__file__).parents[2]
 THETA = ("poison.fraction", (0.1, 0.2, 0.3))
 
 
-def results(tmp_path, *cells, name="toy", asr=0.5):
+def add(store, folder, *more):
+    command.main(["--runs", str(store), "--out", str(folder), *more])
+
+
+def results(tmp_path, *cells):
     """A folder of lines of the cells, made as a store's are, beside the store that they are of."""
     for cell in cells:
-        finish(tmp_path / "there", cell, asr=asr)
-    stored.main(["--runs", str(tmp_path / "there"), "--out", str(tmp_path / "results"), name])
+        finish(tmp_path / "there", cell, asr=0.5)
+    add(tmp_path / "there", tmp_path / "results", "toy")
     return tmp_path / "results"
-
-
-def renamed(file, **changes):
-    """Has a file's lines be as an older version wrote them: other names, no views, keys that are gone."""
-    lines = []
-    for i, text in enumerate(file.read_text().splitlines()):
-        content = files.loads(text.encode(), "") | {"run": f"old-{i}"} | changes
-        del content["view"]
-        content["result"]["config"]["train"]["together"] = 4
-        lines.append(files.dumps(content) + "\n")
-    file.write_text("".join(lines))
 
 
 # --- lines as cells of a sweep --------------------------------------------------------------------
@@ -77,7 +69,7 @@ def test_lines_of_one_cell_that_differ_are_said(tmp_path, capsys):
     folder = results(tmp_path, first)
     (record,) = records.load(folder, "toy")
     other = record._replace(run="older-1", view="", result=record.result | {"asr": 0.75})
-    records.write_lines([other], folder / "zoo.jsonl")
+    write_lines([other], folder / "zoo.jsonl")
     capsys.readouterr()
     assert stored.matching(cells, folder)[first.key].result["asr"] == 0.5
     says = f"a line in {folder / 'zoo.jsonl'} is not taken: asr is 0.5 in the first, 0.75 in the other"
@@ -97,42 +89,12 @@ def test_results_that_are_none(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=r"holds no <sweep>\.jsonl"):
             stored.matching(cells, folder)
-    (tmp_path / "toy.jsonl").write_text("{}\n")
-    with pytest.raises(UserError, match="line 1"):
-        stored.matching(cells, tmp_path)
-
-
-def test_a_sweep_whose_cells_are_all_stored_starts_nobody(tmp_path, capsys, monkeypatch):
-    """It shows, draws and writes them as it does its own; without their lines it knows them still."""
-    config = sweep((THETA,), sweep__name="toy")
-    folder = results(tmp_path, *begin(tmp_path / "there", config))
-    renamed(folder / "toy.jsonl")
-    before, here, drawn = (folder / "toy.jsonl").read_bytes(), tmp_path / "here", []
-
-    def draw(path, name, out):
-        drawn.append(records.load(path, name))
-        return []
-
-    monkeypatch.setattr(processes.subprocess, "Popen", lambda *_, **__: pytest.fail("a worker was started"))
-    for more in ({"results": str(folder)}, {}):
-        if not more:  # the second time the data are looked at, as of any sweep
-            monkeypatch.setattr(sweep_lib.inputs, "check", lambda cells: None)
-        sweeps.run(config, str(here), draw=draw, **more)
-        out = capsys.readouterr().out
-        assert out.count("50.0%") == 3
-    assert [[record.overrides for record in found] for found in drawn] == [
-        [cell.overrides for cell in grid.cells(config)]
-    ] * 2
-    stored.main(["--runs", str(here), "--out", str(folder)])
-    assert "3 cells, 0 added" in capsys.readouterr().out
-    assert (folder / "toy.jsonl").read_bytes() == before
-    assert [file.name for file in here.iterdir()] == ["sweeps"]
-
-
-def test_results_that_hold_no_line(tmp_path):
     with pytest.raises(UserError, match="holds no"):
         sweeps.run(sweep((THETA,)), str(tmp_path / "runs"), results=str(tmp_path))
     assert not (tmp_path / "runs").exists()
+    (tmp_path / "toy.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="line 1"):
+        stored.matching(cells, tmp_path)
 
 
 # --- cells as lines -------------------------------------------------------------------------------
@@ -145,10 +107,6 @@ def there(tmp_path):
     folder = results(tmp_path, *cells[:2])
     finish(tmp_path / "there", cells[2], asr=0.25)
     return tmp_path / "there", folder
-
-
-def add(store, folder, *more):
-    stored.main(["--runs", str(store), "--out", str(folder), *more])
 
 
 def test_lines_are_added_and_none_is_lost(there, tmp_path, capsys):
@@ -223,14 +181,14 @@ def test_a_damaged_line_stops_it(there):
 def test_the_command(there, tmp_path, capsys):
     store, _ = there
     begin(store, sweep((), sweep__name="other"))
-    command.main(["--runs", str(store), "--out", str(tmp_path / "one"), "toy"])
+    add(store, tmp_path / "one", "toy")
     assert records.names(tmp_path / "one") == ["toy"]
-    command.main(["--runs", str(store), "--out", str(tmp_path / "all")])
+    add(store, tmp_path / "all")
     assert records.names(tmp_path / "all") == ["other", "toy"]
     capsys.readouterr()
-    for arguments in (["--runs", str(store), "fig99"], ["--runs", str(tmp_path / "nowhere")]):
+    for arguments in ((store, tmp_path / "lines", "fig99"), (tmp_path / "nowhere", tmp_path / "lines")):
         with pytest.raises(SystemExit) as left:
-            command.main([*arguments, "--out", str(tmp_path / "lines")])
+            add(*arguments)
         assert left.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "lines").exists()

@@ -21,7 +21,7 @@ def board(tmp_path):
         result = {"asr": 0.9, "no_trigger_target_rate": untriggered, "clean_accuracy": 0.5, "status": "ok"}
         result |= {"overlap_squared": [0.25], "wall_seconds": 75.0, "config": config}
         Run(tmp_path / f"cell-{i}").finish(result)
-    return Board(tmp_path, "grid", attempts=3)
+    return Board(tmp_path, "grid")
 
 
 @pytest.fixture

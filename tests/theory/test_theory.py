@@ -15,7 +15,7 @@ import scipy.integrate
 import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.linalg import expm, null_space
+from scipy.linalg import expm
 from scipy.special import ive
 
 from poison_jax import data, theory
@@ -23,58 +23,30 @@ from poison_jax.theory import adversarial, flow, report
 from poison_jax.theory.entry import Entry, fails, has_order, holds
 
 # A change of this table is a change of what the project says about the paper.
-VERDICTS = {
-    "Assumption 3.1": "approximate",
-    "Lemma 3.2 (eq. 9)": "exact",
-    "Theorem 3.3 (eqs. 10, 11)": "exact",
-    "Theorem 3.3 (eqs. 12, 13)": "approximate",
-    "Theorem 3.4 (eq. 15)": "fails",
-    "Theorem 3.4 (eqs. 16, 17)": "exact",
-    "Theorem 3.4 (growth)": "approximate",
-    "Remark 3.5 (threshold)": "exact",
-    "Remark 3.5 (linear kernels)": "fails",
-    "Remark 3.5 (only if)": "fails",
-    "Corollary 3.6 (eqs. 19 to 21)": "exact",
-    "Corollary 3.7 (eq. 22)": "approximate",
-    "Corollary 3.7 (eq. 23)": "approximate",
-    "Corollary 3.7 (eq. 24)": "fails",
-    "Remark 3.8": "approximate",
-    "Eq. 26 (stationarity)": "fails",
-    "Eq. 26 (from eq. 25)": "fails",
-    "Eq. 27": "exact",
-    "Theorem 3.9 (df)": "exact",
-    "Theorem 3.9 (residual)": "fails",
-    "Remark 3.10 (response)": "fails",
-    "Remark 3.10 (high-pass)": "fails",
-    "Remark 3.10 (length scale)": "fails",
-    "Remark 3.10 (near-clone condition)": "fails",
-    "Remark 3.11": "fails",
-    "Remark 3.13": "fails",
-    "Theorem 3.12 (eq. 30)": "fails",
-    "Theorem 3.12 (eq. 32)": "fails",
-    "Theorem 3.12 (fastest)": "fails",
-    "Remark 3.14 (eq. 33)": "approximate",
-    "Remark 3.14 (eq. 34)": "fails",
-    "Lemma A.1": "exact",
-    "Theorem A.2": "exact",
-    "Theorem A.3 (eq. 39)": "fails",
-    "Theorem A.3 (eq. 40)": "fails",
-    "Proposition A.4 (eq. 42)": "approximate",
-    "Proposition A.4 (eq. 43)": "fails",
-    "Theorem A.5 (df, Gaussian kernel)": "exact",
-    "Theorem A.5 (df)": "fails",
-    "Theorem A.5 (residual)": "fails",
-    "Theorem A.6 (Loewner order)": "fails",
-    "Theorem A.6 (direction)": "fails",
-    "Theorem A.6 (corrected)": "exact",
-    "Lemma C.1": "exact",
-    "App. D (Cauchy-Schwarz bound)": "exact",
-    "App. D (length scale and df)": "fails",
-    "App. D (spectral shrinkage)": "exact",
-    "Lemma F.1": "exact",
-    "Algorithm 1": "fails",
+STATEMENTS = {
+    "exact": (
+        "Lemma 3.2 (eq. 9); Theorem 3.3 (eqs. 10, 11); Theorem 3.4 (eqs. 16, 17); "
+        "Remark 3.5 (threshold); Corollary 3.6 (eqs. 19 to 21); Eq. 27; Theorem 3.9 (df); Lemma A.1; "
+        "Theorem A.2; Theorem A.5 (df, Gaussian kernel); Theorem A.6 (corrected); Lemma C.1; "
+        "App. D (Cauchy-Schwarz bound); App. D (spectral shrinkage); Lemma F.1"
+    ),
+    "approximate": (
+        "Assumption 3.1; Theorem 3.3 (eqs. 12, 13); Theorem 3.4 (growth); Corollary 3.7 (eq. 22); "
+        "Corollary 3.7 (eq. 23); Remark 3.8; Remark 3.14 (eq. 33); Proposition A.4 (eq. 42)"
+    ),
+    "fails": (
+        "Theorem 3.4 (eq. 15); Remark 3.5 (linear kernels); Remark 3.5 (only if); "
+        "Corollary 3.7 (eq. 24); Eq. 26 (stationarity); Eq. 26 (from eq. 25); Theorem 3.9 (residual); "
+        "Remark 3.10 (response); Remark 3.10 (high-pass); Remark 3.10 (length scale); "
+        "Remark 3.10 (near-clone condition); Remark 3.11; Remark 3.13; Theorem 3.12 (eq. 30); "
+        "Theorem 3.12 (eq. 32); Theorem 3.12 (fastest); Remark 3.14 (eq. 34); Theorem A.3 (eq. 39); "
+        "Theorem A.3 (eq. 40); Proposition A.4 (eq. 43); Theorem A.5 (df); Theorem A.5 (residual); "
+        "Theorem A.6 (Loewner order); Theorem A.6 (direction); App. D (length scale and df); "
+        "Algorithm 1"
+    ),
 }
-SEARCHED = {"Remark 3.14 (eq. 33)", "App. D (Cauchy-Schwarz bound)"}  # by tests of their own
+VERDICTS = {name: verdict for verdict, names in STATEMENTS.items() for name in names.split("; ")}
+SEARCHED = {"Remark 3.14 (eq. 33)", "App. D (Cauchy-Schwarz bound)"}  # by a test below; by the entry itself
 BY_HAND = {}
 
 
@@ -94,10 +66,10 @@ def by_hand(*heads):
 @pytest.mark.slow
 def test_every_statement():
     """One test, since evaluating the entries takes long: the verdicts, the numbers, and the document."""
-    entries = [statement() for statement in theory.STATEMENTS]
-    document = report.markdown(entries)
+    entries = [entry for statement in theory.STATEMENTS for entry in statement()]
+    document, count = report.markdown(entries), len(entries)
     entries = {entry.statement.partition(":")[0]: entry for entry in entries}
-    assert len(entries) == len(theory.STATEMENTS)  # no two of one name
+    assert len(entries) == count  # no two of one name
     assert {name: entry.verdict for name, entry in entries.items()} == VERDICTS
     for name, entry in entries.items():
         assert np.isfinite([entry.predicted, entry.measured, entry.error]).all(), name
@@ -124,20 +96,6 @@ def _masked(text):
     return re.sub(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?%?", "#", text)
 
 
-@pytest.mark.parametrize(
-    "demanded",
-    [
-        *("Lemma 3.2", "Theorem 3.3", "Theorem 3.4", "Remark 3.5", "Corollary 3.6", "Corollary 3.7"),
-        *("Remark 3.8", "Eq. 26", "Theorem 3.9", "Remark 3.10", "Remark 3.11", "Theorem 3.12"),
-        *("Remark 3.13", "Remark 3.14", "Lemma A.1", "Theorem A.2", "Theorem A.3", "Proposition A.4"),
-        *("Theorem A.5", "Theorem A.6", "Lemma C.1", "App. D (Cauchy-Schwarz bound)"),
-        *("App. D (length scale and df)", "App. D (spectral shrinkage)", "Lemma F.1", "Algorithm 1"),
-    ],
-)
-def test_every_numbered_statement_has_an_entry(demanded):
-    assert any(re.match(rf"{re.escape(demanded)}(?!\d)", name) for name in VERDICTS)
-
-
 def test_every_failure_is_exhibited():
     assert VERDICTS.keys() - BY_HAND.keys() == SEARCHED
 
@@ -161,15 +119,12 @@ def test_the_verdict_follows_from_the_numbers():
     assert holds("", "", 2.0, np.nan, "").verdict == "fails"
     assert fails("", "", 2.0, 2.1, "").verdict == "fails"
     assert fails("", "", 2.0, 2.0, "").verdict == "exact"
+    assert fails("", "", 2.0, np.nan, "").verdict != "exact"
     assert fails("", "", 0.0, 0.5, "").error == 0.5
     x = np.array([0.1, 0.2, 0.4])
     assert has_order("", "", 2, x, 3 * x**2, "").verdict == "approximate"
     assert has_order("", "", 2, x, 3 * x**1.8, "").verdict == "fails"
     assert has_order("", "", 2, x, 3 * x**2, "").measured == pytest.approx(2)
-
-
-def test_a_counterexample_that_is_not_a_number_proves_nothing():
-    assert fails("", "", 2.0, np.nan, "").verdict != "exact"
 
 
 def test_the_document():
@@ -443,15 +398,9 @@ def _():
     _, y, K, G = points(12, 2)
     arguments = K, G, y, 0.1, 0.5
     a, best = paper(*arguments), exact(*arguments)
-
-    def gradient(a):
-        return differences(lambda a: J(a, *arguments), a)
-
-    assert np.linalg.norm(gradient(a)) > 0.1
-    assert np.linalg.norm(gradient(best)) < 1e-8
-    assert J(a - 1e-2 * gradient(a), *arguments) < J(a, *arguments) - 1e-4
-    for step in np.random.default_rng(0).normal(size=(200, 12)) * 0.1:
-        assert J(best + step, *arguments) > J(best, *arguments)
+    gradient, at_best = (differences(lambda a: J(a, *arguments), alpha) for alpha in (a, best))
+    assert np.linalg.norm(at_best) < 1e-8 < 0.1 < np.linalg.norm(gradient)
+    assert J(a - 1e-2 * gradient, *arguments) < J(a, *arguments) - 1e-4
     return J(a, *arguments), J(best, *arguments)
 
 
@@ -698,6 +647,7 @@ def _():
     assert np.linalg.eigvalsh(operator)[0] == pytest.approx(0, abs=1e-15)
     g = expm(-kappa * t * operator) @ [0.5, 2.5]
     assert np.mean(g**2) == pytest.approx(energy[1])
+    assert np.mean((expm(-50 * operator) @ [0.5, 2.5]) ** 2) == pytest.approx(1)  # the part that stays
     return energy[0] * np.exp(-2 * kappa * t), energy[1]
 
 
@@ -755,23 +705,18 @@ def _():
     return np.trace(g.T @ g / 40), g[0] @ g[0]
 
 
-def deep_section(rng, width=12, coordinates=6, length=LENGTH):
-    """|grad k|^2 of Lemma C.1 and the section x -> k(x, zeta) with its x0, for a random tanh network."""
-    W, V = rng.normal(size=(coordinates, width)) / 2, rng.normal(size=(width, 4)) / 2
-    x0, zeta = rng.normal(size=(2, coordinates))
+@by_hand("Lemma C.1")
+def _():
+    rng = np.random.default_rng(0)
+    W, V = rng.normal(size=(6, 12)) / 2, rng.normal(size=(12, 4)) / 2
+    x0, zeta = rng.normal(size=(2, 6))
 
     def section(x):
-        return np.exp(-np.sum(((np.tanh(x @ W) - np.tanh(zeta @ W)) @ V) ** 2) / (2 * length**2))
+        return np.exp(-np.sum(((np.tanh(x @ W) - np.tanh(zeta @ W)) @ V) ** 2) / (2 * LENGTH**2))
 
     hidden = np.tanh(x0 @ W)
     jacobian = V.T @ np.diag(1 - hidden**2) @ W.T
-    gradient = -section(x0) / length**2 * jacobian.T @ ((hidden - np.tanh(zeta @ W)) @ V)
-    return gradient, section, x0
-
-
-@by_hand("Lemma C.1")
-def _():
-    gradient, section, x0 = deep_section(np.random.default_rng(0))
+    gradient = -section(x0) / LENGTH**2 * jacobian.T @ ((hidden - np.tanh(zeta @ W)) @ V)
     found = differences(section, x0)
     np.testing.assert_allclose(found, gradient, atol=1e-9)
     return gradient @ gradient, found @ found
@@ -796,24 +741,21 @@ def _():
     values = np.r_[100.0, 50.0, 20.0, rng.uniform(0, 1, 297)].astype(np.float32)
     start = rng.normal(size=300).astype(np.float32)
 
-    def ritz(reorthogonalise):
-        Q = [start / np.linalg.norm(start)]
-        a, b = [], []
+    def found(reorthogonalise):
+        Q, a, b = [start / np.linalg.norm(start)], [], []
         while len(a) < 60:
             r = values * Q[-1]
             a.append(Q[-1] @ r)
             r = r - a[-1] * Q[-1] - (b[-1] * Q[-2] if b else 0)
-            if reorthogonalise:
-                basis = np.array(Q, float)
-                for _ in range(2):
-                    r = r - basis.T @ (basis @ r)
+            for _ in range(2 * reorthogonalise):
+                r = r - np.array(Q, float).T @ (np.array(Q, float) @ r)
             b.append(np.linalg.norm(r))
             Q.append(r / b[-1])
-        return np.linalg.eigvalsh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
+        ritz = np.linalg.eigvalsh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
+        return np.sum(np.abs(ritz - 100) < 0.1)
 
-    once, found = (np.sum(np.abs(ritz(flag) - 100) < 0.1) for flag in (True, False))
-    assert once == 1
-    return once, found
+    assert found(True) == 1
+    return 1, found(False)
 
 
 # Searches for a counterexample where a statement holds
@@ -832,12 +774,7 @@ def test_clones_in_any_kernel(seed, m, c, cross):
     """
     rng = np.random.default_rng(seed)
     n, d, p = 6, 10, 3
-    clean, zeta, at, D = (
-        rng.normal(size=(n, d)),
-        rng.normal(size=d),
-        rng.normal(size=d),
-        rng.normal(size=(p, d)),
-    )
+    clean, zeta, at, D = (rng.normal(size=shape) for shape in ((n, d), d, d, (p, d)))
     if not cross:
         clean -= np.outer(clean @ zeta, zeta) / (zeta @ zeta)
     y, y_t = rng.normal(size=n), rng.normal()
@@ -859,50 +796,6 @@ def test_clones_in_any_kernel(seed, m, c, cross):
 
 
 @search
-@given(seed=seeds, y_t=st.floats(0.1, 3), m=st.sampled_from([1, 10, 1000]), c=scales)
-def test_the_threshold_and_the_gaussian_efficacy_below_it(seed, y_t, m, c):
-    """Remark 3.5: seen if and only if the efficacy exceeds sqrt(Lambda_clean / R_k); for r small, never."""
-    rng = np.random.default_rng(seed)
-    length, r, background = rng.uniform(0.3, 3, size=3)
-    k_0 = np.exp(-(r**2) / (2 * length**2))
-    efficacy, spike = k_0 * y_t * m / (c + m), (r / length**2 * k_0 * y_t * m / (c + m)) ** 2
-    threshold = np.sqrt(background / (r**2 / length**4))
-    assert (spike > background) == (efficacy > threshold)
-    if r < length**2 * np.sqrt(background) / y_t:
-        assert threshold > k_0 * y_t > efficacy
-
-
-@search
-@given(seed=seeds, ridge=scales, kappa=scales)
-def test_degrees_of_freedom_fall_with_kappa_and_the_notes_of_theorem_3_9(seed, ridge, kappa):
-    """For any positive definite K and G >= 0; and what is monotone instead of the residual."""
-    rng = np.random.default_rng(seed)
-    n = 6
-    A, B, y = rng.normal(size=(n, n)), rng.normal(size=(2, n)), rng.normal(size=n)
-    K, G = A @ A.T + 0.1 * np.eye(n), B.T @ B
-    path = [0.0, kappa, 3 * kappa]
-
-    def fit(solve, kappa):
-        return K @ np.stack([solve(K, G, e, ridge, kappa) for e in np.eye(n)], 1)
-
-    for solve in (paper, exact):
-        df = np.array([np.trace(fit(solve, k)) for k in path])
-        assert (np.diff(df) < 1e-9).all()
-        assert df[-1] < df[0]
-    alphas = [exact(K, G, y, ridge, k) for k in path]
-    rest = [np.sum((y - K @ a) ** 2) + ridge * a @ K @ a for a in alphas]
-    penalty = [a @ G @ a for a in alphas]
-    assert (np.diff(rest) >= -1e-9).all()
-    assert (np.diff(penalty) <= 1e-9 * penalty[0]).all()
-
-
-def test_clones_of_one_point_have_constant_degrees_of_freedom():
-    X = np.ones((5, 2))
-    B = sections(X, X, 1.0)
-    assert not B.any()  # G = 0
-
-
-@search
 @given(seed=seeds, n=st.sampled_from([2, 5, 12]), ridge=scales, kernel=st.sampled_from([1, 2]))
 def test_schur_products_majorise(seed, n, ridge, kernel):
     """Theorem A.5 for the Gaussian and the Laplace kernel, by the note's argument: l' < l."""
@@ -914,17 +807,6 @@ def test_schur_products_majorise(seed, n, ridge, kernel):
     values, split = (np.linalg.eigvalsh(K)[::-1] for K in (long, long * factor))
     assert (np.cumsum(split) <= np.cumsum(values) + 1e-10).all()
     assert degrees(split, ridge) >= degrees(values, ridge) - 1e-10
-
-
-@search
-@given(seed=seeds)
-def test_cauchy_schwarz(seed):
-    rng = np.random.default_rng(seed)
-    g, delta = rng.normal(size=(2, 30, 4)) * rng.exponential(size=(2, 30, 1))
-    delta += rng.choice([0.0, 10.0]) * g
-    bound = np.sqrt(np.mean(np.sum(g**2, 1)) * np.mean(np.sum(delta**2, 1)))
-    assert abs(np.mean(np.sum(g * delta, 1))) <= bound * (1 + 1e-12)
-    assert np.mean(np.sum(g * g, 1)) == pytest.approx(np.mean(np.sum(g**2, 1)))
 
 
 @search
@@ -948,13 +830,6 @@ def test_the_shrinkage_formula_minimises(seed, ridge, eta):
 
 
 @search
-@given(seed=seeds, length=st.floats(0.5, 3))
-def test_the_chain_rule(seed, length):
-    gradient, section, x0 = deep_section(np.random.default_rng(seed), length=length)
-    np.testing.assert_allclose(differences(section, x0), gradient, atol=1e-8)
-
-
-@search
 @given(seed=seeds, examples=st.sampled_from([1, 3]), t=scales)
 def test_the_corrected_contraction(seed, examples, t):
     """tr F <= exp(-2 kappa mu t) tr F(0) for g_j = B_j w - a_j, mu the operator's across all examples."""
@@ -967,26 +842,6 @@ def test_the_corrected_contraction(seed, examples, t):
     traces = [np.sum(g**2) / examples for g in states]
     assert traces[2] <= traces[1] * (1 + 1e-12) <= traces[0] * (1 + 2e-12)
     assert traces[2] <= np.exp(-2 * kappa * np.linalg.eigvalsh(operator)[0] * t) * traces[0] * (1 + 1e-9)
-
-
-@search
-@given(seed=seeds, deficient=st.booleans())
-def test_adding_a_column(seed, deficient):
-    """Lemma F.1 against a direct fit, of least norm where X has no full rank."""
-    rng = np.random.default_rng(seed)
-    X, y, new = rng.normal(size=(15, 4)), rng.normal(size=15), rng.normal(size=15)
-    if deficient:
-        X[:, 3], X[:, 2] = 0, X[:, 1]
-    fit = np.linalg.pinv(X)
-    e = y - X @ fit @ y
-    outside = new - X @ fit @ new
-    beta_new = new @ e / (new @ outside)
-    direct = np.linalg.lstsq(np.column_stack([X, new]), y)[0]
-    np.testing.assert_allclose(np.r_[fit @ y - fit @ new * beta_new, beta_new], direct, atol=1e-10)
-    drop = e @ e - np.sum((y - np.column_stack([X, new]) @ direct) ** 2)
-    np.testing.assert_allclose((new @ e) ** 2 / (new @ outside), drop, atol=1e-10)
-    inside = X @ rng.normal(size=4)
-    assert abs(inside @ e) + abs(inside @ (inside - X @ fit @ inside)) < 1e-10  # 0 / 0
 
 
 @search
@@ -1003,17 +858,6 @@ def test_the_hessian_is_within_the_second_term_of_gauss_newton(seed, y):
     bound = abs(f(x0) - y) * np.abs(np.linalg.eigvalsh(curvature)).max()
     spike = np.sum(differences(f, x0) ** 2)
     assert abs(np.linalg.eigvalsh(whole)[-1] - spike) <= bound + 1e-5
-
-
-@search
-@given(seed=seeds, ridge=scales, kappa=scales)
-def test_the_linear_kernel_has_a_larger_ridge(seed, ridge, kappa):
-    """Remark 3.11's note: the corrected system is the ridge lambda + n kappa, for any targets."""
-    rng = np.random.default_rng(seed)
-    X, y = rng.normal(size=(7, 3)), rng.normal(size=7)
-    weights = np.linalg.solve(X.T @ X + (ridge + 7 * kappa) * np.eye(3), X.T @ y)
-    K = X @ X.T
-    np.testing.assert_allclose(K @ exact(K, 7 * K, y, ridge, kappa), X @ weights, rtol=1e-6, atol=1e-8)
 
 
 # Code that the searches above do not touch
@@ -1038,9 +882,9 @@ def test_worst_case_is_exceeded_by_no_direction_and_no_ascent():
     assert found.stationarity < 1e-9
     np.testing.assert_allclose(found.first_order, loss(x) + epsilons * np.linalg.norm(gradient(x)))
     for epsilon, largest in zip(epsilons, found.largest, strict=True):
-        for direction in rng.normal(size=(2000, 4)):
-            shrunk = rng.uniform() ** 0.1 * epsilon / np.linalg.norm(direction)
-            assert loss(x + shrunk * direction) <= largest + 1e-14
+        inside = rng.normal(size=(2000, 4))
+        inside *= rng.uniform(size=(2000, 1)) ** 0.1 * epsilon / np.linalg.norm(inside, axis=1, keepdims=True)
+        assert loss(x + inside).max() <= largest + 1e-14
         ascent = []
         for delta in np.vstack([np.zeros(4), rng.normal(size=(5, 4)) * epsilon / 4]):
             for _ in range(300):
@@ -1055,7 +899,7 @@ def test_worst_case_is_exceeded_by_no_direction_and_no_ascent():
 def test_poisoned_flow():
     """F, alpha of eq. 31 and J against differences; under the flow J does not rise."""
     system = flow.PoisonedFlow()
-    K, B, y = (np.asarray(part) for part in system._data)
+    K, B, y = system.data
     a, v = system.start, np.array([0.6, 0.0, 0.8])
 
     def slopes(a):
@@ -1071,12 +915,3 @@ def test_poisoned_flow():
     np.testing.assert_allclose(path[0], a)
     values = [system.objective(a, 3.0) for a in path]
     assert values[2] < values[1] < values[0]
-
-
-def test_null_space_example_of_theorem_3_12():
-    """The note of eq. 32: gradients that cannot vanish together keep the part in the operator's kernel."""
-    operator = np.ones((2, 2)) / 2
-    stays = null_space(operator)[:, 0]
-    g = expm(-50 * operator) @ [0.5, 2.5]
-    np.testing.assert_allclose(g, stays * (stays @ [0.5, 2.5]), atol=1e-10)
-    assert np.mean(g**2) == pytest.approx(1)

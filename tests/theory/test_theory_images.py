@@ -7,14 +7,14 @@ import pytest
 
 from poison_jax import data, poison
 from poison_jax.errors import UserError
-from poison_jax.theory import defence, images
+from poison_jax.theory import images
 
 # Few shapes, each of which compiles: 40 clean points and 0, 1 or 4 poisons, 8 points to look at.
 TARGET, POINTS, TRIGGERED, CLONES, RIDGE = 3, 40, 8, np.array([1, 4]), 0.1
 MASK = poison.square(8, 8, margin=1, size=2)
 
 
-def load(**changes):
+def load(name="digits", **changes):
     arguments = {
         "data_dir": None,
         "num_points": POINTS,
@@ -23,7 +23,7 @@ def load(**changes):
         "value": 1.0,
         "target": TARGET,
     }
-    return images.load("digits", **(arguments | changes))
+    return images.load(str(name), **(arguments | changes))
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +97,7 @@ def test_images_that_are_all_alike(tmp_path):
     path = tmp_path / "grey.npz"
     np.savez(path, images=np.full((60, 8, 8), 9, np.uint8), labels=np.arange(60) % 4)
     with pytest.raises(UserError, match="most of the first 40 training images are equal"):
-        images.load(
-            str(path),
-            data_dir=None,
-            num_points=40,
-            num_triggered=2,
-            mask_of=functools.partial(poison.trigger_mask, "square", margin=1, size=2),
-            value=1.0,
-            target=0,
-        )
+        load(path, num_triggered=2, target=0)
 
 
 # The laws
@@ -174,15 +166,10 @@ def test_summary_by_hand():
         "ridges": np.array([0.1]),
         "clones": np.array([1, 10, 100]),
         "points": np.array([40, 64]),
-        **{
-            key: np.full((1, 1), value)
-            for key, value in (
-                ("clean_accuracy", 0.9),
-                ("clean_at_zeta", -0.8),
-                ("open_at_zeta", 0.25),
-                ("k_zeta", 1.0),
-            )
-        },
+        "clean_accuracy": np.full((1, 1), 0.9),
+        "clean_at_zeta": np.full((1, 1), -0.8),
+        "open_at_zeta": np.full((1, 1), 0.25),
+        "k_zeta": np.ones((1, 1)),
     }
     (row,) = images.summary(arrays)
     assert (row["m_works"], row["m_seen"], row["m_seen_by_law"]) == (10, 100, None)
@@ -200,21 +187,21 @@ def test_summary_by_hand():
 
 def test_approach(problem):
     length, m = 0.7 * problem.median_distance, 4
-    found = defence.approach(problem, 0.7, RIDGE, m, paths=1)
-    steps = len(defence.STEPS)
+    found = images.approach(problem, 0.7, RIDGE, m, paths=1)
+    steps = len(images.STEPS)
     assert {key: value.shape for key, value in found.items()} == {
         **dict.fromkeys(("ratios", "efficacy", "spike", "full", "full_clean"), (1, steps)),
         "label": (3,),
     }
     whole = np.linalg.norm(problem.triggered[0] - problem.zeta) / length
-    np.testing.assert_allclose(found["ratios"][0], defence.STEPS * whole)
+    np.testing.assert_allclose(found["ratios"][0], images.STEPS * whole)
     X = np.vstack([problem.X, np.tile(problem.zeta, (m, 1))])
     fits = {
         "full": (X, dense(gram(X, X, length), np.r_[problem.y, np.ones(m)])),
         "full_clean": (problem.X, dense(gram(problem.X, problem.X, length), problem.y)),
     }
     for i in (0, steps - 1):
-        x = problem.zeta + defence.STEPS[i] * (problem.triggered[0] - problem.zeta)
+        x = problem.zeta + images.STEPS[i] * (problem.triggered[0] - problem.zeta)
         scores = [gram(x[None], *fit[:1], length)[0] @ fit[1] for fit in fits.values()]
         assert found["efficacy"][0, i] == pytest.approx(scores[0] - scores[1], rel=1e-8)
         change = np.subtract(*(slopes(x, *fit, length) for fit in fits.values()))
@@ -226,11 +213,11 @@ def test_approach(problem):
 
 def test_defence(problem, monkeypatch):
     """At kappa = 0 the unpenalised fit; under the linear kernel the ridge c + n kappa throughout."""
-    assert defence.KAPPAS[0] == 0
-    monkeypatch.setattr(defence, "KAPPAS", np.array([0.0, 0.02, 1e3]))
+    assert images.KAPPAS[0] == 0
+    monkeypatch.setattr(images, "KAPPAS", np.array([0.0, 0.02, 1e3]))
     m, count, length = 4, POINTS, 0.7 * problem.median_distance
-    found = defence.defend(problem, 0.7, RIDGE, m, count)
-    np.testing.assert_array_equal(found["kappas"], defence.KAPPAS)
+    found = images.defend(problem, 0.7, RIDGE, m, count)
+    np.testing.assert_array_equal(found["kappas"], images.KAPPAS)
     names = ("df", "accuracy", "score", "asr", "at_zeta")
     series = {f"{k}_{p}_{n}" for k in ("gaussian", "linear") for p in ("clones", "cluster") for n in names}
     assert found.keys() == {"kappas", "label", "always_rest"} | series

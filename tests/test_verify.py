@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from poison_jax.runs import files, records, store, verify
+from poison_jax import verify
+from poison_jax.runs import files, records, store
 
 
 @pytest.fixture

@@ -1,0 +1,40 @@
+"""The law of collapse from records whose truth is known."""
+
+import numpy as np
+import pytest
+import small_sweeps as sweeps
+
+from plots import collapse
+from poison_jax.errors import UserError
+
+
+def network(epochs, decay, seed, time, **others):
+    keys = {"train__epochs": epochs, "train__weight_decay": decay, "seed": seed}
+    record = sweeps.record(**keys, poison__fraction=0.1, features=True, **others)
+    record.result.update(decay_time=time, near_clone_r_over_l=0.1 / time, nc1=0.2 / time)
+    return record
+
+
+def test_points_are_means_over_the_seeds():
+    cells = [network(10, d, seed, 100 * d) for d in (1e-3, 1e-2) for seed in (0, 1)]
+    cells += [network(20, 5e-3, 0, 0.1)]
+    (figure,) = sweeps.draw("collapse", cells)
+    axis = sweeps.panel(figure, "r/ℓ to the nearest poison")
+    first, second = (container[0] for container in axis.containers)
+    np.testing.assert_allclose(first.get_xydata(), [[0.1, 1.0], [1.0, 0.1]])
+    np.testing.assert_allclose(second.get_xydata(), [[0.1, 1.0]])
+    ratio = sweeps.panel(figure, "d*/d, median over the classes").containers[0][0].get_ydata()
+    np.testing.assert_allclose(ratio, 7.5)  # the classes' 7.1 to 7.9, the target's NaN left out
+
+
+def test_what_was_not_measured_is_not_drawn():
+    plain = [network(10, 1e-3, 0, 0.1)]
+    plain[0].result["near_clone_r_over_l"] = None
+    (figure,) = sweeps.draw("collapse", plain)
+    assert not sweeps.panel(figure, "r/ℓ to the nearest poison").containers
+    assert np.isnan(collapse.median_ratio(sweeps.record(), "std_ratio"))
+
+
+def test_networks_without_a_decay_time_are_refused():
+    with pytest.raises(UserError, match="decay time"):
+        sweeps.draw("collapse", [sweeps.record()])
