@@ -27,10 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     console.say(
         f"{machine()}; PreResNet-20, batch 128, float32, random images; best of PyTorch's two layouts"
     )
-    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5:
-        console.warn(
-            "the processor was busy in the last minute: on a busy machine PyTorch suffers more than JAX"
-        )
+    warn_if_busy("the processor was busy in the last minute: on a busy machine PyTorch suffers more than JAX")
     rows = []
     try:
         for entry, notes in measure.results(quick=arguments.quick):
@@ -55,10 +52,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer images and repetitions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     arguments = parser.parse_args(argv)
-    file = arguments.json
-    if file and (file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK)):
-        fail(f"cannot write {file}")
+    check_writable(arguments.json)
     return arguments
+
+
+def check_writable(*files: Path | None) -> None:
+    """Ends in a line where a file cannot be written."""
+    for file in filter(None, files):
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            fail(f"cannot write {file}")
+
+
+def warn_if_busy(message: str) -> None:
+    """Warns where other programs have had a core to compute on."""
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5:
+        console.warn(f"{message} (load {os.getloadavg()[0]:.1f})")
 
 
 def cells(row: dict) -> list[str]:

@@ -1,6 +1,6 @@
-"""What needs a process of its own: compilation from nothing, and peak memory.
+"""What needs a process of its own: compilation from nothing, peak memory, a number of CPU devices.
 
-`python -m benchmarks.child WHAT` prints one JSON line; `run` starts one.
+`python -m benchmarks.child WHAT OPTIONS`, the options a JSON object, prints a JSON line; `run` starts one.
 """
 
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 STEPS = 3
@@ -19,19 +20,16 @@ class ChildError(RuntimeError):
     """A child process failed; the message is the last line that it wrote."""
 
 
-def run(what: str, *, cache: str | None = None) -> dict[str, float]:
-    """The JSON line of `python -m benchmarks.child WHAT`, with JAX's compilation cache in folder `cache`."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")}
-    if cache is not None:
-        environment |= {
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
-    command = [sys.executable, "-m", "benchmarks.child", what]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+def run(what: str, *, environment: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
+    """The JSON line of `python -m benchmarks.child WHAT OPTIONS`, with changes to the environment."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")}
+    command = [sys.executable, "-m", "benchmarks.child", what, json.dumps(options)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=inherited | (environment or {}), capture_output=True, text=True
+    )
     if done.returncode:
-        raise ChildError(f"{what}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ChildError(f"{what} {json.dumps(options)}: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -48,50 +46,44 @@ def compile_step() -> dict[str, float]:
     return {"trace": middle - start, "compile": time.perf_counter() - middle}
 
 
-def our_memory() -> dict[str, float]:
-    """Peak resident memory of a few of our penalised steps, compilation included."""
+def memory(side: str, channels_last: bool = False) -> dict[str, float]:
+    """Peak resident MiB that a few penalised steps add, compilation included: `ours` or a PyTorch side's."""
+    import jax
+
     from benchmarks import ours
     from poison_jax import kernels
 
-    kernels.keep_memory()
+    if side == "ours":
+        kernels.keep_memory()
     training = ours.Training(penalised=True)
-    training.first_batch()
-    return _growth(training.step)
+    variables, batch, step = jax.device_get(training.state.variables), training.first_batch(), training.step
+    if side != "ours":
+        from benchmarks import sides
 
-
-def torch_memory(side: str, channels_last: bool) -> dict[str, float]:
-    """The same for a PyTorch side."""
-    import jax
-
-    from benchmarks import ours, sides
-
-    training = ours.Training(penalised=True)
-    variables, batch = jax.device_get(training.state.variables), training.first_batch()
-    return _growth(sides.Step(side, variables, batch, channels_last))
-
-
-def _growth(step) -> dict[str, float]:
+        step = sides.Step(side, variables, batch, channels_last)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of what came before
-    before = resident("VmRSS")
+    before = _resident("VmRSS")
     for _ in range(STEPS):
         step()
-    return {"before": before, "peak": resident("VmHWM") - before}
+    return {"before": before, "peak": _resident("VmHWM") - before}
 
 
-def resident(field: str) -> float:
+def _resident(field: str) -> float:
     """MiB of resident memory, now (`VmRSS`) or at most so far (`VmHWM`)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    raise OSError(f"/proc/self/status has no {field}")
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields[field].split()[0]) / 1024
+
+
+def steps(**options: Any) -> dict[str, Any]:
+    """`scale.steps_on`, its compilations kept."""
+    from benchmarks import scale
+    from poison_jax import cache, kernels
+
+    kernels.keep_memory()
+    cache.keep_compilations()
+    return scale.steps_on(**options)
 
 
 if __name__ == "__main__":
-    name, *options = sys.argv[1].split(":")
-    result = {
-        "compile": compile_step,
-        "ours": our_memory,
-        "listing": lambda: torch_memory("listing", False),
-        "best": lambda: torch_memory("best", options == ["channels_last"]),
-    }[name]()
-    print(json.dumps(result))
+    what, options = sys.argv[1], json.loads(sys.argv[2])
+    print(json.dumps({"compile": compile_step, "memory": memory, "steps": steps}[what](**options)))

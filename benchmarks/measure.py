@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import child, ours, sides
 from benchmarks import torch_reference as reference
-from benchmarks.timing import Rounds, interleaved, paired_ratio, spread
+from benchmarks.timing import Rounds, interleaved, matrix_product, paired_ratio, spread
 from poison_jax.sweeps import flops
 
 LOSS_TOLERANCE = 1e-5  # relative
@@ -140,8 +140,13 @@ def hessian_top5(count: int, rounds: Rounds) -> Result:
 def compilation(*, warm: int) -> Iterator[Result]:
     """PreResNet-110's penalised step, in fresh processes: an empty compilation cache, then a full one."""
     with tempfile.TemporaryDirectory() as cache:
+        kept = {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
         for name, times in (("compile_cold_s", 1), ("compile_warm_s", warm)):
-            runs = [child.run("compile", cache=cache) for _ in range(times)]
+            runs = [child.run("compile", environment=kept) for _ in range(times)]
             totals = [sum(run.values()) for run in runs]
             parts = ", ".join(
                 f"{part} {statistics.median(run[part] for run in runs):.1f} s" for part in runs[0]
@@ -152,16 +157,17 @@ def compilation(*, warm: int) -> Iterator[Result]:
 
 def peak_memory(*, repeats: int) -> Result:
     """What a few penalised steps add to the memory of a fresh process."""
-    layouts = {name: child.run(name)["peak"] for name in ("best", "best:channels_last")}
-    best = min(layouts, key=layouts.get)
-    peaks = {"ours": [], "listing": [], "best": []}
+    layouts = {last: child.run("memory", side="best", channels_last=last)["peak"] for last in (False, True)}
+    channels_last = layouts[True] < layouts[False]
+    options = {"ours": {}, "listing": {}, "best": {"channels_last": channels_last}}
+    peaks = {name: [] for name in options}
     for _ in range(repeats):
         for name, values in peaks.items():
-            values.append(child.run(best if name == "best" else name)["peak"])
+            values.append(child.run("memory", side=name, **options[name])["peak"])
     entry = Entry("peak_memory", "MiB", *medians(peaks), *ratios(peaks))
-    layout = f"best side: {'channels last' if best != 'best' else 'contiguous'}"
-    notes = [layout, *(f"{name} {repeats} x: {spread(values)}" for name, values in peaks.items())]
-    return Result(entry, [f"{child.STEPS} steps of a batch of {ours.BATCH}, compilation included", *notes])
+    spreads = (f"{name} {repeats} x: {spread(values)}" for name, values in peaks.items())
+    steps = f"{child.STEPS} steps of a batch of {ours.BATCH}, compilation included"
+    return Result(entry, [steps, _layout(channels_last), *spreads])
 
 
 def throughput(name, mine, listing, best, work: float, rounds: Rounds, notes: list[str]) -> Result:
@@ -174,14 +180,7 @@ def throughput(name, mine, listing, best, work: float, rounds: Rounds, notes: li
 
 def timed(runs: Mapping[str, Callable], rounds: Rounds) -> dict[str, list[float]]:
     """`interleaved`, and in every round the machine's matrix product, for the fraction of its rate."""
-    a = jnp.ones((MATMUL, MATMUL))
-    _matmul(a).block_until_ready()
-    return interleaved({**runs, "matmul": lambda: _matmul(a).block_until_ready()}, rounds)
-
-
-@jax.jit
-def _matmul(a):
-    return a @ a
+    return interleaved({**runs, "matmul": matrix_product(MATMUL)}, rounds)
 
 
 def fraction(seconds: Mapping[str, list[float]], work: float) -> float:
@@ -215,7 +214,11 @@ def _faster(runs: Mapping[bool, Callable]) -> tuple[bool, str]:
         run()
     seconds = interleaved({str(layout): run for layout, run in runs.items()}, Rounds(3, 3, 0))
     layout = paired_ratio(seconds["False"], seconds["True"]) > 1
-    return layout, f"best side: {'channels last' if layout else 'contiguous'}"
+    return layout, _layout(layout)
+
+
+def _layout(channels_last: bool) -> str:
+    return f"best side: {'channels last' if channels_last else 'contiguous'}"
 
 
 def flat(tree: Mapping[str, torch.Tensor]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Our side: the functions that a run calls, on inputs that both sides share."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -17,13 +18,33 @@ EIGENPAIRS, LANCZOS_STEPS = 5, 20
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
-class Training:
-    """`train.train_step` on four batches of random uint8 images, poisoned as in the experiments."""
+@functools.cache  # one object for each network: methods of equal ones are compiled again
+def _network(depth: int, **options) -> models.Model:
+    return models.preresnet(depth, CLASSES, **options)
 
-    def __init__(self, *, penalised: bool, depth: int = DEPTH, block: str = "basic", **options):
-        mesh = make_mesh()
+
+class Training:
+    """`train.train_step` on four batches of random uint8 images, poisoned as in the experiments.
+
+    Args:
+        penalised: whether with the penalty.
+        depth: of the network; its width and so on are in `network`, as `models.preresnet` takes them.
+        batch: images a step.
+        devices: over how many of the first devices; all of them by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        penalised: bool,
+        depth: int = DEPTH,
+        batch: int = BATCH,
+        devices: int | None = None,
+        **network,
+    ):
+        mesh = make_mesh(jax.devices()[:devices])
         self.program = train.Program(
-            models.preresnet(depth, CLASSES, block=block, **options),
+            _network(depth, **network),
             mesh,
             penalised=penalised,
             reduction="listing",
@@ -31,7 +52,7 @@ class Training:
             momentum=MOMENTUM,
             weight_decay=WEIGHT_DECAY,
         )
-        rng, count = np.random.default_rng(0), 4 * BATCH
+        rng, count = np.random.default_rng(0), 4 * batch
         images = rng.integers(0, 256, (count, *IMAGE_SHAPE), np.uint8)
         labels = rng.integers(0, CLASSES, count, np.int32)
         nobody = np.zeros(count, bool)
@@ -47,7 +68,7 @@ class Training:
             mean=np.array(MEAN, np.float32),
             std=np.array(STD, np.float32),
         )
-        order = np.arange(count, dtype=np.int32).reshape(4, BATCH)
+        order = np.arange(count, dtype=np.int32).reshape(4, batch)
         self.state = train.init_state(jax.random.key(0), IMAGE_SHAPE, self.program)
         self.arguments = jax.tree.map(lambda leaf: replicate(leaf, mesh), (data, order, knobs))
 
@@ -94,7 +115,14 @@ class Hessian(NamedTuple):
     variables: dict
     images: np.ndarray
     labels: np.ndarray
-    products = LANCZOS_STEPS + EIGENPAIRS + 1  # the residuals take k + 1
+    k: int = EIGENPAIRS
+    num_iters: int = LANCZOS_STEPS
+    batch: int = BATCH
+
+    @property
+    def products(self) -> int:
+        """Hessian products of a call: the residuals take k + 1."""
+        return self.num_iters + self.k + 1
 
     def start(self) -> np.ndarray:
         """The start vector that `input_hessian` draws, `[H, W, C]`."""
@@ -107,10 +135,10 @@ class Hessian(NamedTuple):
             self.variables,
             self.images,
             self.labels,
-            k=EIGENPAIRS,
-            num_iters=LANCZOS_STEPS,
+            k=self.k,
+            num_iters=self.num_iters,
             key=jax.random.key(2),
-            batch_size=BATCH,
+            batch_size=self.batch,
         ).values
 
 

@@ -3,7 +3,12 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_matmul = jax.jit(jnp.matmul)
 
 
 class Rounds(NamedTuple):
@@ -14,9 +19,9 @@ class Rounds(NamedTuple):
     seconds: float
 
 
-def interleaved(sides: Mapping[str, Callable[[], object]], rounds: Rounds) -> dict[str, list[float]]:
+def interleaved(sides: Mapping[Any, Callable[[], object]], rounds: Rounds) -> dict[Any, list[float]]:
     """Seconds of every side in every round, in the order given; every side is warm already."""
-    seconds = {name: [] for name in sides}
+    seconds: dict[Any, list[float]] = {name: [] for name in sides}
     began = time.perf_counter()
     for done in range(rounds.most):
         elapsed = time.perf_counter() - began
@@ -28,6 +33,17 @@ def interleaved(sides: Mapping[str, Callable[[], object]], rounds: Rounds) -> di
             run()
             seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def matrix_product(size: int) -> Callable[[], jax.Array]:
+    """A warm side: the float32 product of two square matrices, `2 size^3` FLOPs, on all cores."""
+    a = jnp.ones((size, size))
+
+    def run() -> jax.Array:
+        return _matmul(a, a).block_until_ready()
+
+    run()
+    return run
 
 
 def paired_ratio(others: list[float], ours: list[float]) -> float:

@@ -118,14 +118,15 @@ SWEEPS = {
 
 
 def of_run(found: Run) -> dict[str, Figure | str]:
-    """All figures of a finished run: those whose arrays it holds.
+    """All figures of a finished run: those whose arrays it holds, and that were not left out.
 
     Raises:
         UserError: it is not finished, or holds nothing to draw.
     """
-    if found.result() is None:
+    result = found.result()
+    if result is None:
         raise UserError(f"{found.path} holds no finished run: name a finished run's directory")
-    entries = [entry for entry in RUNS.values() if entry.draw]
+    entries = [e for e in RUNS.values() if e.draw and f"{e.needs}_left_out" not in result]
     held = [entry for entry in entries if (found.path / f"{entry.needs}.npz").exists()]
     if not held:
         raise UserError(f"{found.path} holds nothing that can be drawn: make the run again")

@@ -170,7 +170,7 @@ def _load(argument: str, configs: Path) -> ConfigDict:
     name, colon, size = argument.partition(":")
     if not name:
         raise UserError("--config is empty: name a file, see --help=experiments")
-    if not Path(name).is_file():
+    if not os.path.isfile(name):  # `Path.is_file` fails for a name that is too long
         known = {file.stem: file for file in _files(configs)}
         near = difflib.get_close_matches(Path(name).stem, known, n=1, cutoff=0.5)
         hint = f"did you mean {_shown(known[near[0]])}{colon}{size}?" if near else "see --help=experiments"
@@ -195,7 +195,11 @@ def _check_keys(argv: list[str], config: ConfigDict) -> None:
     for argument in argv[1:]:
         name = argument.partition("=")[0].lstrip("-").removeprefix("no")
         key = name.removeprefix("config.")
-        if not argument.startswith("-") or key == name or key in known:
+        if not argument.startswith("-") or key == name:
+            continue
+        if key in known:
+            if argument.endswith("=") and isinstance(known[key], tuple):  # it would be left at its default
+                raise UserError(f"--config.{key} is empty: write a tuple, as {known[key]!r}")
             continue
         if inside := [other for other in known if other.startswith(f"{key}.")]:
             raise UserError(f"--config.{key} is a group of keys: name one, as --config.{inside[0]}")

@@ -1,9 +1,6 @@
 """The comparison with PyTorch: its arithmetic, its network, the shape of its table."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +12,6 @@ from benchmarks import timing
 from poison_jax import autodiff, losses, models
 from poison_jax.sweeps import flops
 
-ROOT = Path(__file__).parent.parent
 STEPS = ["eval_forward", "plain_step", "penalised_step", "hessian_top5"]
 NAMES = [*STEPS, "compile_cold_s", "compile_warm_s", "peak_memory"]
 
@@ -160,14 +156,9 @@ def test_bad_flags(arguments, says, capsys):
     assert capsys.readouterr().err == f"error: {says}\n"
 
 
-def test_without_pytorch_one_line(tmp_path):
-    """An interpreter that finds no torch, installed or not."""
-    code = (
-        "import importlib.util, runpy\n"
-        "find = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
-        "runpy.run_module('benchmarks', run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == "error: the comparison needs PyTorch: pip install -e '.[bench]'\n"
+def test_without_pytorch_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stopped:
+        command.main([])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: the comparison needs PyTorch: pip install -e '.[bench]'\n"

@@ -264,6 +264,8 @@ def test_a_user_without_a_home_is_told_where_data_are_looked_for(tmp_path):
         (["--config.kappa=1"], ["did you mean --config.penalty.kappa"]),
         (["--batch_size=1"], [r"--config.spectrum.batch_size or --config.train.batch_size"]),
         (["--quietly"], ["no flag --quietly: see --help"]),
+        (["--config.sweep.grids="], [r"--config\.sweep\.grids is empty"]),
+        (["--config=" + "long " * 10_000], ["no config file"]),
         (["--config.penalty={{}}"], ["a group of keys: name one, as --config.penalty"]),
         (["--noconfig.spectrum.per_clas"], ["did you mean --config.spectrum.per_class"]),
         (["--config=configs/cifar10_stochastc.py"], ["did you mean configs/cifar10_stochastic.py"]),

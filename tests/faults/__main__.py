@@ -16,7 +16,7 @@ from pathlib import Path
 
 from poison_jax import console
 from poison_jax.runs import provenance
-from tests.faults.chapter import Chapter
+from tests.faults.chapter import Chapter, Stuck
 
 # Name of the module -> its share of the time, and what it is about.
 CHAPTERS = {
@@ -58,23 +58,17 @@ def main(argv: list[str]) -> None:
         (folder / name).mkdir(parents=True)
         chapter = Chapter(name, folder / name, arguments.seed, share * weight, arguments.most)
         began = time.monotonic()
-        importlib.import_module(f"tests.faults.{name}").run(chapter)
+        try:
+            importlib.import_module(f"tests.faults.{name}").run(chapter)
+        except Stuck as error:
+            chapter.fail(str(error))
         seconds = time.monotonic() - began
         broken += chapter.failures
-        lines.append(
-            {
-                "chapter": name,
-                "seed": arguments.seed,
-                "seconds": round(seconds),
-                "counts": dict(chapter.counts),
-                "measured": chapter.measured,
-                "broken": chapter.failures,
-                **provenance.here(),
-            }
-        )
-        rows += [(name, what, str(times)) for what, times in chapter.counts.items()]
-        rows += [(name, what, str(value)) for what, value in chapter.measured.items()]
-        rows += [(name, "promises broken", str(len(chapter.failures)))]
+        line = {"chapter": name, "seed": arguments.seed, "seconds": round(seconds)}
+        line |= {"counts": dict(chapter.counts), "measured": chapter.measured, "broken": chapter.failures}
+        lines.append(line | provenance.here())
+        figures = {**chapter.counts, **chapter.measured} | {"promises broken": len(chapter.failures)}
+        rows += [(name, what, str(figure)) for what, figure in figures.items()]
         rows += [(name, "time", console.duration(seconds))]
         if arguments.out:
             arguments.out.write_text("".join(json.dumps(line) + "\n" for line in lines))

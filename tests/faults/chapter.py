@@ -1,4 +1,4 @@
-"""What every chapter of the harness is given: its time, its luck, a folder, and where it counts."""
+"""A chapter of the harness: its time, its luck, what it counts; how its processes are started and ended."""
 
 import os
 import random
@@ -6,13 +6,35 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+LONGEST = 600  # seconds that a process may take, on a machine that has much else to do
 # The runs here compile much and compute little.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+# A training of seconds, which the chapters change.
+TINY = {
+    "experiment": "train",
+    "data.name": "digits",
+    "data.n_train": 64,
+    "data.n_test": 32,
+    "model.depth": 8,
+    "model.block": "basic",
+    "model.width": 4,
+    "poison.margin": 0,
+    "train.epochs": 1,
+    "train.batch_size": 32,
+    "spectrum.k": 2,
+    "spectrum.num_iters": 3,
+    "spectrum.num_examples": 32,
+    "spectrum.batch_size": 32,
+}
+
+
+class Stuck(Exception):
+    """A chapter cannot go on: a process does not end, or an undisturbed one has failed."""
 
 
 class Chapter:
@@ -57,30 +79,53 @@ class Chapter:
         return kept
 
 
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Keys of the config as a command line; None: left at its default."""
+    return [f"--config.{key}={value}" for key, value in settings.items() if value is not None]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """That of a process of this project: quick compilation on the CPU, and `variables` over it."""
+    return os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | variables
+
+
 def start(command: list[Any], **variables: str) -> subprocess.Popen:
     """A Python process of this project: `start(["main.py", "--workdir=..."])`, its output in pipes."""
-    environment = os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"} | variables
-    pipe = subprocess.PIPE
     return subprocess.Popen(
         [sys.executable, "-u", *map(str, command)],
         cwd=ROOT,
-        env=environment,
-        stdout=pipe,
-        stderr=pipe,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
     )
 
 
-def ended_in_one_line(process: subprocess.Popen, err: str, status: int = 2) -> str | None:
+def output(process: subprocess.Popen) -> tuple[str, str]:
+    """What a process says until it ends, on stdout and on stderr.
+
+    Raises:
+        Stuck: it does not end, and is killed; or it leaves another behind that holds its output.
+    """
+    try:
+        return process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired as error:
+        said, ended = (error.stderr or error.stdout or b"").decode(errors="replace"), process.poll()
+        process.kill()
+    if ended is None:
+        raise Stuck(f"a process did not end within {LONGEST} s, and said last {said[-500:]!r}")
+    raise Stuck("a process ended, but one that it had started lives on, and holds its output open")
+
+
+def unlike_one_line(status: int, err: str) -> str | None:
     """What is wrong with how bad input or a bad disk was refused; None if nothing is.
 
-    The contract: the exit status, one line on stderr that begins with `error: `, beside warnings, and no
-    traceback.
+    The contract: exit status 2, and on stderr one line that begins with `error: `, beside warnings.
     """
     lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
-    if process.returncode != status:
-        return f"exit status {process.returncode} instead of {status}: {err[-500:]!r}"
+    if status != 2:
+        return f"exit status {status} instead of 2: {err[-500:]!r}"
     if "Traceback" in err or len(lines) != 1 or not lines[0].startswith("error: "):
         return f"not one line: {err[-500:]!r}"
     return None

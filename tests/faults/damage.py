@@ -4,154 +4,74 @@ Each is noticed, and said in one line, or changes nothing; the same command then
 bit for bit. A wrong number is never read.
 """
 
-import json
+import contextlib
 import random
 import shutil
-import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from poison_jax import arrays, data
+from poison_jax import data
 from poison_jax.data import prepared
 from poison_jax.errors import Damaged, UserError
 from poison_jax.runs import files, records
 from poison_jax.runs.store import Run
-from tests.faults.chapter import Chapter, start
+from tests.faults import runs
+from tests.faults.chapter import Chapter, output
 
-_RUN = [
-    "main.py",
-    "--config.experiment=train",
-    "--config.name=toy",
-    "--config.penalty.kappa=20.0",
-    "--config.model.width=4",
-    "--config.data.n_train=640",
-    "--config.data.n_test=200",
-    "--config.train.epochs=6",
-    "--config.train.batch_size=32",
-    "--config.spectrum.num_iters=8",
-    "--config.spectrum.num_examples=64",
-    "--config.analysis.features=64",
-    "--config.analysis.near_clone=16",
-    "--config.analysis.collapse=64",
-    "--config.analysis.fisher=64",
-]
 _READS = 40  # files that are read in this process for each command that is started
 
 
 def run(chapter: Chapter) -> None:
     """Damages copies of a finished run, of an unfinished one, and of what is kept beside them."""
-    finished, unfinished = _finished(chapter), _unfinished(chapter)
-    outcome = _outcome(finished)
+    finished = runs.the_run(runs.undisturbed(chapter, "training").workdir)
+    unfinished = _copied(finished, chapter.folder / "unfinished")
+    for file in unfinished.iterdir():  # stopped before the trained network was looked at
+        if file.is_file() and file.name not in ("config.json", "inputs.json", "metrics.jsonl"):
+            file.unlink()
     kinds = {
-        "a finished run": lambda: _read_finished(chapter, finished),
-        "a checkpoint": lambda: _read_checkpoint(chapter, finished),
-        "results": lambda: _read_lines(chapter, _results(chapter, finished)),
-        "a sweep's file": lambda: _read_sweep(chapter, finished),
-        "decoded data": lambda: _read_cache(chapter),
+        "a finished run": (finished, _read_finished),
+        "a checkpoint": (finished, _read_checkpoint),
+        "results": (_results(chapter, finished), _read_lines),
+        "a sweep's file": (_sweep(chapter, finished), _read_sweep),
+        "decoded data": (_cache(chapter), _read_cache),
     }
     for number in chapter.rounds():
         for i in range(_READS):
             kind = list(kinds)[i % len(kinds)]
-            kinds[kind]()
+            sound, read = kinds[kind]
+            read(chapter, sound, _copied(sound, chapter.folder / "copy"))
             chapter.count(f"files damaged: of {kind}")
         if number % 2:
-            _go_on(chapter, unfinished, outcome, "an unfinished run, gone on with")
+            _go_on(chapter, unfinished, "an unfinished run, gone on with")
         else:
-            _go_on(chapter, finished, outcome, "a finished run, made again")
+            _go_on(chapter, finished, "a finished run, made again")
 
 
-# --- the runs that are damaged ------------------------------------------------------------------------
-
-
-def _finished(chapter: Chapter) -> Path:
-    workdir = chapter.folder / "finished"
-    process = start([*_RUN, f"--workdir={workdir}"])
-    _, err = process.communicate(timeout=600)
-    if process.returncode:
-        raise RuntimeError(f"the undisturbed run failed: {err}")
-    return _the_run(workdir)
-
-
-def _unfinished(chapter: Chapter) -> Path:
-    """The same run, stopped in the middle."""
-    workdir = chapter.folder / "unfinished"
-    process = start([*_RUN, f"--workdir={workdir}"])
-    while process.poll() is None and sum(_lines(file) for file in workdir.glob("*/metrics.jsonl")) < 3:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=600)
-    return _the_run(workdir)
-
-
-def _the_run(workdir: Path) -> Path:
-    (folder,) = (folder for folder in workdir.iterdir() if folder.name.startswith("toy-"))
-    return folder
-
-
-def _lines(file: Path) -> int:
-    return file.read_bytes().count(b"\n")
-
-
-def _outcome(folder: Path) -> dict[str, object]:
-    """All that a finished run says, but for its time."""
-    run = Run(folder)
-    result = run.result() or {}
-    result.pop("wall_seconds", None)
-    newest = max(run.checkpoints.glob("[0-9]*"), key=lambda file: int(file.name))
-    return {
-        "result": json.dumps(result, sort_keys=True),
-        "metrics": run.metrics(),
-        "parameters": json.loads((newest / "note" / "metadata").read_text())["digest"],
-        **{file.stem: _bytes(run.arrays(file.stem)) for file in sorted(folder.glob("*.npz"))},
-    }
-
-
-def _bytes(found: dict[str, np.ndarray]) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in found.items()}
-
-
-# --- the damage ---------------------------------------------------------------------------------------
-
-
-def _flip(content: bytearray, luck: random.Random) -> None:
-    content[luck.randrange(len(content))] ^= 1 << luck.randrange(8)
-
-
-def _cut(content: bytearray, luck: random.Random) -> None:
-    del content[luck.randrange(len(content)) :]
-
-
-def _overwrite(content: bytearray, luck: random.Random) -> None:
-    begin = luck.randrange(len(content))
-    end = min(len(content), begin + luck.choice([1, 16, 512]))
-    content[begin:end] = luck.randbytes(end - begin)
-
-
-def _drop(content: bytearray, luck: random.Random) -> None:
-    begin = luck.randrange(len(content))
-    del content[begin : begin + luck.choice([1, 16, 512])]
+def _copied(folder: Path, to: Path) -> Path:
+    shutil.rmtree(to, ignore_errors=True)
+    return Path(shutil.copytree(folder, to / folder.name))
 
 
 def _damage(file: Path, luck: random.Random) -> str:
-    """Damages a file that is not empty; in words how."""
+    """Flips, cuts off, overwrites or drops bytes of a file that is not empty; in words how."""
     before = file.read_bytes()
     content = bytearray(before)
-    how = luck.choice([_flip, _flip, _cut, _overwrite, _drop])
+    how = luck.choice(["flip", "flip", "cut", "overwrite", "drop"])
     while content == before:
-        content = bytearray(before)
-        how(content, luck)
+        begin = luck.randrange(len(content))
+        end = min(len(content), begin + luck.choice([1, 16, 512]))
+        if how == "flip":
+            content[begin] ^= 1 << luck.randrange(8)
+        elif how == "cut":
+            del content[begin:]
+        elif how == "overwrite":
+            content[begin:end] = luck.randbytes(end - begin)
+        else:
+            del content[begin:end]
     file.write_bytes(content)
-    return f"{how.__name__.strip('_')} in {file.name}"
-
-
-def _copied(chapter: Chapter, folder: Path) -> Path:
-    copy = chapter.folder / "copy" / folder.name
-    shutil.rmtree(copy.parent, ignore_errors=True)
-    shutil.copytree(folder, copy)
-    return copy
+    return f"{how} in {file.name}"
 
 
 def _kept(chapter: Chapter, read: Callable[[], object], sound: object, how: str) -> None:
@@ -168,12 +88,14 @@ def _kept(chapter: Chapter, read: Callable[[], object], sound: object, how: str)
         chapter.check(found == sound, f"{how}: a wrong number was read")
 
 
-# --- what reads it ------------------------------------------------------------------------------------
+def _bytes(found: dict[str, np.ndarray]) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in found.items()}
 
 
-def _read_finished(chapter: Chapter, finished: Path) -> None:
-    copy = _copied(chapter, finished)
-    run, luck = Run(copy), chapter.random
+# --- what is damaged, and what reads it ---------------------------------------------------------------
+
+
+def _read_finished(chapter: Chapter, finished: Path, copy: Path) -> None:
     readers: dict[str, Callable[[Run], object]] = {
         "config.json": Run.config,
         "result.json": Run.result,
@@ -181,21 +103,20 @@ def _read_finished(chapter: Chapter, finished: Path) -> None:
         "inputs.json": lambda run: files.read_json(run.path / "inputs.json"),
         **{file.name: lambda run, file=file: _bytes(run.arrays(file.stem)) for file in copy.glob("*.npz")},
     }
-    name = luck.choice([*readers, files.SEAL])
-    how = _damage(copy / name, luck)
+    name = chapter.random.choice([*sorted(readers), files.SEAL])
+    how = _damage(copy / name, chapter.random)
     if name in readers:
-        _kept(chapter, lambda: readers[name](run), readers[name](Run(finished)), how)
-    found = run.damage()
+        _kept(chapter, lambda: readers[name](Run(copy)), readers[name](Run(finished)), how)
+    found = Run(copy).damage()
     harmless = name.endswith(".json") and not found  # another space in it
     chapter.check(list(found) == [name] or harmless, f"{how}: the digests say {found}")
 
 
-def _read_checkpoint(chapter: Chapter, finished: Path) -> None:
-    copy, luck = _copied(chapter, finished), chapter.random
-    checkpoint = luck.choice(sorted(copy.glob("checkpoints/*")))
-    found = [file for file in checkpoint.rglob("*") if file.is_file() and file.stat().st_size]
-    file = luck.choice(sorted(found))
-    how = _damage(file, luck)
+def _read_checkpoint(chapter: Chapter, _: Path, copy: Path) -> None:
+    checkpoint = chapter.random.choice(sorted(copy.glob("checkpoints/*")))
+    found = sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.stat().st_size)
+    file = chapter.random.choice(found)
+    how = _damage(file, chapter.random)
     try:
         named = list(files.broken(checkpoint, checkpoint.rglob("*")))
     except Damaged:
@@ -207,72 +128,70 @@ def _read_checkpoint(chapter: Chapter, finished: Path) -> None:
 
 def _results(chapter: Chapter, finished: Path) -> Path:
     """A folder of results as `python -m poison_jax.records` makes one."""
+    run = Run(finished)
+    record = records.Record(finished.name, {"seed": 0}, run.result(), lambda: run.arrays("features"))
     folder = chapter.folder / "results"
-    if not folder.exists():
-        run = Run(finished)
-        result = run.result()
-        record = records.Record(finished.name, {"seed": 0}, result, lambda: run.arrays("features"))
-        (folder / "toy.jsonl").write_text((records.line(record) + "\n") * 3)
+    folder.mkdir()
+    (folder / "toy.jsonl").write_text((records.line(record) + "\n") * 3)
     return folder
 
 
-def _read_lines(chapter: Chapter, results: Path) -> None:
+def _read_lines(chapter: Chapter, results: Path, copy: Path) -> None:
     def read(folder: Path) -> list[object]:
         return [[record[:3], _bytes(record.arrays)] for record in records.load(folder, "toy")]
 
-    sound, copy = read(results), _copied(chapter, results)
+    sound = read(results)
+    count = len(sound)
     how = _damage(copy / "toy.jsonl", chapter.random)
-    try:
-        count = len(read(copy))
-    except Exception:
-        count = len(sound)
     # Lines that are gone altogether are cells that are not there; they are not wrong numbers.
+    with contextlib.suppress(Exception):
+        count = len(read(copy))
     _kept(chapter, lambda: read(copy), sound[:count], how)
 
 
-def _read_sweep(chapter: Chapter, finished: Path) -> None:
-    folder = chapter.folder / "store"
-    if not folder.exists():
-        cells = [
-            {"run": f"toy-{i:08x}", "overrides": {"seed": i, "poison.fraction": i / 7}} for i in range(5)
-        ]
-        records.write_sweep(folder, records.Sweep("toy", Run(finished).config(), cells))
-    copy = _copied(chapter, folder)
+def _sweep(chapter: Chapter, finished: Path) -> Path:
+    """A store that holds the file of a sweep."""
+    cells = [{"run": f"toy-{i:08x}", "overrides": {"seed": i, "poison.fraction": i / 7}} for i in range(5)]
+    records.write_sweep(chapter.folder / "store", records.Sweep("toy", Run(finished).config(), cells))
+    return chapter.folder / "store"
+
+
+def _read_sweep(chapter: Chapter, store: Path, copy: Path) -> None:
     how = _damage(copy / "sweeps" / "toy.json", chapter.random)
-    _kept(chapter, lambda: records.read_sweep(copy, "toy"), records.read_sweep(folder, "toy"), how)
+    _kept(chapter, lambda: records.read_sweep(copy, "toy"), records.read_sweep(store, "toy"), how)
 
 
-def _read_cache(chapter: Chapter) -> None:
-    """What decoded data are kept in; `data.load` decodes again what this cannot read."""
-    file, digits = chapter.folder / "digits.npz", data.load("digits", "train")
+def _cache(chapter: Chapter) -> Path:
+    """A folder of decoded data; `data.load` decodes again what it cannot read there."""
+    digits = data.load("digits", "train")
     fields = {name: getattr(digits, name) for name in ("images", "labels", "ids")}
-    prepared._write_cache(file, fields | {"class_names": np.array(digits.class_names)})
-    how = _damage(file, chapter.random)
-    try:
-        found = arrays.read_npz(file)
-    except Exception:
+    folder = chapter.folder / "decoded"
+    folder.mkdir()
+    prepared._write_cache(folder / "digits.npz", fields | {"class_names": np.array(digits.class_names)})
+    return folder
+
+
+def _read_cache(chapter: Chapter, decoded: Path, copy: Path) -> None:
+    how = _damage(copy / "digits.npz", chapter.random)
+    found = prepared._read_cache(copy / "digits.npz")
+    if found is None:
         chapter.count("damage that was named")
-        chapter.check(prepared._read_cache(file) is None, f"{how}: it is taken all the same")
         return
     chapter.count("damage that changes no number")
-    same = all(np.array_equal(found.get(name), getattr(digits, name)) for name in ("images", "labels", "ids"))
-    chapter.check(same, f"{how}: a wrong number was read")
+    sound = prepared._read_cache(decoded / "digits.npz")
+    chapter.check(_bytes(found) == _bytes(sound), f"{how}: a wrong number was read")
 
 
 # --- the same command again ---------------------------------------------------------------------------
 
 
-def _go_on(chapter: Chapter, folder: Path, outcome: dict[str, object], what: str) -> None:
+def _go_on(chapter: Chapter, folder: Path, what: str) -> None:
     """Damages a run, starts its command again, and compares what it ends with."""
-    copy, luck = _copied(chapter, folder), chapter.random
-    places = sorted(_places(copy))
-    file = luck.choice(places)
-    how = f"{what}: {_damage(file, luck)}"
-    process = start([*_RUN, f"--workdir={copy.parent}"])
-    try:
-        _, err = process.communicate(timeout=300)
-    finally:
-        process.kill()
+    copy = _copied(folder, chapter.folder / "copy")
+    file = chapter.random.choice(sorted(_places(copy)))
+    how = f"{what}: {_damage(file, chapter.random)}"
+    process = runs.begin("training", copy.parent)
+    _, err = output(process)
     chapter.count(f"files damaged: of {what}")
     if process.returncode == 2 and file.name == "inputs.json":  # nothing else knows what the data were
         chapter.check(len(err.splitlines()) == 1 and str(file) in err, f"{how}: {err[-400:]!r}")
@@ -283,8 +202,7 @@ def _go_on(chapter: Chapter, folder: Path, outcome: dict[str, object], what: str
     said = [line for line in err.splitlines() if not line.startswith("warning: ")]
     chapter.check(not said, f"{how}: {said}")
     chapter.count("damage that was named", int(bool(err)))
-    chapter.count("runs that ended with the bits of the undisturbed one")
-    chapter.check(_outcome(copy) == outcome, f"{how}: the outcome is another")
+    runs.compare(chapter, "training", copy.parent, how)
 
 
 def _places(folder: Path) -> Iterator[Path]:
@@ -293,5 +211,5 @@ def _places(folder: Path) -> Iterator[Path]:
     for file in folder.rglob("*"):
         inside = file.relative_to(folder).parts[0]
         read = file.suffix in (".json", ".jsonl", ".npz") if inside == file.name else not done
-        if file.is_file() and file.stat().st_size and read and inside != "damaged":
+        if file.is_file() and file.stat().st_size and read and inside != "claims":
             yield file

@@ -1,12 +1,14 @@
 """Disks that fill, become read-only and come back: one line, and the undisturbed outcome in the end."""
 
+import contextlib
+import os
 import shutil
 import subprocess
 import time
 from pathlib import Path
 
 from tests.faults import runs
-from tests.faults.chapter import Chapter, ended_in_one_line
+from tests.faults.chapter import Chapter, Stuck, output, unlike_one_line
 
 SIZE = "size=96m"
 LEFT = (0, 0, 4096, 65_536, 400_000, 1_500_000)  # bytes that a full disk still takes
@@ -15,50 +17,52 @@ MOST = 4  # faults that one run or sweep meets
 
 def run(chapter: Chapter) -> None:
     """A training run and a sweep by turns, each on a small disk that fails it now and then."""
-    disk = _Disk(chapter.folder / "disk")
-    if not disk.mounted:
+    disk = chapter.folder / "disk"
+    disk.mkdir()
+    if not _mount(disk, SIZE):
         chapter.measured["not run"] = "this process may not mount"
         return
-    workdir = disk.path / "runs"
     try:
-        own = runs.Runs(chapter)
         for number in chapter.rounds():
             for kind in runs.COMMANDS:
-                _one(chapter, own, disk, workdir, kind, chapter.random.randint(1, MOST if number else 2))
-                shutil.rmtree(disk.path / "cache", ignore_errors=True)
-                shutil.rmtree(workdir, ignore_errors=True)
-    except runs.Stuck as error:
-        chapter.fail(str(error))
+                _one(chapter, disk, kind, chapter.random.randint(1, MOST if number else 2))
+                for folder in disk.iterdir():
+                    shutil.rmtree(folder, ignore_errors=True)
     finally:
-        _kill_workers(workdir)
-        disk.unmount()
+        _kill_workers(disk / "runs")
+        _until(lambda: subprocess.run(["umount", disk], capture_output=True).returncode == 0)
 
 
-def _one(chapter: Chapter, own: runs.Runs, disk: "_Disk", workdir: Path, kind: str, faults: int) -> None:
-    cache = None
-    if chapter.random.random() < 0.3:  # in a home directory, which is full too; the kernels are there
-        cache = disk.path / "cache"
-        shutil.copytree(own.cache, cache, ignore=shutil.ignore_patterns("compiled-*", "*.npz"))
+def _one(chapter: Chapter, disk: Path, kind: str, faults: int) -> None:
+    workdir, variables = disk / "runs", {}
+    if (
+        chapter.random.random() < 0.3
+    ):  # the cache in a home directory, which is full too; the kernels are there
+        cache = variables["POISON_JAX_CACHE"] = str(disk / "cache")
+        whole = os.environ["POISON_JAX_CACHE"]
+        shutil.copytree(whole, cache, ignore=shutil.ignore_patterns("compiled-*", "*.npz"))
         chapter.count("caches on the disk that failed")
     for _ in range(faults):
         fault = chapter.random.choice(("full", "read-only"))
-        process = own.start(kind, workdir, cache)
+        left = chapter.random.choice(LEFT)
+        process = runs.begin(kind, workdir, **variables)
         try:
-            _wait(process, own.seconds[kind] * chapter.random.random())
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                # Its output is short: the pipes hold it.
+                process.wait(runs.undisturbed(chapter, kind).seconds * chapter.random.random())
             running = process.poll() is None
-            if running and not (
-                disk.fill(chapter.random.choice(LEFT)) if fault == "full" else disk.protect()
-            ):
+            if running and not (_fill(disk, left) if fault == "full" else _protect(disk)):
                 # A sweep's logs are open for writing all the time: it meets such a disk as it starts.
                 process.kill()
                 process.wait()
                 _kill_workers(workdir)
-                chapter.check(disk.protect(), f"the disk did not become {fault}")
-                process = own.start(kind, workdir, cache)
-            _, err = runs.output(process)
+                chapter.check(_protect(disk), f"the disk did not become {fault}")
+                process = runs.begin(kind, workdir, **variables)
+            _, err = output(process)
         finally:
             process.kill()
-            disk.restore()
+            if not _until(lambda: _mount(disk, f"remount,rw,{SIZE}")):
+                raise Stuck(f"{disk} could not be mounted for writing again")
         what = f"a {kind} whose disk was {fault}"
         if not running:
             chapter.check(
@@ -69,24 +73,15 @@ def _one(chapter: Chapter, own: runs.Runs, disk: "_Disk", workdir: Path, kind: s
         if process.returncode == 0:
             chapter.count("failures that nobody noticed")
             chapter.check(not err, f"{what} said {err[-800:]!r}")
-        elif wrong := ended_in_one_line(process, err):
+        elif wrong := unlike_one_line(process.returncode, err):
             chapter.fail(f"{what}: {wrong}")
-        if left := runs.workers(workdir):
-            chapter.fail(f"{what} left {len(left)} workers behind")
+        if workers := runs.workers(workdir):
+            chapter.fail(f"{what} left {len(workers)} workers behind")
             _kill_workers(workdir)
-        reason = runs.not_whole(workdir) if workdir.exists() else None
-        chapter.check(reason is None, f"{what} left half a file: {reason}")
+        runs.check_whole(chapter, workdir, what)
     fate = f"whose disk failed {faults} times"
-    own.end(own.start(kind, workdir, cache), kind, fate)
-    own.compare(kind, workdir, fate)
-    chapter.count("runs and sweeps compared")
-
-
-def _wait(process: subprocess.Popen, seconds: float) -> None:
-    try:
-        process.wait(timeout=seconds)  # its output is short: the pipes hold it
-    except subprocess.TimeoutExpired:
-        return
+    runs.check_end(chapter, runs.begin(kind, workdir, **variables), f"a {kind} {fate}")
+    runs.compare(chapter, kind, workdir, fate)
 
 
 def _kill_workers(workdir: Path) -> None:
@@ -96,39 +91,25 @@ def _kill_workers(workdir: Path) -> None:
         time.sleep(0.05)
 
 
-class _Disk:
-    """A small disk in memory; `mounted` says whether this process may make one."""
+def _fill(disk: Path, left: int) -> bool:
+    """Leaves so many bytes at most."""
+    return _until(lambda: _mount(disk, f"remount,size={shutil.disk_usage(disk).used + left}"))
 
-    def __init__(self, path: Path):
-        self.path = path
-        path.mkdir()
-        self.mounted = self._mount(SIZE)
 
-    def fill(self, left: int) -> bool:
-        """Leaves so many bytes at most."""
-        return self._until(lambda: self._mount(f"remount,size={shutil.disk_usage(self.path).used + left}"))
+def _protect(disk: Path) -> bool:
+    """Lets nobody write; False where a file stays open for writing."""
+    return _until(lambda: _mount(disk, "remount,ro"))
 
-    def protect(self) -> bool:
-        """Lets nobody write; False where a file stays open for writing."""
-        return self._until(lambda: self._mount("remount,ro"))
 
-    def restore(self) -> None:
-        """As in the beginning."""
-        if not self._until(lambda: self._mount(f"remount,rw,{SIZE}")):
-            raise runs.Stuck(f"{self.path} could not be mounted for writing again")
+def _mount(disk: Path, options: str) -> bool:
+    """Mounts a disk in memory; whether this process may."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
-    def unmount(self) -> None:
-        """Takes it away with all it holds."""
-        self._until(lambda: subprocess.run(["umount", self.path], capture_output=True).returncode == 0)
 
-    def _mount(self, options: str) -> bool:
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", self.path]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-    @staticmethod
-    def _until(succeeds, seconds: float = 3) -> bool:
-        """Tries until it does; whether it did in time."""
-        end = time.monotonic() + seconds
-        while not (done := succeeds()) and time.monotonic() < end:
-            time.sleep(0.01)
-        return done
+def _until(succeeds, seconds: float = 3) -> bool:
+    """Tries until it does; whether it did in time."""
+    end = time.monotonic() + seconds
+    while not (done := succeeds()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return done

@@ -20,8 +20,9 @@ import orbax.checkpoint as ocp
 
 from poison_jax.runs import checkpoint, files, records
 from poison_jax.runs.store import Run
-from tests.faults.chapter import Chapter, start
-from tests.faults.runs import COMMANDS, output
+from tests.faults import runs
+from tests.faults.chapter import Chapter, output, start
+from tests.faults.malformed_data import npz
 
 MEMORY = 2**30  # bytes by which reading may let the process grow
 _SCRIPT = "<script>alert(1)</script>"
@@ -46,72 +47,86 @@ class Attack:
         mark: comes to be if code is run.
     """
 
-    def __init__(self, sound: Path, store: Path, outside: Path, mark: Path):
-        shutil.copytree(sound, store / sound.name)
-        self.store, self.run, self.outside, self.mark = store, Run(store / sound.name), outside, mark
+    def __init__(self, sound: Path, folder: Path):
+        self.store, self.outside, self.mark = folder / "store", folder / "outside", folder / "mark"
+        self.run = Run(shutil.copytree(sound, self.store / sound.name))
+        self.outside.mkdir()
 
     def file(self, name: str) -> Path:
-        """A file of the run."""
+        """A file of the run; `NEWEST/` begins the name of one of the newest checkpoint."""
+        if name.startswith("NEWEST"):
+            newest = max(self.run.checkpoints.glob("[0-9]*"), key=lambda step: int(step.name))
+            name = name.replace("NEWEST", f"checkpoints/{newest.name}")
         return self.run.path / name
-
-    def newest(self) -> Path:
-        """The newest checkpoint."""
-        return max(self.run.checkpoints.glob("[0-9]*"), key=lambda step: int(step.name))
 
     def reseal(self) -> None:
         """Whoever can write a file can write its digest."""
         files.seal(self.run.path, self.run._sealed())
-        files.seal(self.newest(), self.newest().rglob("*"))
+        files.seal(self.file("NEWEST"), self.file("NEWEST").rglob("*"))
 
-    def link(self, name: str) -> None:
-        """A file or folder of the run, moved out and linked to."""
-        target = self.outside / name.replace("/", "-")
-        shutil.move(self.file(name), target)
-        self.file(name).symlink_to(target)
+
+Make = Callable[[Attack], None]
 
 
 # --- attacks ------------------------------------------------------------------------------------------
 
 
-def _pickled_arrays(attack: Attack) -> None:
-    np.savez(attack.file("spectrum.npz"), vectors=np.array([_Code(attack.mark)], object))
-    attack.reseal()
+def _written(names: list[str], content: Callable[[Attack], bytes]) -> Make:
+    """Other content in some files."""
+
+    def make(attack: Attack) -> None:
+        for name in names:
+            attack.file(name).write_bytes(content(attack))
+        attack.reseal()
+
+    return make
 
 
-def _pickle_by_another_name(attack: Attack) -> None:
-    for name in ("spectrum.npz", "attack.npz", "config.json"):
-        attack.file(name).write_bytes(pickle.dumps(_Code(attack.mark)))
-    attack.reseal()
+def _linked(name: str) -> Make:
+    """A file or folder moved out and linked to."""
+
+    def make(attack: Attack) -> None:
+        file, target = attack.file(name), attack.outside / name.replace("/", "-")
+        shutil.move(file, target)
+        file.symlink_to(target)
+
+    return make
 
 
-def _pickle_in_the_checkpoint(attack: Attack) -> None:
-    for file in [file for file in attack.newest().rglob("*") if file.is_file()]:
-        if file.name in ("metadata", "_METADATA", "_sharding"):
-            file.write_bytes(pickle.dumps(_Code(attack.mark)))
-    attack.reseal()
+def _pipes(*names: str) -> Make:
+    """Pipes, for whose writers a reader waits."""
+
+    def make(attack: Attack) -> None:
+        for name in names:
+            attack.file(name).unlink()
+            os.mkfifo(attack.file(name))
+
+    return make
+
+
+def _holes(*names: str) -> Make:
+    """Files of a tebibyte that take no room on the disk."""
+
+    def make(attack: Attack) -> None:
+        for name in names:
+            with open(attack.file(name), "ab") as file:
+                file.truncate(2**40)
+
+    return make
+
+
+def _pickle(attack: Attack) -> bytes:
+    return pickle.dumps(_Code(attack.mark))
 
 
 def _class_of_ones_own(attack: Attack) -> None:
     """Orbax's metadata name the classes that read them."""
-    for file in [file for file in attack.newest().rglob("*") if file.is_file()]:
+    for file in [file for file in attack.file("NEWEST").rglob("*") if file.is_file()]:
         content = file.read_bytes()
         for known in (b"orbax.checkpoint._src.handlers", b"jax.Array", b"NamedSharding"):
             content = content.replace(known, b"evil.module")
         file.write_bytes(content)
     attack.reseal()
-
-
-def _linked(name: str) -> Callable[[Attack], None]:
-    return lambda attack: attack.link(name)
-
-
-def _linked_checkpoint_file(attack: Attack) -> None:
-    (file,) = attack.newest().glob("note/metadata")
-    attack.link(str(file.relative_to(attack.run.path)))
-
-
-def _linked_checkpoint(attack: Attack) -> None:
-    attack.link(f"checkpoints/{attack.newest().name}")
 
 
 def _linked_picture(attack: Attack) -> None:
@@ -121,76 +136,27 @@ def _linked_picture(attack: Attack) -> None:
     attack.file("figure.png").symlink_to(attack.outside / "mine.png")
 
 
-def _pipes(attack: Attack) -> None:
-    for name in ("config.json", "result.json", "metrics.jsonl", "spectrum.npz"):
-        attack.file(name).unlink()
-        os.mkfifo(attack.file(name))
-
-
-def _pipe_in_the_checkpoint(attack: Attack) -> None:
-    file = attack.newest() / "note" / "metadata"
-    file.unlink()
-    os.mkfifo(file)
-
-
-def _zeros_by_the_gibibyte(attack: Attack) -> None:
-    """More than a gibibyte that compresses to a mebibyte."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (5 * 2**26,)}
-    )
+def _array(shape: tuple[int, ...], content: list[bytes]) -> bytes:
+    """An `.npz` file with one array, whatever its header says of it."""
+    header, archive = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
     with (
-        zipfile.ZipFile(attack.file("spectrum.npz"), "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        archive.open("vectors.npy", "w", force_zip64=True) as member,
+        zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        file.open("vectors.npy", "w", force_zip64=True) as member,
     ):
-        member.write(header.getvalue())
-        for _ in range(5 * 2**4):
-            member.write(bytes(2**24))
-    attack.reseal()
-
-
-def _a_shape_without_end(attack: Attack) -> None:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**50,)})
-    with zipfile.ZipFile(attack.file("spectrum.npz"), "w") as archive:
-        archive.writestr("vectors.npy", header.getvalue() + bytes(64))
-    attack.reseal()
-
-
-def _holes(attack: Attack) -> None:
-    """Files of a tebibyte that take no room on the disk."""
-    for name in ("result.json", "metrics.jsonl", "attack.npz"):
-        with open(attack.file(name), "ab") as file:
-            file.truncate(2**40)
-
-
-def _holes_in_the_checkpoint(attack: Attack) -> None:
-    with open(attack.newest() / "state" / "manifest.ocdbt", "ab") as file:
-        file.truncate(2**40)
-
-
-def _deep(attack: Attack) -> None:
-    for name in ("config.json", "result.json"):
-        attack.file(name).write_text('{"a":' * 10**6)
-    attack.file("metrics.jsonl").write_text("[" * 10**6 + "\n")
-
-
-def _long_numbers(attack: Attack) -> None:
-    for name in ("config.json", "result.json", "metrics.jsonl"):
-        attack.file(name).write_text('{"a": ' + "9" * 10**6 + "}\n")
+        for piece in (header.getvalue(), *content):
+            member.write(piece)
+    return archive.getvalue()
 
 
 def _a_checkpoint_larger_than_its_note(attack: Attack) -> None:
     """An array of zeros that is small on the disk, under a note that says it is the network's."""
-    folder = attack.newest()
+    folder = attack.file("NEWEST")
     note = json.loads((folder / "note" / "metadata").read_text())
     shutil.rmtree(folder)
     manager = checkpoint._manager(folder.parent.resolve())
-    state = {"params": jnp.zeros(2**28)}
-    manager.save(
-        int(folder.name),
-        args=ocp.args.Composite(state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(note)),
-    )
+    state = ocp.args.StandardSave({"params": jnp.zeros(2**28)})
+    manager.save(int(folder.name), args=ocp.args.Composite(state=state, note=ocp.args.JsonSave(note)))
     manager.wait_until_finished()
     manager.close()
     attack.reseal()
@@ -214,9 +180,8 @@ def _markup(attack: Attack) -> None:
     """Whatever a result says ends on a page that is opened in a browser."""
     result, config = attack.run.result(), attack.run.config()
     result["status"] = config["name"] = config["data"]["name"] = _SCRIPT
-    result["config"] = config
     files.write_json(attack.file("config.json"), config)
-    files.write_json(attack.file("result.json"), result)
+    files.write_json(attack.file("result.json"), result | {"config": config})
     attack.file("table3.md").write_text(f"| a |\n| -- |\n| {_SCRIPT} |\n")
     attack.reseal()
 
@@ -229,26 +194,33 @@ def _huge_network(attack: Attack) -> None:
     attack.reseal()
 
 
-ATTACKS: dict[str, Callable[[Attack], None]] = {
-    "pickled arrays": _pickled_arrays,
-    "pickles by other names": _pickle_by_another_name,
-    "pickles in a checkpoint": _pickle_in_the_checkpoint,
+_JSON = ["config.json", "result.json", "metrics.jsonl"]
+_NOTES = [
+    "NEWEST/note/metadata",
+    "NEWEST/_CHECKPOINT_METADATA",
+    "NEWEST/state/_METADATA",
+    "NEWEST/state/_sharding",
+]
+ATTACKS: dict[str, Make] = {
+    "pickled arrays": _written(["spectrum.npz"], lambda a: npz(vectors=np.array([_Code(a.mark)], object))),
+    "pickles by other names": _written(["spectrum.npz", "attack.npz", "config.json"], _pickle),
+    "pickles in a checkpoint": _written(_NOTES, _pickle),
     "classes named in a checkpoint": _class_of_ones_own,
-    **{
-        f"a link for {name}": _linked(name)
-        for name in ("config.json", "result.json", "metrics.jsonl", "spectrum.npz", "checkpoints", "claims")
-    },
-    "a link in a checkpoint": _linked_checkpoint_file,
-    "a link for a checkpoint": _linked_checkpoint,
+    **{f"a link for {name}": _linked(name) for name in (*_JSON, "spectrum.npz", "checkpoints", "claims")},
+    "a link in a checkpoint": _linked("NEWEST/note/metadata"),
+    "a link for a checkpoint": _linked("NEWEST"),
     "a link for a picture": _linked_picture,
-    "pipes": _pipes,
-    "a pipe in a checkpoint": _pipe_in_the_checkpoint,
-    "zeros by the gibibyte": _zeros_by_the_gibibyte,
-    "a shape without end": _a_shape_without_end,
-    "files of a tebibyte": _holes,
-    "a checkpoint of a tebibyte": _holes_in_the_checkpoint,
-    "JSON nested a million deep": _deep,
-    "numbers of a million digits": _long_numbers,
+    "pipes": _pipes(*_JSON, "spectrum.npz"),
+    "a pipe in a checkpoint": _pipes("NEWEST/note/metadata"),
+    # More than a gibibyte that compresses to a mebibyte.
+    "zeros by the gibibyte": _written(
+        ["spectrum.npz"], lambda _: _array((5 * 2**26,), [bytes(2**24)] * (5 * 2**4))
+    ),
+    "a shape without end": _written(["spectrum.npz"], lambda _: _array((2**50,), [bytes(64)])),
+    "files of a tebibyte": _holes("result.json", "metrics.jsonl", "attack.npz"),
+    "a checkpoint of a tebibyte": _holes("NEWEST/state/manifest.ocdbt"),
+    "JSON nested a million deep": _written(_JSON, lambda _: b'{"a":' * 10**6),
+    "numbers of a million digits": _written(_JSON, lambda _: b'{"a": ' + b"9" * 10**6 + b"}\n"),
     "a checkpoint larger than its note": _a_checkpoint_larger_than_its_note,
     "cells outside the store": _out_of_the_store,
     "arrays of other types": _types_of_arrays,
@@ -264,53 +236,45 @@ _HARMLESS = {"classes named in a checkpoint", "a link for a picture", "a link fo
 
 def run(chapter: Chapter) -> None:
     """Every attack once, on copies of a sound run."""
-    workdir = chapter.folder / "sound"
-    process = start(["main.py", f"--workdir={workdir}", *COMMANDS["training"]])
-    _, err = output(process)
-    if process.returncode:
-        raise RuntimeError(f"the undisturbed run failed: {err}")
-    (sound,) = (folder for folder in workdir.iterdir() if (folder / "checkpoints").exists())
-    attacks = {}
-    for number, (name, make) in enumerate(ATTACKS.items()):
-        outside = chapter.folder / f"outside-{number}"
-        outside.mkdir()
-        attack = Attack(sound, chapter.folder / f"store-{number}", outside, chapter.folder / f"mark-{number}")
-        make(attack)
-        attacks[name] = attack, _content(outside)
-        chapter.count("attacks")
+    workdir = runs.undisturbed(chapter, "training").workdir
     (chapter.folder / "evil.py").write_text("raise SystemExit('imported')\n")
     paths = os.pathsep.join([str(chapter.folder), *sys.path])
-    visitor = start(
-        ["-m", "tests.faults.visitor", workdir, *(attack.store for attack, _ in attacks.values())],
-        PYTHONPATH=paths,
-    )
-    out, err = output(visitor, 900)
-    lines = [json.loads(line) for line in out.splitlines() if line.startswith('{"store"')]
-    if not chapter.check(len(lines) == 1 + len(attacks), f"the visitor did not come back: {err[-800:]!r}"):
+    attacks = {}
+    for number, (name, make) in enumerate(ATTACKS.items()):
+        attack = Attack(runs.the_run(workdir), chapter.folder / str(number))
+        make(attack)
+        attacks[str(attack.store)] = name, attack, _content(attack.outside)
+        chapter.count("attacks")
+    command = ["-m", "tests.faults.visitor", workdir]
+    halves = list(attacks)[::2], list(attacks)[1::2]  # drawing takes most of the time, on one core
+    visitors = [start([*command, *half], PYTHONPATH=paths) for half in halves]
+    lines = []
+    for visitor in visitors:
+        out, err = output(visitor)
+        lines += [json.loads(line) for line in out.splitlines() if line.startswith('{"store"')]
+    found = {line["store"]: line for line in lines}
+    if not chapter.check(len(found) == 1 + len(attacks), f"a visitor did not come back: {err[-800:]!r}"):
         return
-    first, *others = lines
-    chapter.check(
-        set(first["said"].values()) == {"ok"}, f"the sound run is not read: {first['said']} {err[-500:]}"
-    )
-    grew = max(line["grew"] for line in others)
+    sound = found.pop(str(workdir))
+    read = set(sound["said"].values()) == {"ok"}
+    chapter.check(read, f"the sound run is not read: {sound['said']} {err[-500:]}")
+    grew = max(line["grew"] for line in found.values())
     chapter.measured["MiB that reading one took more than reading the sound one"] = grew >> 20
-    chapter.measured["longest that reading one took, s"] = round(max(line["seconds"] for line in others), 1)
-    for (name, (attack, before)), line in zip(attacks.items(), others, strict=True):
-        _judge(chapter, name, attack, before, line)
-
-
-def _judge(chapter: Chapter, name: str, attack: Attack, before: dict[str, str], line: dict) -> None:
-    refused = [said for said in line["said"].values() if said != "ok"]
-    chapter.count("readers that refused one in a line", len(refused))
-    chapter.check(not line["odd"], f"{name}: {line['odd']}")
-    chapter.check(bool(refused) or name in _HARMLESS, f"{name}: nobody noticed")
-    chapter.check(all("\n" not in said for said in refused), f"{name}: more than a line")
-    chapter.check(not line["events"], f"{name}: {line['events']}")
-    chapter.check(not attack.mark.exists(), f"{name}: code was run")
-    chapter.check(not line["script"], f"{name}: a script is on the page")
-    chapter.check(line["grew"] < MEMORY, f"{name}: the memory grew by {line['grew'] >> 20} MiB")
-    after = _content(attack.outside)
-    chapter.check(after == before, f"{name}: outside its folder {sorted(after.items() ^ before.items())}")
+    longest = max(line["seconds"] for line in found.values())
+    chapter.measured["longest that reading one took, s"] = round(longest, 1)
+    for store, line in found.items():
+        name, attack, before = attacks[store]
+        refused = [said for said in line["said"].values() if said != "ok"]
+        chapter.count("readers that refused one in a line", len(refused))
+        chapter.check(not line["odd"], f"{name}: {line['odd']}")
+        chapter.check(bool(refused) or name in _HARMLESS, f"{name}: nobody noticed")
+        chapter.check(all("\n" not in said for said in refused), f"{name}: more than a line")
+        chapter.check(not line["events"], f"{name}: {line['events']}")
+        chapter.check(not attack.mark.exists(), f"{name}: code was run")
+        chapter.check(not line["script"], f"{name}: a script is on the page")
+        chapter.check(line["grew"] < MEMORY, f"{name}: the memory grew by {line['grew'] >> 20} MiB")
+        changed = sorted(_content(attack.outside).items() ^ before.items())
+        chapter.check(not changed, f"{name}: outside its folder {changed}")
 
 
 def _content(folder: Path) -> dict[str, str]:

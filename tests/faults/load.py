@@ -13,42 +13,28 @@ from unittest import mock
 
 import numpy as np
 
-from poison_jax import config as config_lib
 from poison_jax.experiments import views
 from poison_jax.runs import files, records, store
 from poison_jax.sweeps import grid
-from tests.faults.chapter import QUICK, ROOT, Chapter
+from tests.faults.chapter import QUICK, ROOT, TINY, Chapter, environment, flags
 
 SHORT = 150  # seconds, below which all is done at a smaller size
-DEEP = ["--config=configs/cifar10_stochastic.py", "--config.train.batch_size=16"]
-DEEP += ["--config.penalty.kappa=1.0", "--config.train.learning_rate=0.01"]
-TINY = {
-    "data.name": "digits",
-    "data.n_train": 128,
-    "data.n_test": 64,
-    "model.depth": 8,
-    "model.block": "basic",
-    "model.width": 4,
-    "poison.margin": 0,
-    "train.epochs": 2,
-    "train.batch_size": 32,
-    "spectrum.k": 3,
-    "spectrum.num_iters": 6,
-    "spectrum.num_examples": 40,
-    "analysis.features": 0,
-}
+SETTING = TINY | {"data.n_train": 128, "data.n_test": 64, "spectrum.k": 3, "analysis.features": 0}
+DEEP = {"train.batch_size": 16, "penalty.kappa": 1.0, "train.learning_rate": 0.01}
 SWEEP = """
 from poison_jax import config as config_lib
 
 def get_config():
     config = config_lib.default()
+    config.update_from_flattened_dict({setting})
     config.experiment, config.sweep.name, config.name = "sweep", "many", "digits"
-    config.update_from_flattened_dict({tiny})
     theta = "poison.fraction", tuple(i / 1000 for i in range(10))
     kappa = "penalty.kappa", tuple(10.0 * i for i in range(10))
     config.sweep.grids = ((("seed", tuple(range({seeds}))), theta, kappa),)
     return config
 """
+# By how much what a process holds may be more at the end than early on, and for each step between.
+GROWTH = {"arrays": (0, 0), "blocks": (5000, 400), "threads": (2, 0), "files": (2, 0)}
 
 
 def run(chapter: Chapter) -> None:
@@ -64,11 +50,13 @@ def run(chapter: Chapter) -> None:
 
 def _deep(chapter: Chapter, *, steps: int, depth: int) -> None:
     """The paper's own scale: 50,000 images, PreResNet-110, with the penalty."""
-    arguments = [*DEEP, f"--config.model.depth={depth}"]
-    arguments += ["--config.model.block=basic"] * (depth < 20)  # the bottleneck's depths are 9n + 2
+    settings = DEEP | {"model.depth": depth}
+    if depth < 20:  # the bottleneck's depths are 9n + 2
+        settings["model.block"] = "basic"
     if not (Path(os.environ.get("TFDS_DATA_DIR", "")) / "cifar10").is_dir():
-        arguments.append(f"--config.data.name={_random_images(chapter.folder)}")
-    seen = _watched(chapter, "deep", steps, arguments, status=143, flags="")
+        settings["data.name"] = _random_images(chapter.folder)
+    arguments = ["--config=configs/cifar10_stochastic.py", *flags(settings)]
+    seen = _watched(chapter, "deep", steps, arguments, status=143, xla_flags="")
     if seen:
         _measure(chapter, f"PreResNet-{depth}, 50,000 images", seen, settled=len(seen) // 5)
         chapter.count("steps on 50,000 images", len(seen))
@@ -76,16 +64,10 @@ def _deep(chapter: Chapter, *, steps: int, depth: int) -> None:
 
 def _epochs(chapter: Chapter, *, epochs: int) -> None:
     """Epochs of four steps each: metrics, two evaluations and a checkpoint after every one."""
-    arguments = [f"--config.{key}={value}" for key, value in (TINY | {"train.epochs": epochs}).items()]
-    seen = _watched(chapter, "epochs", 10**9, ["--config.experiment=train", *arguments])
-    if not seen:
-        return
-    _measure(chapter, f"{epochs} epochs with a checkpoint each", seen, settled=len(seen) // 5)
-    chapter.count("epochs", epochs)
-
-
-# By how much what a process holds may be more at the end than early on, and for each step between.
-GROWTH = {"arrays": (0, 0), "blocks": (5000, 400), "threads": (2, 0), "files": (2, 0)}
+    seen = _watched(chapter, "epochs", 10**9, flags(SETTING | {"train.epochs": epochs}))
+    if seen:
+        _measure(chapter, f"{epochs} epochs with a checkpoint each", seen, settled=len(seen) // 5)
+        chapter.count("epochs", epochs)
 
 
 def _measure(chapter: Chapter, of: str, seen: list[dict], *, settled: int) -> None:
@@ -108,12 +90,12 @@ def _measure(chapter: Chapter, of: str, seen: list[dict], *, settled: int) -> No
 
 
 def _watched(
-    chapter: Chapter, name: str, steps: int, arguments: list[str], *, status: int = 0, flags: str = QUICK
+    chapter: Chapter, name: str, steps: int, arguments: list[str], *, status: int = 0, xla_flags: str = QUICK
 ) -> list[dict]:
     """What `watched` saw of a training; nothing if it ended otherwise than with `status`."""
     file = chapter.folder / f"{name}.json"
     command = ["-m", "tests.faults.watched", file, steps, *arguments, f"--workdir={chapter.folder / name}"]
-    said, (ended, _, _) = _timed(command, XLA_FLAGS=flags)
+    said, ended, _, _ = _timed(command, XLA_FLAGS=xla_flags)
     if not chapter.check(ended == status, f"{name}: status {ended} instead of {status}: {said[-500:]!r}"):
         return []
     return json.loads(file.read_text())
@@ -121,34 +103,28 @@ def _watched(
 
 def _random_images(folder: Path) -> Path:
     """A data set of CIFAR-10's size and shape."""
-    rng, file = np.random.default_rng(0), folder / "random.npz"
-    images = rng.integers(0, 256, (60_000, 32, 32, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32, 3), np.uint8)
     labels = np.arange(60_000, dtype=np.int32) % 10
-    np.savez(
-        file,
-        images=images[:50_000],
-        labels=labels[:50_000],
-        test_images=images[50_000:],
-        test_labels=labels[50_000:],
-    )
-    return file
+    train = {"images": images[:50_000], "labels": labels[:50_000]}
+    np.savez(folder / "random.npz", **train, test_images=images[50_000:], test_labels=labels[50_000:])
+    return folder / "random.npz"
 
 
 # --- a large store --------------------------------------------------------------------------------
 
 
 def _store(chapter: Chapter, *, seeds: int) -> None:
-    """A sweep whose cells are all done: whatever lists or draws it takes seconds."""
-    config, runs = chapter.folder / "many.py", chapter.folder / "runs"
-    config.write_text(SWEEP.format(tiny=TINY, seeds=seeds))
+    """What a store of many finished cells costs whoever reads it."""
+    config, runs, out = chapter.folder / "many.py", chapter.folder / "runs", chapter.folder / "out"
+    setting = {key: value for key, value in SETTING.items() if key != "experiment"}
+    config.write_text(SWEEP.format(setting=setting, seeds=seeds))
     began = time.monotonic()
-    count = fill(config, runs, chapter.random)
+    count = _fill(chapter, config, runs)
     if not count:
-        chapter.fail("the first cell could not be done")
         return
     chapter.count("cells of a store", count)
     chapter.measured["seconds to make the store"] = round(time.monotonic() - began)
-    sweep, out = ["main.py", f"--config={config}", f"--workdir={runs}"], chapter.folder / "out"
+    sweep = ["main.py", f"--config={config}", f"--workdir={runs}"]
     commands = {
         "the sweep, all done": sweep,
         "--dry_run": [*sweep, "--dry_run"],
@@ -158,14 +134,14 @@ def _store(chapter: Chapter, *, seeds: int) -> None:
         "poison_jax.report": ["-m", "poison_jax.report", "--runs", runs, "--out", out / "report.html"],
     }
     for what, command in commands.items():
-        said, (status, seconds, memory) = _timed(command)
+        said, status, seconds, memory = _timed(command)
         chapter.check(status == 0, f"{what}: status {status}: {said[-500:]!r}")
         chapter.measured[f"{what}: seconds of CPU, MiB"] = f"{seconds:.1f}, {memory:.0f}"
     lines = (out / "many.jsonl").read_bytes().count(b"\n")
     chapter.check(lines == count, f"poison_jax.records wrote {lines} of {count} cells")
 
 
-def fill(file: Path, runs: Path, luck: random.Random) -> int:
+def _fill(chapter: Chapter, file: Path, runs: Path) -> int:
     """A store in which all cells of a config's sweep are done, each with its files; returns how many.
 
     The first one is really run; the others have its arrays, and numbers of their own in their results.
@@ -174,19 +150,14 @@ def fill(file: Path, runs: Path, luck: random.Random) -> int:
     exec(compile(file.read_text(), file, "exec"), scope)
     config = scope["get_config"]()
     cells = grid.cells(config)
-    described = [{"run": cell.run, "overrides": cell.overrides} for cell in cells]
-    records.write_sweep(
-        runs, records.Sweep(config.sweep.name, config_lib.single(config, "train").to_dict(), described)
-    )
-    first = [f"--config.{key}={value}" for key, value in (TINY | cells[0].overrides).items()]
-    said, (status, _, _) = _timed(
-        ["main.py", "--config.experiment=train", "--config.name=digits", f"--workdir={runs}", *first]
-    )
+    records.write_sweep(runs, grid.described(config, cells))
+    first = flags(SETTING | {"name": "digits"} | cells[0].overrides)
+    said, status, _, _ = _timed(["main.py", f"--workdir={runs}", *first])
     made = store.Run(runs / cells[0].run)
-    if status or not made.done:
-        print(said, file=sys.stderr)
+    if not chapter.check(status == 0 and made.done, f"the first cell could not be done: {said[-500:]!r}"):
         return 0
     result, inputs = made.result(), files.read_json(made.path / "inputs.json")
+    luck = random.Random(chapter.seed)
     with mock.patch("os.fsync"):  # a store to be read, soon thrown away
         for cell in cells[1:]:
             run = views.open_run(cell.config, runs)
@@ -194,29 +165,27 @@ def fill(file: Path, runs: Path, luck: random.Random) -> int:
             for name in ("spectrum.npz", "attack.npz", "metrics.jsonl"):
                 shutil.copyfile(made.path / name, run.path / name)
             own = {"config": cell.config.to_dict(), "seed": cell.config.seed, "status": "ok"}
-            run.finish(result | own | {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2})
+            drawn = {"asr": luck.random(), "clean_accuracy": 0.5 + luck.random() / 2}
+            run.finish(result | own | drawn, cell.view)
     return len(cells)
 
 
-def _timed(command: Iterable, **variables: str) -> tuple[str, tuple[int, float, float]]:
+def _timed(command: Iterable, **variables: str) -> tuple[str, int, float, float]:
     """What a Python process says; its exit status, seconds of CPU and MiB at most.
 
     Of CPU: how long it takes is that and the other programs of the machine.
     """
-    environment = (
-        os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | variables
-    )
     process = subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
-        env=environment,
+        env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
     )
-    said = process.stdout.read()
-    process.stdout.close()
+    with process.stdout:
+        said = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return said, (process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return said, process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024

@@ -1,17 +1,18 @@
-"""Strategies for input that must be refused: overrides, config files, data sets, run directories."""
+"""Command lines and config files that must be refused, drawn by luck."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from hypothesis import strategies as st
-
 from poison_jax import config as config_lib
 from poison_jax.config.table import KEYS
+from tests.faults.chapter import TINY, flags
 
 HERE = "{here}"  # in an argument: the folder of the example
 ROOT_HERE = "{root}"  # in an argument: the folder of the project
 DEFAULTS = config_lib.flatten(config_lib.default())
+Luck = random.Random
 
 
 class Example(NamedTuple):
@@ -25,146 +26,129 @@ class Example(NamedTuple):
     gone: tuple[str, ...] = ()  # of a finished run in `runs/run`: what is not there; ("",): there is no run
     program: str = "main.py"
     may_succeed: bool = False  # whatever was damaged may not be needed
-    variables: Mapping[str, str] = MappingProxyType({})  # of the environment
 
 
-QUICK = {
-    "experiment": "train",
-    "data.name": "digits",
-    "data.n_train": 64,
-    "data.n_test": 32,
-    "model.depth": 8,
-    "model.block": "basic",
-    "model.width": 2,
-    "train.epochs": 1,
-    "train.batch_size": 32,
-    "spectrum.k": 2,
-    "spectrum.num_iters": 3,
-    "spectrum.num_examples": 32,
-    "spectrum.batch_size": 32,
-    "poison.margin": 0,
-}
+def tiny(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """A run of seconds, some keys of its config set, as a command line."""
+    return tuple(flags(TINY | settings))
 
 
-def flags(settings: dict[str, Any]) -> tuple[str, ...]:
-    """A run of seconds, some keys of its config set, as a command line; None: left at its default."""
-    merged = QUICK | settings
-    return tuple(f"--config.{key}={value}" for key, value in merged.items() if value is not None)
+def one_of(luck: Luck, *ways: Any) -> Any:
+    """A value of one of the ways, each as often: of a sequence, or of a function of luck."""
+    way = luck.choice(ways)
+    return way(luck) if callable(way) else luck.choice(way)
 
 
 # --- overrides -------------------------------------------------------------------------------------
 
 
-def evenly(*strategies: st.SearchStrategy) -> st.SearchStrategy:
-    """One of them, each as often; `one_of` would go by how many branches each has in its turn."""
-    return st.integers(0, len(strategies) - 1).flatmap(lambda i: strategies[i])
+def letters(luck: Luck) -> str:
+    """A word that means nothing."""
+    return "".join(luck.choices("abcxyz", k=luck.randint(1, 8)))
 
 
-_letters = st.text("abcxyz", min_size=1, max_size=8)
-_anything = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
-_nasty = st.one_of(
-    _letters,
-    st.sampled_from(
-        [
-            "",
-            " ",
-            "\n",
-            "a\nb",
-            "\x1b[2J\x1b[31mred",
-            "\r\x08\x07",
-            "\u202egnp.exe",
-            "none",
-            "é\u0301",
-            "\x85",
-        ]
-    ),
-    _anything,
-    st.integers(1, 4).map(lambda n: "long " * 10**n),
-    st.just("{config} %s %(x)s {0} \\n $HOME `id` <b>"),
-)
-_not_numbers = st.one_of(
-    _letters, st.sampled_from(["", "nan", "1,5", "1e", "--", "(1,)", "[]", "'1'", "\x1b[0m1", "1\n2"])
-)
-_not_tuples = st.one_of(
-    _letters,
-    st.sampled_from(["", "(1,", "1)", "('a',)", "(nan,)", "(None,)", "{}", "((1,),)", "(1, 1)", "(-1,)"]),
-    st.sampled_from(["(1e999,)", "((((((((((", "(True,)", "__import__('os').getcwd()", "(0.1\n,0.1)", "1+"]),
-)
+def binary(luck: Luck, most: int = 30, least: int = 0) -> bytes:
+    """Random bytes."""
+    return luck.randbytes(luck.randint(least, most))
+
+
+def _text(luck: Luck) -> str:
+    """Any characters but the null and surrogates."""
+    ends = ((1, 0x80), (1, 0x3000), (0xE000, 0x110000))
+    return "".join(chr(luck.randrange(*luck.choice(ends))) for _ in range(luck.randrange(30)))
+
+
+def _nasty(luck: Luck) -> str:
+    """A word, or what makes a message hard to print."""
+    odd = [
+        "",
+        " ",
+        "\n",
+        "a\nb",
+        "\x1b[2J\x1b[31mred",
+        "\r\x08\x07",
+        "\u202egnp.exe",
+        "none",
+        "é\u0301",
+        "\x85",
+    ]
+    long = ["long " * 10**n for n in range(1, 5)]
+    return one_of(luck, letters, odd, _text, long, ["{config} %s %(x)s {0} \\n $HOME `id` <b>"])
+
+
+_NOT_NUMBERS = ["", "nan", "1,5", "1e", "--", "(1,)", "[]", "'1'", "\x1b[0m1", "1\n2"]
+_NOT_ARMS = ["", "(1,", "1)", "('a',)", "(nan,)", "(None,)", "{}", "((1,),)", "(-1,)", "(1e999,)", "(" * 10]
+_NOT_ARMS += ["__import__('os').getcwd()", "1+"]
+_NOT_TUPLES = [*_NOT_ARMS, "(1, 1)", "(True,)", "(0.1\n,0.1)"]
 _FREE = ("data.dir", "sweep.name", "name", "krr.data", "compare.key", "compare.arms", "sweep.grids")
 
 
-@st.composite
-def _bad_value(draw) -> dict[str, Any]:
+def _bad_value(luck: Luck) -> dict[str, Any]:
     """A key with a value that it cannot have."""
-    key = draw(st.sampled_from(sorted(DEFAULTS.keys() - set(_FREE))))
+    key = luck.choice(sorted(DEFAULTS.keys() - set(_FREE)))
     default = DEFAULTS[key]
     if isinstance(default, bool):
-        return {key: draw(st.one_of(_letters, st.sampled_from(["", "2", "(True,)"])))}
+        return {key: one_of(luck, letters, ["", "2", "(True,)"])}
     if isinstance(default, tuple):
-        return {key: draw(_not_tuples)}
+        return {key: one_of(luck, letters, _NOT_TUPLES)}
     if isinstance(default, str):
-        value = draw(_nasty)
         legal = {"poison.mask": ("",), "poison.picture": ("",)}.get(key, KEYS[key].choices)
+        value = _nasty(luck)
         return {key: value if value not in legal else "?"}
     low, high = KEYS[key].low or 0, KEYS[key].high
-    numbers = [
-        st.sampled_from(["inf", "-inf", "nan", "-1e-9"]),
-        st.integers(-(10**40), int(low) - 1).map(str),
-    ]
+    beyond = [str(int(low) - 1), str(-luck.randrange(1, 10**40)), "inf", "-inf", "nan", "-1e-9"]
     if high is not None:
-        numbers.append(st.integers(int(high) + 1, 10**40).map(str))
-    return {key: draw(st.one_of(_not_numbers, *numbers))}
+        beyond += [str(int(high) + 1), str(int(high) + luck.randrange(1, 10**40))]
+    return {key: one_of(luck, letters, _NOT_NUMBERS, beyond)}
 
 
-@st.composite
-def _misspelt(draw) -> dict[str, Any]:
-    key = draw(st.sampled_from(sorted(DEFAULTS)))
-    at = draw(st.integers(0, len(key) - 1))
-    way = draw(st.sampled_from(["drop", "double", "swap", "group", "below", "text"]))
-    if way == "drop":
-        wrong = key[:at] + key[at + 1 :]
-    elif way == "double":
-        wrong = key[:at] + key[at] + key[at:]
-    elif way == "swap":
-        wrong = key[:at] + key[at : at + 2][::-1] + key[at + 2 :]
-    elif way == "group":
-        wrong = key.partition(".")[0] if "." in key else f"{key}.x"
-    elif way == "below":
-        wrong = f"{key}.{draw(_letters)}"
-    else:
-        wrong = draw(st.text(st.characters(exclude_characters="\0=", exclude_categories=["Cs"]), max_size=9))
-    return {wrong + ("x" if wrong in DEFAULTS else ""): draw(st.sampled_from(["1", "", "x"]))}
-
-
-_arms = st.one_of(
-    _not_tuples.filter(lambda text: text not in ("(1, 1)", "(True,)", "(0.1\n,0.1)")),
-    st.sampled_from(["()", "((),)", "(0.0, 'x')", "((1, 2),)", "(-1.0,)", "(1e999,)", "(None,)"]),
-)
-_axis_keys = st.one_of(
-    _nasty, st.sampled_from(["data.dir", "experiment", "sweep.name", "seed,", "seed,kappa", "krr"])
-)
-_grids = st.one_of(
-    _not_tuples,
-    st.sampled_from(
+def _misspelt(luck: Luck) -> dict[str, Any]:
+    key = luck.choice(sorted(DEFAULTS))
+    at = luck.randrange(len(key))
+    wrong = luck.choice(
         [
-            "()",
-            "(1,)",
-            "((1,),)",
-            "((('penalty.kappa', ()),),)",
-            "((('penalty.kappa', 'abc'),),)",
-            "((('penalty.kappa', 1.0),),)",
-            "((('penalty.kappa', (-1.0,)),),)",
-            "((('penalty.kapa', (1.0,)),),)",
-            "(((1, (1.0,)),),)",
-            "(((('penalty.kappa',), (1.0,)),),)",
-            "((('seed', (1.5,)),),)",
-            "((('seed,penalty.kappa', (1,)),),)",
-            "((('seed,penalty.kappa', ((1,),)),),)",
-            "((('data.name', ('nowhere',)),),)",
-            "((('seed', ((((1,),),),)),),)",
+            key[:at] + key[at + 1 :],
+            key[:at] + key[at] + key[at:],
+            key[:at] + key[at : at + 2][::-1] + key[at + 2 :],
+            key.partition(".")[0] if "." in key else f"{key}.x",
+            f"{key}.{letters(luck)}",
+            _text(luck).replace("=", "")[:9],
         ]
-    ),
-)
+    )
+    return {wrong + ("x" if wrong in DEFAULTS else ""): luck.choice(["1", "", "x"])}
+
+
+_AXIS_KEYS = ["data.dir", "experiment", "sweep.name", "seed,", "seed,kappa", "krr"]
+_ARMS = ["()", "((),)", "(0.0, 'x')", "((1, 2),)", "(-1.0,)"]
+_GRIDS = [
+    "()",
+    "(1,)",
+    "((1,),)",
+    "((('penalty.kappa', ()),),)",
+    "((('penalty.kappa', 'abc'),),)",
+    "((('penalty.kappa', 1.0),),)",
+    "((('penalty.kappa', (-1.0,)),),)",
+    "((('penalty.kapa', (1.0,)),),)",
+    "(((1, (1.0,)),),)",
+    "(((('penalty.kappa',), (1.0,)),),)",
+    "((('seed', (1.5,)),),)",
+    "((('seed,penalty.kappa', (1,)),),)",
+    "((('seed,penalty.kappa', ((1,),)),),)",
+    "((('data.name', ('nowhere',)),),)",
+    "((('seed', ((((1,),),),)),),)",
+]
+
+
+def _bad_list(luck: Luck) -> dict[str, Any]:
+    """An axis, arms or a grid."""
+    what = luck.randrange(3)
+    if what == 0:
+        return {"experiment": "compare", "compare.arms": one_of(luck, letters, _NOT_ARMS, _ARMS)}
+    if what == 1:
+        return {"experiment": "compare", "compare.key": one_of(luck, _nasty, _AXIS_KEYS)}
+    return {"experiment": "sweep", "sweep.grids": one_of(luck, letters, _NOT_TUPLES, _GRIDS)}
+
+
 _COMBINATIONS = (
     {"penalty.kappa": 1, "penalty.epsilon": 1},
     {"poison.trigger": "none"},
@@ -198,70 +182,34 @@ _COMBINATIONS = (
     {"name": "x" * 300},
     {"sweep.name": "../x"},
 )
-_strays = st.one_of(
-    _nasty.filter(lambda text: text.strip() and not text.startswith("-")).map(lambda text: (text,)),
-    _letters.map(lambda text: (f"--{text}q=1",)),
-    st.sampled_from(
-        [
-            ("--workdir",),
-            ("--config",),
-            ("--config.seed",),
-            ("--config=",),
-            ("--retry",),
-            ("--slurm=3",),
-            ("--slurm=many",),
-            ("--tensorboard=perhaps",),
-            ("--coordinator=host",),
-            ("--coordinator=:1", "--num_processes=2", "--process_id=0"),
-            ("--coordinator=h:99999", "--num_processes=2", "--process_id=0"),
-            ("--coordinator=h:1", "--num_processes=2", "--process_id=2"),
-            ("--num_processes=0",),
-            ("--distributed", "--process_id=0"),
-            ("--flagfile=nowhere",),
-            ("--undefok",),
-            ("-x",),
-            ("-",),
-            ("--", "more"),
-            ("--=",),
-            ("---config.seed=1",),
-            ("--config.seed==1",),
-            ("--config..seed=1",),
-            ("--config.=1",),
-            ("--config.seed.=1",),
-            ("--config[seed]=1",),
-            ("--config.krr.clones[0]=x",),
-            ("--noconfig",),
-            ("--workdir=",),
-        ]
-    ),
-)
+_FLAGS = ["--workdir", "--config", "--config.seed", "--config=", "--retry", "--slurm=3", "--slurm=many", "-x"]
+_FLAGS += ["--tensorboard=perhaps", "--coordinator=host", "--num_processes=0", "--noconfig", "--undefok", "-"]
+_FLAGS += ["--flagfile=nowhere", "--=", "---config.seed=1", "--workdir="]
+_FLAGS += ["--config.seed==1", "--config..seed=1", "--config.=1", "--config.seed.=1", "--config[seed]=1"]
+_STRAYS = [
+    *((flag,) for flag in _FLAGS),
+    ("--config.krr.clones[0]=x",),
+    ("--", "more"),
+    ("--distributed", "--process_id=0"),
+    ("--coordinator=:1", "--num_processes=2", "--process_id=0"),
+    ("--coordinator=h:99999", "--num_processes=2", "--process_id=0"),
+    ("--coordinator=h:1", "--num_processes=2", "--process_id=2"),
+]
 
-_lists = evenly(
-    _arms.map(lambda bad: {"experiment": "compare", "compare.arms": bad}),
-    _axis_keys.map(lambda bad: {"experiment": "compare", "compare.key": bad}),
-    _grids.map(lambda bad: {"experiment": "sweep", "sweep.grids": bad}),
-)
-OVERRIDES = {
-    "values of the wrong type or range": _bad_value().map(flags),
-    "unknown keys": _misspelt().map(lambda bad: flags({}) + flags(bad)[len(QUICK) :]),
-    "values that contradict each other": st.sampled_from(_COMBINATIONS).map(flags),
-    "malformed arms and grids": _lists.map(flags),
-    "stray arguments and flags": _strays.map(lambda bad: flags({}) + bad),
-}
+
+def _stray(luck: Luck) -> tuple[str, ...]:
+    """An argument or flag that there is not, or flags that do not go together."""
+    text = _nasty(luck)
+    if not text.strip() or text.startswith("-"):
+        text = "word"
+    return one_of(luck, [(text,)], [(f"--{letters(luck)}q=1",)], _STRAYS)
 
 
 # --- config files ----------------------------------------------------------------------------------
 
-_RAISED = (
-    "ValueError",
-    "KeyError",
-    "AttributeError",
-    "RecursionError",
-    "SystemExit",
-    "MemoryError",
-    "OSError",
-)
-_BODIES = (
+_RAISED = ["ValueError", "KeyError", "AttributeError", "RecursionError", "SystemExit", "MemoryError"]
+_CHANGED = "from poison_jax import config; c = config.default(); "
+_BODIES = [
     "return None",
     "return {}",
     "return 5",
@@ -276,65 +224,62 @@ _BODIES = (
     "import ml_collections; return ml_collections.ConfigDict()",
     "import ml_collections; return ml_collections.ConfigDict({'experiment': 5})",
     "import ml_collections; return ml_collections.ConfigDict({'experiment': 'train', 'x': {}})",
-    "from poison_jax import config; c = config.default(); c.nowhere = 1; return c",
-    "from poison_jax import config; c = config.default(); c.seed = 'x'; return c",
-    "from poison_jax import config; c = config.default(); c.penalty = None; return c",
-    "from poison_jax import config; c = config.default(); c.unlock(); del c.penalty; return c",
-    "from poison_jax import config; c = config.default(); c.unlock(); c.penalty = 3; return c",
-    "from poison_jax import config; c = config.default(); c.train.epochs = -1; return c",
+    _CHANGED + "c.nowhere = 1; return c",
+    _CHANGED + "c.seed = 'x'; return c",
+    _CHANGED + "c.penalty = None; return c",
+    _CHANGED + "c.unlock(); del c.penalty; return c",
+    _CHANGED + "c.unlock(); c.penalty = 3; return c",
+    _CHANGED + "c.train.epochs = -1; return c",
     "import sys; sys.exit()",
     "import sys; sys.exit(0)",
-)
-_sources = st.one_of(
-    st.sampled_from(_BODIES).map(lambda body: f"def get_config():\n    {body}\n".encode()),
-    st.tuples(st.sampled_from(_RAISED), _nasty).map(
-        lambda what: f"def get_config():\n    raise {what[0]}({what[1]!r})\n".encode()
-    ),
-    st.tuples(st.sampled_from(_RAISED), _nasty).map(lambda what: f"raise {what[0]}({what[1]!r})\n".encode()),
-    st.sampled_from(
-        [
-            b"",
-            b"def get_config(:\n",
-            b"get_config = 5\n",
-            b"def get_config(a, b):\n    return a\n",
-            b"\tx\n  y\n",
-            b"\xff\xfe\x00d",
-            b"# -*- coding: nonsense -*-\n",
-            b"x = '\xe9'\n",
-            b"class get_config: pass\n",
-            b"raise BaseException('all\\nof it')\n",
-            b"raise GeneratorExit\n",
-            b"class E(Exception):\n    def __str__(self): raise ValueError\nraise E\n",
-            b"def f(): f()\nf()\n",
-            b"(" * 5000,
-        ]
-    ),
-    st.binary(min_size=1, max_size=40).filter(lambda source: not source.strip().startswith(b"#")),
-)
-_REAL = (
-    "configs/digits_quickstart.py",
-    "configs/cifar10_stochastic.py",
-    "configs/krr_theory.py",
-    "configs/mnist_linear.py",
-)
+]
+_SOURCES = [
+    b"",
+    b"def get_config(:\n",
+    b"get_config = 5\n",
+    b"def get_config(a, b):\n    return a\n",
+    b"\tx\n  y\n",
+    b"\xff\xfe\x00d",
+    b"# -*- coding: nonsense -*-\n",
+    b"x = '\xe9'\n",
+    b"class get_config: pass\n",
+    b"raise BaseException('all\\nof it')\n",
+    b"raise GeneratorExit\n",
+    b"class E(Exception):\n    def __str__(self): raise ValueError\nraise E\n",
+    b"def f(): f()\nf()\n",
+    b"(" * 5000,
+]
+_REAL = ("digits_quickstart.py", "cifar10_stochastic.py", "krr_theory.py", "mnist_linear.py")
 
-_files = evenly(
-    st.tuples(st.just(f"{HERE}/mine.py"), _sources),
-    st.tuples(_letters.map(lambda size: f"{HERE}/mine.py:{size}"), _sources),
-    st.just((f"{HERE}/mine.py", None)),
-)
-_absent = _nasty.map(lambda name: (f"--config={HERE}/{name}",))
-_sizes = st.tuples(st.sampled_from(_REAL), _nasty).map(
-    lambda both: (f"--config={ROOT_HERE}/{both[0]}:{both[1] or ' '}x",)
-)
 
-BAD = {
-    kind: arguments.map(lambda a, kind=kind: Example(kind, a)) for kind, arguments in OVERRIDES.items()
-} | {
-    "config files": _files.map(
-        lambda both: Example("config files", (f"--config={both[0]}",), {"mine.py": both[1]})
-    ),
-    "config files that are not there": evenly(_absent, _sizes).map(
-        lambda arguments: Example("config files that are not there", arguments)
-    ),
+def _source(luck: Luck) -> bytes:
+    """A Python file that gives no config."""
+    raising = f"raise {luck.choice(_RAISED)}({_nasty(luck)!r})\n"
+    bodies = [f"def get_config():\n    {body}\n".encode() for body in _BODIES]
+    raises = [raising.encode(), f"def get_config():\n    {raising}".encode()]
+    return one_of(luck, bodies, raises, _SOURCES, [binary(luck, 40).replace(b"#", b"!")])
+
+
+def _config_file(luck: Luck) -> Example:
+    size = luck.choice(["", f":{letters(luck)}"])
+    content = luck.choice([_source(luck), _source(luck), None])
+    arguments = (f"--config={HERE}/mine.py{size if content is not None else ''}",)
+    return Example("config files", arguments, {"mine.py": content})
+
+
+def _absent_file(luck: Luck) -> Example:
+    absent = f"--config={HERE}/{_nasty(luck)}"
+    no_such_size = f"--config={ROOT_HERE}/configs/{luck.choice(_REAL)}:{_nasty(luck) or ' '}x"
+    return Example("config files that are not there", (luck.choice([absent, no_such_size]),))
+
+
+_OVERRIDES: dict[str, Callable[[Luck], tuple[str, ...]]] = {
+    "values of the wrong type or range": lambda luck: tiny(_bad_value(luck)),
+    "unknown keys": lambda luck: (*tiny({}), *flags(_misspelt(luck))),
+    "values that contradict each other": lambda luck: tiny(luck.choice(_COMBINATIONS)),
+    "malformed arms and grids": lambda luck: tiny(_bad_list(luck)),
+    "stray arguments and flags": lambda luck: tiny({}) + _stray(luck),
 }
+BAD: dict[str, Callable[[Luck], Example]] = {
+    kind: lambda luck, kind=kind, draw=draw: Example(kind, draw(luck)) for kind, draw in _OVERRIDES.items()
+} | {"config files": _config_file, "config files that are not there": _absent_file}

@@ -1,79 +1,55 @@
-"""Strategies for run directories and stores that must be refused: damaged, or of another version."""
+"""Run directories and stores that must be refused: damaged, or of another version."""
 
 import json
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
-from tests.faults.malformed import DEFAULTS, HERE, Example, evenly
-from tests.faults.malformed_data import GARBAGE, npz
+from tests.faults.malformed import DEFAULTS, HERE, Example, Luck, binary, one_of
+from tests.faults.malformed_data import garbage, npz
 
 RUN = "runs/run"
-_texts = st.one_of(
-    st.binary(max_size=30),
-    st.sampled_from(
-        [b"", b"{", b"[]", b"null", b"5", b'"x"', b"{}", b"\xff", b"[" * 10**5, b'{"a": NaN}', b'{"a.b": 1}']
-    ),
-)
-_values = st.sampled_from([None, [], {}, "x", -1, 1e300, "\x1b[31m", [[1]], 10**30, True])
+EVERY_FILE = "*"  # in a path: all files under it
+_CHECKPOINTS = f"{RUN}/checkpoints"
+_TEXTS = [b"", b"{", b"[]", b"null", b"5", b'"x"', b"\xff", b"[" * 10**5, b'{"a": NaN}', b'{"a.b": 1}']
+_VALUES = [None, [], {}, "x", -1, 1e300, "\x1b[31m", [[1]], 10**30, True]
 
 
-@st.composite
-def _config(draw) -> bytes:
+def _text(luck: Luck) -> bytes:
+    """What is no JSON object of ours."""
+    return one_of(luck, binary, [*_TEXTS, b"{}"])
+
+
+def _config(luck: Luck) -> bytes:
     """A run's `config.json` that no version has written."""
     config: dict[str, Any] = {}
+    typed = ["model.depth", "model.width", "poison.target", "train.epochs", "seed", "data.name"]
+    wrong = luck.choice([*typed, ""])
     for key, value in DEFAULTS.items():
-        group, _, name = key.rpartition(".")
+        *groups, name = key.split(".")
         place = config
-        for part in filter(None, group.split(".")):
-            place = place.setdefault(part, {})
-        place[name] = value
-    way = draw(st.sampled_from(["type", "group", "key", "dotted"]))
-    if way == "type":
-        key = draw(
-            st.sampled_from(
-                ["model.depth", "model.width", "poison.target", "train.epochs", "seed", "data.name"]
-            )
-        )
-        *parts, last = key.split(".")
-        place = config
-        for part in parts:
-            place = place[part]
-        place[last] = draw(_values.filter(lambda v: v is not True))
-    elif way == "group":
-        config[draw(st.sampled_from(["model", "train", "poison", "data"]))] = draw(
-            _values.filter(lambda v: v != {})
-        )
-    else:
-        name = {"key": "colour", "dotted": "model.colour"}[way]
-        config[name] = draw(_values)
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = luck.choice(_VALUES[:-1]) if key == wrong else value
+    if not wrong:
+        name = luck.choice(["model", "train", "poison", "data", "colour", "model.colour"])
+        config[name] = luck.choice([value for value in _VALUES if value != {}])
     return json.dumps(config).encode()
 
 
-_CHECKPOINTS = f"{RUN}/checkpoints"
-EVERY_FILE = "*"  # in a path: all files under it
-
-
-@st.composite
-def _for_analyse(draw) -> Example:
-    way = draw(st.sampled_from(["config", "json", "gone", "file", "empty", "content", "no run"]))
-    files: dict[str, bytes | None] = {}
-    gone: tuple[str, ...] = ()
-    if way == "config":
-        files = {f"{RUN}/config.json": draw(_config())}
-    elif way == "json":
-        files = {f"{RUN}/config.json": draw(_texts.filter(lambda text: text != b"{}"))}
-    elif way == "gone":
-        gone = (draw(st.sampled_from(["config.json", "checkpoints"])),)
-    elif way == "file":
-        gone, files = ("checkpoints",), {_CHECKPOINTS: draw(st.binary(max_size=9))}
-    elif way == "empty":
-        gone, files = ("checkpoints",), {_CHECKPOINTS: None}
-    elif way == "no run":
-        gone = ("",)
-    else:
-        files = {f"{_CHECKPOINTS}/{EVERY_FILE}": draw(st.binary(max_size=30))}
+def _for_analyse(luck: Luck) -> Example:
+    files, gone = luck.choice(
+        [
+            ({f"{RUN}/config.json": _config(luck)}, ()),
+            ({f"{RUN}/config.json": one_of(luck, binary, _TEXTS)}, ()),
+            ({}, ("config.json",)),
+            ({}, ("checkpoints",)),
+            ({_CHECKPOINTS: binary(luck, 9)}, ("checkpoints",)),
+            ({_CHECKPOINTS: None}, ("checkpoints",)),
+            ({f"{_CHECKPOINTS}/{EVERY_FILE}": binary(luck)}, ()),
+            ({}, ("",)),
+        ]
+    )
     return Example("run directories for analyse", (f"{HERE}/{RUN}",), files, gone, "poison_jax.analyse")
 
 
@@ -87,119 +63,75 @@ _FIGURES_OF_RUNS = {
     "krr_theory": ("config.json",),
     "mnist_linear": ("config.json",),
 }
-_bad_members = st.sampled_from(
-    [
-        npz(),
-        npz(values=np.array("x")),
-        npz(vectors=np.zeros((0, 3))),
-        npz(shape=np.zeros(2), values=np.zeros(2)),
-    ]
-)
+_MEMBERS = [{}, {"values": "x"}, {"vectors": np.zeros((0, 3))}, {"shape": np.zeros(2), "values": np.zeros(2)}]
 
 
-@st.composite
-def _for_plots(draw) -> Example:
-    figure = draw(st.sampled_from(sorted(_FIGURES_OF_RUNS)))
-    file = draw(st.sampled_from(_FIGURES_OF_RUNS[figure]))
-    files: dict[str, bytes | None] = {}
-    gone: tuple[str, ...] = ()
-    way = draw(st.sampled_from(["gone", "content", "no run", "folder"]))
-    if way == "gone":
-        gone = (file,)
-    elif way == "folder":
-        gone, files = (file,), {f"{RUN}/{file}": None}
-    elif way == "no run":
-        gone = ("",)
-    else:
-        content = st.one_of(GARBAGE, _bad_members) if file.endswith(".npz") else _texts
-        files = {f"{RUN}/{file}": draw(content)}
+def _for_plots(luck: Luck) -> Example:
+    figure = luck.choice(sorted(_FIGURES_OF_RUNS))
+    file = luck.choice(_FIGURES_OF_RUNS[figure])
+    content = _text(luck)
+    if file.endswith(".npz"):
+        content = one_of(luck, garbage, [npz(**members) for members in _MEMBERS])
+    path = f"{RUN}/{file}"
+    files, gone = luck.choice([({}, (file,)), ({path: None}, (file,)), ({}, ("",)), ({path: content}, ())])
     return Example("run directories for plots", (figure, f"{HERE}/{RUN}"), files, gone, "plots")
 
 
-@st.composite
-def _results(draw) -> Example:
+def _results(luck: Luck) -> Example:
     """Results that lack what a picture may need, or have it in another form."""
-    result = draw(
-        st.dictionaries(
-            st.sampled_from(
-                ["config", "overlap", "residuals", "asr", "clean_accuracy", "trigger_found", "status"]
-            ),
-            _values,
-        )
-    )
-    figure = draw(st.sampled_from(["run", "eigenvectors", "epochs", "frontier", "features", "near_clone"]))
+    keys = ["config", "overlap", "residuals", "asr", "clean_accuracy", "trigger_found", "status"]
+    result = {key: luck.choice(_VALUES) for key in luck.sample(keys, luck.randrange(len(keys)))}
+    figure = luck.choice(["run", "eigenvectors", "epochs", "frontier", "features", "near_clone"])
     files = {f"{RUN}/result.json": json.dumps(result).encode()}
     arguments = (figure, f"{HERE}/{RUN}")
     return Example("results of other forms", arguments, files, (), "plots", may_succeed=True)
 
 
 _LINE = {"format": 1, "run": "r", "overrides": {}, "result": {}, "arrays": {}}
-_lines = st.one_of(
-    _texts.filter(lambda text: text.strip()),
-    st.tuples(st.sampled_from(sorted(_LINE)), _values).map(
-        lambda one: json.dumps(_LINE | {one[0]: one[1]}).encode()
-    ),
-    st.sampled_from(sorted(_LINE)).map(
-        lambda key: json.dumps({k: v for k, v in _LINE.items() if k != key}).encode()
-    ),
-    st.sampled_from(
-        [
-            json.dumps(_LINE | {"result": {"config": {"experiment": "train"}}}).encode(),
-            json.dumps(
-                _LINE | {"arrays": {"a": {"shape": [10**12], "dtype": "float64", "values": []}}}
-            ).encode(),
-            json.dumps(_LINE | {"arrays": {"a": {"shape": [1], "dtype": "object", "values": [1]}}}).encode(),
-        ]
-    ),
-)
+_LINES = [
+    {"result": {"config": {"experiment": "train"}}},
+    {"arrays": {"a": {"shape": [10**12], "dtype": "float64", "values": []}}},
+    {"arrays": {"a": {"shape": [1], "dtype": "object", "values": [1]}}},
+    *({key: value} for key in _LINE for value in _VALUES),
+]
+_SWEEP = {"format": 1, "name": "fig06", "config": {}, "cells": []}
+_CELLS = [[{}], [{"run": 5, "overrides": {}}], [{"run": "r", "overrides": 5}], [5], "x", [["run"]]]
 _FIGURES = (*(f"fig{i:02d}" for i in range(5, 14)), "table1", "table2", "table3")
 
 
-def _of_lines(reader: str, content: bytes | None, *, store: bool) -> Example:
+def _line(luck: Luck) -> bytes:
+    """A line of results."""
+    key = luck.choice(sorted(_LINE))
+    without = {name: value for name, value in _LINE.items() if name != key}
+    line = json.dumps(luck.choice([without, _LINE | luck.choice(_LINES)])).encode()
+    return luck.choice([line, line, _text(luck).strip() or b"x"])
+
+
+def _sweep(luck: Luck) -> bytes:
+    """A file of a sweep."""
+    some = {key: luck.choice([*_VALUES, 1]) for key in luck.sample(sorted(_SWEEP), luck.randrange(5))}
+    contents = [{"format": 1} | some, _SWEEP | {"cells": luck.choice(_CELLS)}]
+    return luck.choice([_text(luck), json.dumps(luck.choice(contents)).encode()])
+
+
+def _stores(luck: Luck) -> Example:
     """A store or folder of results whose one sweep is damaged, for what reads it: a figure or a module."""
+    reader = luck.choice(["poison_jax.records", "poison_jax.report", "claims", *_FIGURES])
     name = reader if reader in _FIGURES else "fig06"
     program, figure = ("plots", (reader,)) if reader in (*_FIGURES, "claims") else (reader, ())
-    path = f"lines/sweeps/{name}.json" if store else f"lines/{name}.jsonl"
-    out = "page.html" if program == "poison_jax.report" else "out"
-    arguments = ("--runs", f"{HERE}/lines", "--out", f"{HERE}/{out}")
-    return Example(
-        "stores and lines of results",
-        (*figure, *arguments),
-        {path: content},
-        (),
-        program,
-        may_succeed=program == "poison_jax.report",
-    )
+    if luck.random() < 0.5:
+        files = {f"lines/{name}.jsonl": _line(luck)}
+    else:
+        files = {f"lines/sweeps/{name}.json": _sweep(luck)}
+    report = program == "poison_jax.report"
+    arguments = ("--runs", f"{HERE}/lines", "--out", f"{HERE}/{'page.html' if report else 'out'}")
+    kind = "stores and lines of results"
+    return Example(kind, (*figure, *arguments), files, (), program, may_succeed=report)
 
-
-_SWEEPS = st.one_of(
-    _texts,
-    st.dictionaries(
-        st.sampled_from(["format", "name", "config", "cells"]), st.one_of(_values, st.just(1))
-    ).map(lambda sweep: json.dumps({"format": 1} | sweep).encode()),
-    st.sampled_from(
-        [
-            json.dumps({"format": 1, "name": "fig06", "config": {}, "cells": cells}).encode()
-            for cells in (
-                [{}],
-                [{"run": 5, "overrides": {}}],
-                [{"run": "r", "overrides": 5}],
-                [5],
-                "x",
-                [["run"]],
-            )
-        ]
-    ),
-)
-_readers = st.sampled_from(["poison_jax.records", "poison_jax.report", "claims", *_FIGURES])
-
-_stores = evenly(
-    st.tuples(_readers, _lines, st.just(False)), st.tuples(_readers, _SWEEPS, st.just(True))
-).map(lambda one: _of_lines(one[0], one[1], store=one[2]))
 
 BAD = {
-    "run directories for analyse": _for_analyse(),
-    "run directories for plots": _for_plots(),
-    "results of other forms": _results(),
+    "run directories for analyse": _for_analyse,
+    "run directories for plots": _for_plots,
+    "results of other forms": _results,
     "stores and lines of results": _stores,
 }

@@ -1,6 +1,7 @@
-"""A training run and a sweep of seconds, what they end with, and how it is compared: for `kills`, `disks`."""
+"""A training run and a sweep of seconds, what they end with, and how it is compared."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -9,137 +10,107 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from poison_jax.arrays import read_npz
 from poison_jax.runs import files
-from tests.faults.chapter import Chapter, start
+from tests.faults.chapter import TINY, Chapter, Stuck, flags, output, start
 
-LONGEST = 240  # seconds that a process may take, on a machine that has much else to do
 SWEEP = "toy"
-_BOTH = (
-    "--config.data.name=digits",
-    "--config.data.n_train=512",
-    "--config.data.n_test=64",
-    "--config.model.depth=8",
-    "--config.model.block=basic",
-    "--config.model.width=4",
-    "--config.poison.margin=0",
-    "--config.train.epochs=8",
-    "--config.train.learning_rate=0.05",
-    "--config.train.batch_size=32",
-    "--config.spectrum.k=2",
-    "--config.spectrum.num_iters=3",
-    "--config.spectrum.num_examples=32",
-)
+_BOTH = TINY | {
+    "data.n_train": 512,
+    "data.n_test": 64,
+    "train.epochs": 8,
+    "train.learning_rate": 0.05,
+}
+_LOOKS = {"features": 64, "near_clone": 16, "collapse": 64, "fisher": 64}
+_GRID = "((('poison.fraction',(0.05,0.1)),('penalty.kappa',(0.0,1.0))),)"
 COMMANDS = {
-    "training": (
-        *_BOTH,
-        "--config.experiment=train",
-        "--config.penalty.kappa=1.0",
+    "training": flags(
+        _BOTH | {"penalty.kappa": 1.0} | {f"analysis.{name}": images for name, images in _LOOKS.items()}
     ),
-    "sweep": (
+    "sweep": [
         "--config=configs/sweeps/fig06.py:small",
-        *_BOTH,
-        f"--config.sweep.name={SWEEP}",
-        "--config.sweep.grids=((('poison.fraction',(0.05,0.1)),('penalty.kappa',(0.0,1.0))),)",
-        "--config.sweep.workers=2",
-        "--config.sweep.attempts=1000",
-        "--config.analysis.features=0",
-    ),
+        *flags(_BOTH | {"experiment": None, "sweep.name": SWEEP, "sweep.grids": _GRID, "sweep.workers": 2}),
+        *flags({"sweep.attempts": 1000, "analysis.features": 0}),
+    ],
 }
 Outcome = dict[str, Any]
 _TROUBLE = re.compile(r"Traceback|warning|^error|Error\b|Exception", re.IGNORECASE)
+_ENDS = {".png": b"IEND\xaeB`\x82", ".pdf": b"%%EOF\n"}
 
 
-_UNDISTURBED: dict[Path, tuple[dict[str, Outcome], dict[str, float]]] = {}  # done once for all chapters
+class Undisturbed(NamedTuple):
+    """A training run or a sweep that was left alone."""
+
+    workdir: Path
+    seconds: float  # that it takes about, everything compiled
+    outcome: Outcome
 
 
-class Stuck(Exception):
-    """A chapter cannot go on: a process does not end, or an undisturbed one has failed."""
+def begin(kind: str, workdir: Path, **variables: str) -> subprocess.Popen:
+    """Starts the command of a kind, `training` or `sweep`."""
+    return start(["main.py", f"--workdir={workdir}", *COMMANDS[kind]], **variables)
 
 
-class Runs:
-    """The undisturbed training and sweep, and everything that others are compared with.
-
-    Args:
-        chapter: they are done beside its folder.
-
-    Raises:
-        Stuck: they fail.
-    """
-
-    def __init__(self, chapter: Chapter):
-        self._chapter = chapter
-        shared = chapter.folder.parent / "undisturbed"
-        self.cache = Path(os.environ["POISON_JAX_CACHE"])
-        self.undisturbed, self.seconds = _UNDISTURBED.setdefault(shared, ({}, {}))
-        for kind in COMMANDS:
-            if kind not in self.undisturbed:
-                began = time.monotonic()
-                if not self.end(self.start(kind, shared / kind), kind, "undisturbed"):
-                    raise Stuck(f"without a {kind} that succeeds there is nothing to compare with")
-                self.seconds[kind] = (time.monotonic() - began) / 2  # the others find it compiled
-                self.undisturbed[kind] = outcome(shared / kind)
-
-    def start(self, kind: str, workdir: Path, cache: Path | None = None) -> subprocess.Popen:
-        """The command of a kind, `training` or `sweep`."""
-        command = ["main.py", f"--workdir={workdir}", *COMMANDS[kind]]
-        return start(command, POISON_JAX_CACHE=str(cache or self.cache))
-
-    def end(self, process: subprocess.Popen, kind: str, fate: str) -> bool:
-        """Waits for a process that nobody disturbs any more: it succeeds, and says not a word on stderr."""
-        out, err = output(process)
-        good = process.returncode == 0 and not err
-        return self._chapter.check(
-            good, f"a {kind} {fate} ended with {process.returncode}: {err[-800:]!r} after {out[-200:]!r}"
-        )
-
-    def compare(self, kind: str, workdir: Path, fate: str) -> bool:
-        """Whether a workdir holds what the undisturbed one does, to the bit."""
-        try:
-            found = outcome(workdir)
-        except Exception as error:
-            return self._chapter.check(False, f"a {kind} {fate}: {workdir} cannot be read: {error!r}")
-        wanted = self.undisturbed[kind]
-        unlike = [
-            f"{name} ({'differs' if {name} <= wanted.keys() & found.keys() else 'only in one'})"
-            for name in sorted(wanted.keys() | found.keys())
-            if wanted.get(name) != found.get(name)
-        ]
-        said = ", ".join(unlike)
-        return self._chapter.check(not unlike, f"a {kind} {fate} is not as the undisturbed one: {said}")
-
-
-def output(process: subprocess.Popen, seconds: float = LONGEST) -> tuple[str, str]:
-    """What a process says until it ends.
+def undisturbed(chapter: Chapter, kind: str) -> Undisturbed:
+    """That of a kind, done once for all chapters.
 
     Raises:
-        Stuck: it does not end, and is killed; or it leaves another behind that holds its output.
+        Stuck: it fails.
     """
+    return _undisturbed(kind, chapter.folder.parent / f"undisturbed {kind}")
+
+
+@functools.cache
+def _undisturbed(kind: str, workdir: Path) -> Undisturbed:
+    began = time.monotonic()
+    process = begin(kind, workdir)
+    _, err = output(process)
+    if process.returncode or err:
+        raise Stuck(f"without a {kind} that succeeds there is nothing to compare with: {err[-800:]!r}")
+    seconds = (time.monotonic() - began) / 2  # the others find it compiled
+    return Undisturbed(workdir, seconds, outcome(workdir))
+
+
+def the_run(workdir: Path) -> Path:
+    """The one run of a training's workdir."""
+    (config,) = workdir.glob("*/config.json")
+    return config.parent
+
+
+def check_end(chapter: Chapter, process: subprocess.Popen, what: str) -> None:
+    """Waits for a process that nobody disturbs any more: it succeeds, and says not a word on stderr."""
+    out, err = output(process)
+    good = process.returncode == 0 and not err
+    chapter.check(good, f"{what} ended with {process.returncode}: {err[-800:]!r} after {out[-200:]!r}")
+
+
+def compare(chapter: Chapter, kind: str, workdir: Path, fate: str) -> None:
+    """Checks that a workdir holds what the undisturbed one does, to the bit."""
     try:
-        return process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired as error:
-        said, ended = (error.stderr or error.stdout or b"").decode(errors="replace"), process.poll()
-        process.kill()
-    if ended is None:
-        raise Stuck(f"a process did not end within {seconds:.0f} s, and said last {said[-500:]!r}")
-    raise Stuck("a process ended, but one that it had started lives on, and holds its output open")
+        found = outcome(workdir)
+    except Exception as error:
+        chapter.fail(f"a {kind} {fate}: {workdir} cannot be read: {error!r}")
+        return
+    wanted = undisturbed(chapter, kind).outcome
+    unlike = [
+        f"{name} ({'differs' if {name} <= wanted.keys() & found.keys() else 'only in one'})"
+        for name in sorted(wanted.keys() | found.keys())
+        if wanted.get(name) != found.get(name)
+    ]
+    chapter.check(not unlike, f"a {kind} {fate} is not as the undisturbed one: {', '.join(unlike)}")
+    chapter.count(f"{kind}s compared with the undisturbed one")
 
 
-def trouble(text: str) -> str | None:
-    """The first line, with those around it, that tells of an error or warns; None if there is none."""
-    lines = text.splitlines()
-    for i, line in enumerate(lines):
-        if _TROUBLE.search(line):
-            return " | ".join(lines[max(0, i - 1) : i + 12])[:800]
+def trouble(workdir: Path) -> str | None:
+    """The first line, with those around it, in which a sweep's worker tells of an error or warns."""
+    for file in sorted(workdir.glob(f"sweeps/{SWEEP}/*.log")):
+        lines = file.read_text(errors="replace").splitlines()
+        for i, line in enumerate(lines):
+            if _TROUBLE.search(line):
+                return " | ".join(lines[max(0, i - 1) : i + 12])[:800]
     return None
-
-
-def logs(workdir: Path) -> str:
-    """What the workers of a sweep have said."""
-    found = sorted(workdir.glob(f"sweeps/{SWEEP}/*.log"))
-    return "\n".join(file.read_text(errors="replace") for file in found)
 
 
 def workers(workdir: Path) -> list[int]:
@@ -166,16 +137,16 @@ def outcome(workdir: Path) -> Outcome:
     """Whatever must not depend on what befell a run: its files by name, as far as they are no clock's.
 
     Of a checkpoint the state's digest; the last one's alone, as which other is there depends on when the
-    run stopped. Claims, logs and files that are being written are no part of it.
+    run stopped. Claims, logs, files that are being written or were set aside are no part of it.
     """
     found: Outcome = {}
     for file in sorted(workdir.rglob("*")):
         name = file.relative_to(workdir)
         if file.name == "checkpoints":
-            newest = max((step for step in file.iterdir() if step.name.isdigit()), key=lambda s: int(s.name))
+            newest = max(file.glob("[0-9]*"), key=lambda step: int(step.name))
             note = json.loads((newest / "note" / "metadata").read_text())
             found[f"{name}, newest"] = newest.name, note["digest"]
-        part_of_others = {"checkpoints", "claims"} & set(name.parts)
+        part_of_others = {"checkpoints", "claims", "damaged"} & set(name.parts)
         if file.is_file() and not part_of_others and file.suffix not in (".tmp", ".log"):
             found[str(name)] = content(file)
     return found
@@ -193,8 +164,7 @@ def content(file: Path) -> Any:
         return {name: (a.shape, a.dtype.str, a.tobytes()) for name, a in arrays.items()}
     if file.suffix == ".json":
         value = json.loads(file.read_bytes())
-        value.pop(files.CHECKSUM, None)  # it is of the time as well
-        for clock in ("wall_seconds", "seconds"):
+        for clock in (files.CHECKSUM, "wall_seconds", "seconds"):  # a checksum is of the time as well
             value.pop(clock, None)
         if file.name == files.SEAL:  # JSON files hold a time
             return {name: digest for name, digest in value.items() if not name.endswith(".json")}
@@ -205,27 +175,21 @@ def content(file: Path) -> Any:
     return whole if len(whole) < 10_000 else hashlib.sha256(whole).hexdigest()
 
 
-_ENDS = {".png": b"IEND\xaeB`\x82", ".pdf": b"%%EOF\n"}
+def check_whole(chapter: Chapter, workdir: Path, what: str) -> None:
+    """Checks that no file bears its name without being whole; asked while nobody writes.
 
-
-def not_whole(workdir: Path) -> str | None:
-    """The first file that bears its name without being whole, and why; None if there is none.
-
-    Asked while nobody writes. A line of `metrics.jsonl` may be cut off: its reader leaves it out.
+    A line of `metrics.jsonl` may be cut off: its reader leaves it out.
     """
     for file in workdir.rglob("*"):
-        name = file.relative_to(workdir)
         try:
             if file.parent.name == "checkpoints" and file.name.isdigit():
                 broken = files.broken(file, file.rglob("*"))
-                if broken:
-                    raise ValueError(str(broken))
+                chapter.check(not broken, f"{what} left {file} with {broken}")
             elif (
                 file.suffix in (".json", ".npz", ".png", ".pdf")
-                and "checkpoints" not in name.parts
+                and "checkpoints" not in file.relative_to(workdir).parts
                 and not file.name.startswith(".")
             ):
                 content(file)
         except Exception as error:
-            return f"{name}: {error}"
-    return None
+            chapter.fail(f"{what} left half of {file}: {error}")

@@ -24,7 +24,7 @@ from poison_jax.runs import records
 from poison_jax.runs.store import Run
 from tests.toys import restored
 
-SECONDS = 60  # that a reader may take
+SECONDS = 240  # that a reader may take, on a machine that has much else to do
 # What reading has no need of: code out of data, other programs, other machines.
 _FORBIDDEN = (
     "pickle.find_class",
@@ -80,7 +80,7 @@ def visit(store: Path, events: list[str]) -> dict[str, object]:
             signal.alarm(0)
     seen, events[:] = list(events), []
     return {
-        "store": store.name,
+        "store": str(store),
         "said": said,
         "odd": odd,
         "events": seen,

@@ -9,8 +9,10 @@ import pytest
 
 from plots import canvas
 from plots import features as figures
+from plots.figures import of_run
 from poison_jax import config as config_lib
 from poison_jax import features, models
+from poison_jax.errors import UserError
 from poison_jax.runs import store
 
 NAMES = "frog", "wide|track", "*c*_a_$t$", "car"
@@ -117,3 +119,11 @@ def test_a_network_that_says_nothing(finished):
     changed = {name: 0 * arrays[name] for name in zeros} | {name: np.nan * arrays[name] for name in unknown}
     table = drawn(finished(arrays | changed))
     assert "| NC1, variability within classes | – |" in table
+
+
+def test_features_that_were_left_out_are_not_drawn(tmp_path):
+    run = store.Run(tmp_path)
+    run.save_arrays("features")
+    run.finish({"features_left_out": "no images of the target"})
+    with pytest.raises(UserError, match="holds nothing that can be drawn"):
+        of_run(run)
