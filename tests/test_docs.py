@@ -123,7 +123,8 @@ def test_a_wrong_module_line_is_noticed(words, monkeypatch):
 def test_api_page_has_the_public_names():
     page = (ROOT / "docs/api.md").read_text()
     for name, module in poison_jax._FROM.items():
-        assert f".. autofunction:: poison_jax.{module}.{name}\n" in page
+        kind = "autoclass" if name[0].isupper() else "autofunction"
+        assert f".. {kind}:: poison_jax.{module}.{name}\n" in page
 
 
 def parse_main(words, folder):
@@ -171,5 +172,7 @@ def parse_module(name, arguments, monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
+    for main in (name, f"{name}.__main__"):  # another test may have imported it, and runpy warns of that
+        monkeypatch.delitem(sys.modules, main, raising=False)
     with pytest.raises(Parsed):
         runpy.run_module(name, run_name="__main__")

@@ -7,7 +7,7 @@ from poison_jax import config as config_lib
 from poison_jax.config.table import KEYS, STAGES
 from poison_jax.experiments import views
 
-ALL = {"analysis__features": 8, "analysis__near_clone": 8, "analysis__fisher": 8}
+ALL = {"analysis__features": 8, "analysis__near_clone": 8, "analysis__fisher": 8, "analysis__audit": 8}
 OTHER = {  # a value besides that of `tiny`, of keys whose type does not give one
     "compare.arms": (1.0,),
     "sweep.of": "krr_theory",
@@ -25,10 +25,11 @@ READ_BY = {  # the stages that a key makes again
     "spectrum.data": {"spectrum", "fisher"},
     "spectrum.per_class": {"spectrum", "fisher"},
     "spectrum.num_examples": {"spectrum", "fisher", "near_clone"},
-    "data.n_test": {"attack", "regime", "features", "near_clone"},
+    "data.n_test": {"attack", "regime", "features", "near_clone", "audit"},
     "analysis.features": {"features"},
     "analysis.fisher": {"fisher"},
     "analysis.near_clone": {"near_clone"},
+    "analysis.audit": {"audit"},
 }
 NEITHER = {"name", "data.dir", "analysis.collapse", "spectrum.batch_size"}
 
