@@ -129,6 +129,9 @@ def test_api_page_has_the_public_names():
 
 def parse_main(words, folder):
     """As `main.py` does, up to the config that it would run."""
+    if words[1:] and words[1].partition("=")[0] == "--help":
+        assert words[1:] in (["--help"], ["--help=config"], ["--help=experiments"])
+        return
     file, rest = cli._config_file(words, "configs/digits_quickstart.py")
     name = file.partition(":")[0]
     file = str((ROOT if (ROOT / name).exists() else folder) / file)
