@@ -30,7 +30,6 @@ DATA = {  # heading -> how the names of its sweeps end
     "CIFAR-10, the paper's size": "",
 }
 LEAST_SEEDS = 3
-TERMINAL = 0.99  # of the training images, at kappa = 0
 WORKS = 0.2  # of the attacked images above the rate without a trigger: there is an attack to speak of
 EQUAL = 0.05  # two attack success rates that differ by no more are equal
 FOUND = 0.1  # squared overlap: the trigger can be made out in a picture of the eigenvector
@@ -319,7 +318,7 @@ def grid(records: list[Record]) -> Grid:
 
     def terminal(place):
         sibling = found.get((*place[:2], 0.0, place[3]), found[place])
-        return sibling.result.get("train_accuracy", 1.0) >= TERMINAL
+        return sibling.result.get("train_accuracy", 1.0) >= setting.TERMINAL
 
     return {place: record for place, record in found.items() if terminal(place)}
 
@@ -378,16 +377,10 @@ def page(path: Path, *, data: tuple[str, ...] = tuple(DATA), claims: tuple[Claim
 def _scale(records: list[Record]) -> str:
     """The networks of a data set's Figure 6, and where in training they stand."""
     said = tables.markdown(setting.common([setting.of_result(record.result) for record in records]))
-    known = [record.result for record in records if "train_accuracy" in record.result]
-    if not known:
+    where = setting.regime([record.result for record in records])
+    if not where:
         return f"{len(records)} networks, {said}; not in the terminal phase"
-    plain = [result for result in known if result["config"]["penalty"]["kappa"] == 0]
-    least = min(result["train_accuracy"] for result in plain or known)
-    terminal = len(grid(records))
-    return (
-        f"{len(records)} networks ({terminal} terminal), {said}; training accuracy at κ = 0 at least "
-        f"{least:.1%}, T = {np.median([result['decay_time'] for result in known]):.2g}"
-    )
+    return f"{len(records)} networks ({len(grid(records))} of them terminal), {said}; {where}"
 
 
 def _cell(claim: Claim, finding: Finding) -> str:

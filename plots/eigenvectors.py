@@ -66,7 +66,9 @@ def of_runs(runs: list[Run]) -> Figure:
         return c["poison"]["fraction"], c["penalty"]["kappa"], list(settings[run.path].values())
 
     runs = sorted(runs, key=place)
-    others = [key for key in setting.differing(list(settings.values())) if key not in ("theta", "kappa")]
+    others = [
+        key for key in setting.differing(list(settings.values())) if key not in ("theta", "kappa", "regime")
+    ]
     kappas = {place(run)[1] for run in runs}
     crossed = len(kappas) > 1 and len(runs) == len(kappas) * len({place(run)[0] for run in runs})
     columns = len(kappas) if crossed else min(len(runs), 4)  # a theta in each row, if there is every kappa

@@ -27,7 +27,8 @@ def of_run(run: Run) -> dict[str, Figure | str]:
     went = setting.outcome(result) if result else "training not finished"
     if result.get("clean_accuracy") is not None:
         went += f", clean accuracy {wording.percent(result['clean_accuracy'])}"
-    title = f"{went}\n{setting.common([setting.words(run.config())], 100)}"
+    about = setting.words(run.config()) | {"regime": setting.regime([result])}
+    title = f"{went}\n{setting.common([about], 100)}"
     return {
         "figure1": figure1(measured, title),
         "figure2": figure2(measured, title),

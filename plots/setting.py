@@ -7,6 +7,7 @@ from poison_jax import metrics, wording
 from poison_jax.runs.files import Json
 from poison_jax.runs.records import Record
 
+TERMINAL = 0.99  # of the training images: a network that knows them is in the terminal phase
 _SIZES = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}  # for training
 
 
@@ -33,7 +34,22 @@ def outcomes(results: list[Json]) -> str:
     if gains:
         span = " to ".join(dict.fromkeys(map(points, (gains[0], gains[-1]))))
         said = f"ASR above the rate without trigger: {span} points"
-    return said + (f"; {fallen} of {len(results)} networks collapsed" if fallen else "")
+    said += f"; {fallen} of {len(results)} networks collapsed" if fallen else ""
+    return "\n".join(filter(None, [said, regime(results)]))
+
+
+def regime(results: list[Json]) -> str:
+    """Where training ended, of the networks without the penalty if there are any; "" if not known."""
+    known = [result for result in results if result.get("train_accuracy") is not None]
+    if not known:
+        return ""
+    plain = [result for result in known if result["config"]["penalty"]["kappa"] == 0]
+    least = min(result["train_accuracy"] for result in plain or known)
+    times = list(dict.fromkeys(f"{time:.2g}" for time in sorted(result["decay_time"] for result in known)))
+    phase = "terminal phase" if least >= TERMINAL else "not the terminal phase"
+    where = " at κ = 0" * bool(plain)
+    span = times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
+    return f"{phase}: training accuracy {wording.percent(least)} or more{where}, T = {span}"
 
 
 def points(value: float) -> str:
@@ -75,7 +91,7 @@ def words(c: Json, hessian_examples: int | None = None) -> dict[str, str]:
 
 def of_result(result: Json) -> dict[str, str]:
     """The phrases of a finished network."""
-    return words(result["config"], result.get("hessian_examples"))
+    return words(result["config"], result.get("hessian_examples")) | {"regime": regime([result])}
 
 
 def differing(settings: list[dict[str, str]]) -> list[str]:
@@ -85,7 +101,7 @@ def differing(settings: list[dict[str, str]]) -> list[str]:
 
 def common(settings: list[dict[str, str]], width: float = 10**6) -> str:
     """What they agree on, in lines of at most `width` letters that do not part a phrase."""
-    left_out = differing(settings)
+    left_out = differing(settings) + ["regime"] * (len(settings) > 1)  # of several `outcomes` says that
     phrases = [value for key, value in settings[0].items() if key not in left_out and value]
     whole = ", ".join(value.replace(" ", "\N{NO-BREAK SPACE}") for value in phrases)
     return textwrap.fill(whole, int(width)).replace("\N{NO-BREAK SPACE}", " ")

@@ -292,7 +292,7 @@ def test_a_sweep_that_has_no_figure_says_so():
 def test_every_figure_is_drawn_of_one_cell(name, tmp_path):
     one = sweeps.record(poison__fraction=0.1, asr=None, features=name == "table3")
     made = canvas.save(figures.named(draw(name, [one]), name), tmp_path, ".png")
-    tables = name.startswith("table") or name == "lag"
+    tables = name.startswith("table") or name in ("lag", "audit")
     suffixes = [".png"] * (not tables) + [".md"] * (name in OVER_THETA or tables or name == "sweep")
     assert [file.name for file in made] == [f"{name}{suffix}" for suffix in suffixes]
     for file in made:
