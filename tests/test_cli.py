@@ -18,7 +18,7 @@ from test_environment import OTHER_DRAWS
 from poison_jax import cli
 from poison_jax import config as config_lib
 from poison_jax.runs.store import Run
-from tests.faults.forks import Forks
+from tests.faults import forks
 
 pytestmark = pytest.mark.slow
 
@@ -57,16 +57,15 @@ def main(*args, **variables):
 
 
 @pytest.fixture(scope="module")
-def child(tmp_path_factory):
+def child():
     """As `main`, in a child of a process that has imported everything: for what ends before it computes."""
-    forks = Forks(tmp_path_factory.mktemp("forks"))
+    forks.warm_up()
 
     def run(*args, **variables):
         done = forks.run("main.py", [*map(str, args)], ROOT, **variables)
         return subprocess.CompletedProcess(args, done.returncode, done.out, done.err)
 
-    yield run
-    forks.close()
+    return run
 
 
 def start(*args, **variables):

@@ -50,18 +50,19 @@ def warm_up(**variables: str) -> None:
         multiprocessing.forkserver.ensure_running()
 
 
-def run(program: str, arguments: list[str], cwd: Path) -> Ended:
+def run(program: str, arguments: list[str], cwd: Path, **variables: str) -> Ended:
     """Runs a program to its end.
 
     Args:
         program: `main.py` or another script of the repository, or the name of a module, as after `-m`.
         arguments: its command line.
         cwd: where it runs.
+        variables: of its environment; those that a library reads when it is imported come too late.
     """
     with tempfile.TemporaryDirectory() as folder:
         out, err = (Path(folder) / name for name in ("out", "err"))
         began = time.monotonic()
-        child = _context.Process(target=_become, args=(program, arguments, cwd, out, err))
+        child = _context.Process(target=_become, args=(program, arguments, cwd, out, err, variables))
         child.start()
         child.join(LONGEST)
         if child.is_alive():
@@ -71,12 +72,15 @@ def run(program: str, arguments: list[str], cwd: Path) -> Ended:
         return Ended(child.exitcode, *said, time.monotonic() - began)
 
 
-def _become(program: str, arguments: list[str], cwd: Path, out: Path, err: Path) -> None:
+def _become(
+    program: str, arguments: list[str], cwd: Path, out: Path, err: Path, variables: dict[str, str]
+) -> None:
     """Runs the program in this process, which ends with it as Python's own would."""
     os.setsid()
     for number, file in enumerate((os.devnull, out, err)):
         os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(cwd)
+    os.environ.update(variables)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (COMPUTING, COMPUTING))
     status = 0
