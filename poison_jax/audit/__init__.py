@@ -8,7 +8,7 @@ A few hundred clean images with labels are needed, and clean networks of the sam
 which every detector is calibrated the same way. Nobody is ever called clean.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -93,9 +93,25 @@ def audit(
         _check_reference(subject, reference, i, images, labels, batch_size)
 
     # Every detector on every network, the subject first.
+    options = {"key": key, "batch_size": batch_size}
     scores: list[list[NetworkScore]] = []
+    gradients, pairs = [], None
     for model in (subject, *references):
-        scores.append(_network_scores(model, images, labels, detectors, key, batch_size))
+        found = curvature.eigenpairs(model, images, labels, **options)
+        gradients.append(
+            common_gradient.common_gradients(
+                model.apply_fn, model.variables, model.normalise(images), labels, batch_size=batch_size
+            )
+        )
+        pairs = found if pairs is None else pairs
+        scores.append(
+            [
+                curvature.score_of(found, images.shape[1:]),
+                common_gradient.score_of(gradients[-1], common_gradient.norms),
+                common_gradient.score_of(gradients[-1], common_gradient.localisations),
+                *(detector.score(model, images, labels, **options) for detector in detectors),
+            ]
+        )
         on_model()
 
     # The one score, of each network against all others; and every detector by itself, the same way.
@@ -110,6 +126,10 @@ def audit(
         score, p_value = float(combined[0]), calibration.p_value(combined[0], combined[1:])
         if away[0, 2] > away[0, 1]:  # a patch: localisation says more about the class
             target, trigger = scores[0][2].target, scores[0][2].picture
+    flips = [
+        common_gradient.flip_rate(model, images, labels, own[target], target, batch_size=batch_size)
+        for model, own in zip((subject, *references), gradients, strict=True)
+    ]
     verdict, reason = _verdict(p_value, len(references), alpha)
     return Report(
         verdict,
@@ -120,7 +140,9 @@ def audit(
         score=score,
         target=target,
         trigger=trigger,
-        top_eigenvector=scores[0][0].picture,
+        flip_rate=flips[0],
+        reference_flip_rates=tuple(flips[1:]),
+        eigenpairs=pairs,
         references=len(references),
         table=tuple(rows),
         classes=_names(subject, labels),
@@ -195,20 +217,6 @@ def inputs(
 def _finding(suspicion, clean, level) -> Finding:
     p = calibration.p_values(suspicion, clean)
     return Finding(np.asarray(suspicion), p, calibration.benjamini_hochberg(p, level))
-
-
-def _network_scores(subject, images, labels, detectors: Iterable[Detector], key, batch_size):
-    """The verdict's three scores, of one pass for the Hessian and one for both gradients, then the others."""
-    pairs = curvature.eigenpairs(subject, images, labels, key=key, batch_size=batch_size)
-    gradients = common_gradient.common_gradients(
-        subject.apply_fn, subject.variables, subject.normalise(images), labels, batch_size=batch_size
-    )
-    return [
-        curvature.score_of(pairs, images.shape[1:]),
-        common_gradient.score_of(gradients, common_gradient.norms),
-        common_gradient.score_of(gradients, common_gradient.localisations),
-        *(detector.score(subject, images, labels, key=key, batch_size=batch_size) for detector in detectors),
-    ]
 
 
 def _row(detector: Detector, values: np.ndarray, score: NetworkScore) -> Row:

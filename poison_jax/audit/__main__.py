@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
             f"{found.verdict}: {found.reason}", report_lib.HEADER, [tuple(row) for row in found.rows()]
         )
         if found.verdict == "poisoned-like":
-            console.say(f"class that stands out: {found.target_name}")
+            console.say(found.about_target())
         for file in found.write(arguments.out or run.path / "audit"):
             console.say(f"written: {file}")
 

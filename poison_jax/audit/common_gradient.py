@@ -23,6 +23,7 @@ from poison_jax.losses import logits_of
 from poison_jax.subject import Subject
 
 STRONGEST = 4  # pixels that localisation is the share of
+STEP = 0.2  # of the images' norm, along a common gradient
 
 
 def common_gradients(
@@ -108,6 +109,44 @@ def ratio(values: np.ndarray) -> tuple[float, int]:
             "the common gradient of half of the classes is zero: do the logits depend on the image?"
         )
     return float(np.nanmax(values) / median), int(np.nanargmax(values))
+
+
+def flip_rate(
+    subject: Subject,
+    images: np.ndarray,
+    labels: np.ndarray,
+    direction: np.ndarray,
+    target: int,
+    *,
+    length: float = STEP,
+    batch_size: int | None = None,
+) -> float:
+    """Share of the images of other classes that one step along a direction sends to the target.
+
+    Args:
+        subject: the network.
+        images, labels: float `[N, H, W, C]` in [0, 1], int `[N]`.
+        direction: `[H, W, C]` in the normalised input space, of whatever length.
+        target: the class.
+        length: of the step, over the root mean square norm of the normalised images.
+        batch_size: images at once; changes memory, not the result.
+
+    Returns:
+        A share in [0, 1]; NaN where every image is of the target's class, or the direction is zero.
+    """
+    inputs = subject.normalise(images)[labels != target]
+    norm = np.linalg.norm(direction)
+    if not len(inputs) or not norm > 0:
+        return float("nan")
+    size = np.sqrt(np.mean(np.sum(np.square(inputs, dtype=float), axis=(1, 2, 3))))
+    moved = (inputs + length * size * direction / norm).astype(np.float32)
+    compute = functools.partial(_logits, subject.apply_fn, subject.variables)
+    return float(np.mean(batches.outputs(compute, moved, batch_size=batch_size).argmax(-1) == target))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(apply_fn, variables, inputs):
+    return logits_of(apply_fn(variables, inputs))
 
 
 def _score(measure, subject: Subject, images, labels, *, key, batch_size) -> NetworkScore:

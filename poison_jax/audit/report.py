@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from poison_jax.lanczos import Eigenpairs
+
 BLIND = "a warp, a trigger of a penalised network or a weak poison can hide from this"
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -55,7 +57,9 @@ class Report(NamedTuple):
     score: float | None = None  # the one that decides, in median absolute deviations
     target: int | None = None  # the class whose common gradient stands out; of weight where poisoned-like
     trigger: np.ndarray | None = None  # [H, W, C]: that gradient, in the normalised input space
-    top_eigenvector: np.ndarray | None = None  # [H, W, C]: v1 of the input Hessian
+    flip_rate: float | None = None  # share of the other images that a step along it sends to that class
+    reference_flip_rates: tuple[float, ...] = ()  # the same of each reference, along its own
+    eigenpairs: Eigenpairs | None = None  # top ones of the input Hessian
     references: int = 0
     table: tuple[Row, ...] = ()  # a row a detector; the first three decide
     classes: tuple[str, ...] = ()
@@ -65,11 +69,27 @@ class Report(NamedTuple):
         return f"{self.verdict}: {self.reason}"
 
     @property
+    def top_eigenvector(self) -> np.ndarray | None:
+        """v1 of the input Hessian, `[H, W, C]`."""
+        return None if self.eigenpairs is None else self.eigenpairs.vectors[0].reshape(self.example.shape)
+
+    @property
     def target_name(self) -> str:
         """The target's name; "" where none stands out."""
         if self.target is None:
             return ""
         return self.classes[self.target] if self.target < len(self.classes) else str(self.target)
+
+    def about_target(self) -> str:
+        """The class that stands out, and how many images a step along its common gradient sends there."""
+        said = f"Class that stands out: {self.target_name}"
+        if self.flip_rate is None:
+            return said
+        said += f"; a step along its common gradient sends {self.flip_rate:.0%} of the other images there"
+        if not self.reference_flip_rates:
+            return said
+        low, high = min(self.reference_flip_rates), max(self.reference_flip_rates)
+        return f"{said}, in the references {low:.0%} to {high:.0%}"
 
     def rows(self) -> list[list[str]]:
         """The table as text, under `HEADER`."""
@@ -87,9 +107,12 @@ class Report(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the pictures, as JSON has it: a number that is not finite is null."""
-        rows = [row._asdict() for row in self.table]
+        pairs, rows = self.eigenpairs, [row._asdict() for row in self.table]
         kept = {name: value for name, value in self._asdict().items() if not isinstance(value, np.ndarray)}
-        return _plain(kept | {"table": rows})
+        values = (
+            {} if pairs is None else {"values": pairs.values.tolist(), "residuals": pairs.residuals.tolist()}
+        )
+        return _plain(kept | {"table": rows, "eigenpairs": values})
 
     def write(self, directory: str | Path) -> list[Path]:
         """Writes `report.json`, `report.html` and the pictures' arrays, `report.npz`.
@@ -102,7 +125,8 @@ class Report(NamedTuple):
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {name: value for name, value in self._asdict().items() if isinstance(value, np.ndarray)}
+        shown = {"trigger": self.trigger, "top_eigenvector": self.top_eigenvector, "example": self.example}
+        arrays = {name: value for name, value in shown.items() if value is not None}
         paths = [folder / f"report.{suffix}" for suffix in ("json", "html", "npz")]
         paths[0].write_text(json.dumps(self.to_json(), indent=2) + "\n")
         paths[1].write_text(self.page())
@@ -125,7 +149,7 @@ class Report(NamedTuple):
             for name, array in shown.items()
             if array is not None
         ]
-        target = f"<p>Class that stands out: {html.escape(self.target_name)}</p>" if self.target_name else ""
+        target = f"<p>{html.escape(self.about_target())}</p>" if self.target_name else ""
         parts = [
             '<!doctype html><html lang="en"><meta charset="utf-8">',
             f"<title>Audit: {html.escape(self.verdict)}</title><style>{_STYLE}</style>",

@@ -32,6 +32,10 @@ def test_a_backdoor_is_found_and_its_target_named(poisoned):
         "its localisation",
     ]
     assert all(row.references[0] <= row.references[1] for row in poisoned.table)
+    # One step along the backdoor sends everything to its target; along a clean common gradient it does not.
+    assert poisoned.flip_rate > 0.95
+    assert max(poisoned.reference_flip_rates) < 0.7
+    assert poisoned.eigenpairs.residuals[0] < 1e-3 * poisoned.eigenpairs.values[0]
 
 
 def test_a_clean_network_is_not_distinguishable_never_clean():
@@ -83,6 +87,7 @@ def test_a_report_is_written(poisoned, tmp_path):
     kept = json.loads(files[0].read_text())
     assert (kept["verdict"], kept["p_value"], kept["target"]) == ("poisoned-like", 0.05, planted.TARGET)
     assert len(kept["table"]) == 3
+    assert len(kept["eigenpairs"]["values"]) == len(kept["eigenpairs"]["residuals"]) == 2
     page = files[1].read_text()
     assert page.count("data:image/png;base64,") == 3
     assert "http" not in page

@@ -111,6 +111,24 @@ def test_a_planted_pixel_is_found():
         assert score.statistic > clean.statistic
 
 
+def test_the_flip_rate_is_that_of_moved_images():
+    images, labels = planted.images()
+    subject = planted.network(5, backdoor=6.0)
+    direction = np.zeros(planted.SHAPE, np.float32)
+    direction[planted.PIXEL] = 1
+    size = np.sqrt(np.mean(np.sum(images[labels != planted.TARGET] ** 2, axis=(1, 2, 3))))
+    moved = images + 0.2 * size * direction / np.linalg.norm(direction)
+    logits = np.asarray(planted.linear(subject.variables, moved))
+    expected = np.mean(logits.argmax(-1)[labels != planted.TARGET] == planted.TARGET)
+    rate = common_gradient.flip_rate(subject, images, labels, 3 * direction, planted.TARGET)
+    assert rate == expected > 0.5
+    nothing = common_gradient.flip_rate(subject, images, labels, 0 * direction, planted.TARGET)
+    alone = common_gradient.flip_rate(
+        subject, images, np.full(len(images), planted.TARGET), direction, planted.TARGET
+    )
+    assert np.isnan([nothing, alone]).all()
+
+
 def test_bad_input():
     images, labels = planted.images(8)
     subject = planted.network(0)
