@@ -20,7 +20,7 @@ table { border-collapse: collapse }
 td, th { padding: .25rem .7rem; border-bottom: 1px solid #ccc; text-align: right }
 td:first-child, th:first-child { text-align: left }
 img { width: 10rem; image-rendering: pixelated }
-figure { display: inline-block; margin: 1rem 1rem 0 0 }
+figure { display: inline-block; vertical-align: top; margin: 1rem 1rem 0 0 }
 figcaption { font-size: .85rem; max-width: 10rem }
 """
 
