@@ -35,12 +35,14 @@ class Group(NamedTuple):
     records: list[Record]
     p_values: dict[str, np.ndarray]  # detector -> [n]
     scores: dict[str, np.ndarray]  # detector -> [n]
+    matched: bool = True  # whether the references are of their own recipe
 
 
 def groups(records: list[Record]) -> list[Group]:
     """The networks of a sweep against the references of their recipe, attack by attack.
 
-    Networks whose training failed are left out, and recipes without references.
+    A recipe without references is judged by those of the same data and penalty (`matched` is false): what an
+    audit with the wrong references would say. Networks whose training failed are left out.
     """
     records = [record for record in records if curves.trained(record) and TOP in record.result]
     found: dict[tuple, list[Record]] = {}
@@ -53,13 +55,20 @@ def groups(records: list[Record]) -> list[Group]:
             attack = _attack(record) if theta else "none"
             found.setdefault((recipe, attack, theta), []).append(record)
     made = []
-    for (recipe, attack, theta), networks in sorted(found.items(), key=_order):
-        if len(references.get(recipe, [])) > 1:
-            judged = {name: _judge(networks, references[recipe], *use) for name, use in DETECTORS.items()}
+    for (recipe, attack, theta), networks in found.items():
+        null, matched = references.get(recipe, []), True
+        if len(null) < 2:  # those of the nearest recipe: the same data and penalty, the most networks
+            others = [some for other, some in references.items() if other[:2] == recipe[:2]]
+            null, matched = max(others, key=len, default=[]), False
+            attack = f"{attack}; {recipe[2]:g} epochs, weight decay {recipe[3]:g}"
+        if len(null) > 1:
+            judged = {name: _judge(networks, null, *use) for name, use in DETECTORS.items()}
             p_values, scores = ({name: both[i] for name, both in judged.items()} for i in (0, 1))
-            kappa = networks[0].setting("penalty.kappa")
-            made.append(Group(attack, theta, kappa, networks, p_values, scores))
-    return made
+            made.append(Group(attack, theta, recipe[1], networks, p_values, scores, matched))
+    # Clean ones first, then attack by attack; what has the wrong references last.
+    return sorted(
+        made, key=lambda group: (not group.matched, group.theta > 0, group.attack, group.kappa, group.theta)
+    )
 
 
 def _judge(networks, references, names, two_sided):
@@ -74,12 +83,6 @@ def _judge(networks, references, names, two_sided):
 
 def _statistics(records, names):
     return np.log([[record.result[name] for name in names] for record in records])
-
-
-def _order(item):
-    """Clean networks first, then attack by attack."""
-    (recipe, attack, theta), _ = item
-    return attack != "none", attack, str(recipe), theta
 
 
 def _recipe(record):
@@ -121,10 +124,10 @@ def roc_area(attacked: np.ndarray, clean: np.ndarray) -> tuple[float, float, flo
 def page(records: list[Record], title: str) -> list[str]:
     """The audit's evidence as Markdown: a table of the verdict by attack, and one of all detectors."""
     found = groups(records)
-    clean = {(group.kappa): group for group in found if group.attack == "none"}
+    clean = {group.kappa: group for group in found if group.attack == "none"}
     scale = setting.common([setting.of_result(record.result) for record in records])
     rows = [_verdict_row(group) for group in found]
-    attacked = [group for group in found if group.attack != "none" and group.kappa in clean]
+    attacked = [group for group in found if group.matched and group.attack != "none" and group.kappa in clean]
     detectors = []
     for name in DETECTORS:
         shares = {
@@ -149,7 +152,8 @@ def page(records: list[Record], title: str) -> list[str]:
     note = (
         "In brackets 95 % intervals: of a rate Clopper and Pearson's, of an area Newcombe's. Every network "
         "is judged by clean references of its recipe alone; attack `none` are held-out clean networks, whose "
-        "rate should be 5 %."
+        "rate should be 5 %. Where other epochs or another weight decay are named, the references are *not* "
+        "of that recipe: so an audit with the wrong references goes."
     )
     return ["\n".join([*lines, "", note]) + "\n"]
 
@@ -158,7 +162,7 @@ def _verdict_row(group: Group) -> list[str]:
     flagged = int(np.sum(group.p_values["the audit"] <= ALPHA + 1e-12))
     share, low, high = rate(flagged, len(group.records))
     named = overlap = tables.DASH
-    if group.attack != "none":
+    if group.theta:
         hits = [r.result["audit_target"] == r.setting("poison.target") for r in group.records]
         named = f"{np.mean(hits):.0%}"
         overlap = tables.spread([r.result["audit_overlap_squared"] for r in group.records])
@@ -167,7 +171,7 @@ def _verdict_row(group: Group) -> list[str]:
         f"{group.kappa:g}",
         f"{group.theta:g}",
         str(len(group.records)),
-        tables.percent(group.records, "asr", ".0f") + " %" if group.attack != "none" else tables.DASH,
+        tables.percent(group.records, "asr", ".0f") + " %" if group.theta else tables.DASH,
         f"{share:.0%} [{low:.0%}, {high:.0%}]",
         named,
         overlap,

@@ -51,11 +51,19 @@ def test_a_smaller_eigenvalue_is_as_suspicious_as_a_larger_one():
     np.testing.assert_allclose(group.p_values["the audit"], 1 / 41)
 
 
-def test_networks_without_references_of_their_recipe_are_not_judged():
-    other = [network(s, 0.1, penalty__kappa=300.0) for s in range(3)]
+def test_networks_without_references_of_their_recipe():
+    penalised = [network(s, 0.1, penalty__kappa=300.0) for s in range(3)]
     failed = [network(0, 0.1, status="failed training: near chance")]
-    assert not audit.groups([*other, *failed])
-    assert len(audit.groups([*CLEAN, *other])) == 1
+    assert not audit.groups([*penalised, *failed])
+    assert len(audit.groups([*CLEAN, *penalised])) == 1
+    # Of other epochs they are judged by the references that there are, and it is said.
+    longer = [network(s, train__epochs=7, train__weight_decay=0.02, top=3.0) for s in range(3)]
+    _, group = audit.groups([*CLEAN, *longer])
+    assert (group.attack, group.matched) == ("none; 7 epochs, weight decay 0.02", False)
+    np.testing.assert_allclose(group.p_values["the audit"], 1 / 41)
+    (text,) = audit.page([*CLEAN, *ATTACKED, *longer], "Audit")
+    assert "| none; 7 epochs, weight decay 0.02 | 0 | 0 | 3 | – | 100%" in text
+    assert "| area under the ROC curve | l | pooled |" in text
 
 
 def test_a_page():
