@@ -56,9 +56,7 @@ def main(argv: list[str]) -> None:
             config = config_lib.from_json(run.config(), folder)
             config.update_from_flattened_dict(changes)
             config_lib.check(config)
-            own = [name for name in (config.model.name, config.poison.trigger) if ":" in name]
-            if own and not arguments.own_code:  # the run may be somebody else's
-                raise UserError(f"{folder} was made with code of its own, {', '.join(own)}: give --own_code")
+            cli.check_own_code(config, folder, allowed=arguments.own_code)
             results.look_again(run, config, triggers=arguments.trigger)
             found = run.result()
             console.table(

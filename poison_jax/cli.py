@@ -122,6 +122,17 @@ def ready(**processes: Any) -> Iterator[None]:
             raise
 
 
+def check_own_code(config: ConfigDict, folder: str, *, allowed: bool) -> None:
+    """Refuses to import the code that a stored run's config names: the run may be somebody else's.
+
+    Raises:
+        UserError: it names some, and that is not allowed.
+    """
+    own = [name for name in (config.model.name, config.poison.trigger) if ":" in name]
+    if own and not allowed:
+        raise UserError(f"{folder} was made with code of its own, {', '.join(own)}: give --own_code")
+
+
 # --- flags and the config --------------------------------------------------------------------------
 
 

@@ -24,11 +24,12 @@ def main(argv: list[str]) -> None:
         if not run.checkpoints.is_dir():
             raise UserError(f"{run.path} holds no checkpoints of a trained network: name a run's folder")
         config = config_lib.from_json(run.config(), str(run.path))
+        cli.check_own_code(config, str(run.path), allowed=arguments.own_code)
         (subject,), images, labels = subjects.of_runs([run], count=arguments.num_images)
         if arguments.data:
             images, labels = _read(arguments.data)
         if arguments.null:
-            found = _clean_runs(Path(arguments.null), subject.recipe, run)
+            found = _clean_runs(Path(arguments.null), subject.recipe, run, arguments.own_code)
             references = subjects.of_runs(found)[0] if found else []
         elif arguments.references:
             where = arguments.workdir or str(run.path.parent)
@@ -70,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--alpha", type=float, default=0.05, help="rate of false alarms")
     parser.add_argument("--workers", type=int, default=1, help="processes that train references")
     parser.add_argument("--workdir", metavar="DIR", help="store of the references; default: the run's own")
+    parser.add_argument(
+        "--own_code",
+        action="store_true",
+        help="import the modules that a run's config names (module:function)",
+    )
     parser.add_argument("--out", metavar="DIR", help="folder for the report; default: RUN/audit")
     return parser
 
@@ -86,7 +92,7 @@ def _read(file: str) -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.float32) / 255 if images.dtype == np.uint8 else images, arrays["labels"]
 
 
-def _clean_runs(store: Path, recipe: str, subject: Run) -> list[Run]:
+def _clean_runs(store: Path, recipe: str, subject: Run, own_code: bool) -> list[Run]:
     """The finished clean runs of a recipe in a store, the subject's own left out."""
     found = []
     for file in sorted(store.glob("*/result.json")):
@@ -95,6 +101,7 @@ def _clean_runs(store: Path, recipe: str, subject: Run) -> list[Run]:
         if run.path.resolve() == subject.path.resolve() or config.experiment != "train":
             continue
         if config.poison.fraction == 0 and subjects.recipe(config) == recipe:
+            cli.check_own_code(config, str(run.path), allowed=own_code)
             found.append(run)
     if not found:
         raise UserError(f"{store} holds no finished clean run of this recipe: leave --null out to train some")

@@ -1,6 +1,7 @@
 """`python -m poison_jax.audit`, from a run to a page."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from toys import tiny
 
 from poison_jax import experiments, train
 from poison_jax.audit import __main__ as command
+from poison_jax.runs import files
 
 pytestmark = pytest.mark.slow  # three networks are trained
 
@@ -60,6 +62,14 @@ def test_data_of_ones_own(store, tmp_path, capsys):
     assert kept["verdict"] == "cannot say"  # noise: an accuracy near chance
     np.savez(file, images=rng.integers(0, 256, (40, 8, 8, 1), np.uint8))
     assert "images and labels" in refused(capsys, store.path, "--references=0", f"--data={file}")
+
+
+def test_code_that_a_run_names_is_not_imported(store, tmp_path, capsys):
+    copy = shutil.copytree(store.path, tmp_path / "copy")
+    config = store.config()
+    config["poison"]["trigger"] = "os:system"
+    files.write_json(copy / "config.json", config)
+    assert "os:system: give --own_code" in refused(capsys, copy)
 
 
 def test_bad_input_is_one_line(store, tmp_path, capsys):
