@@ -34,7 +34,11 @@ from poison_jax.subject import Subject
 __all__ = ["DataScore", "Detector", "NetworkScore", "Report", "Subject", "audit", "data", "inputs"]
 
 VERDICT = (curvature.DETECTOR, common_gradient.NORM, common_gradient.LOCALISATION)  # fixed beforehand
-OTHERS = {"neural_cleanse": neural_cleanse.DETECTOR, "maximum_margin": maximum_margin.DETECTOR}  # of networks
+OTHERS = {  # of networks
+    "flips": common_gradient.FLIPS,
+    "maximum_margin": maximum_margin.DETECTOR,
+    "neural_cleanse": neural_cleanse.DETECTOR,
+}
 OF_DATA = {
     "activation_clustering": activation_clustering.DETECTOR,
     "scan": scan.DETECTOR,

@@ -174,3 +174,22 @@ LOCALISATION = Detector(
     "images with labels",
     functools.partial(_score, localisations),
 )
+
+
+def _flip_score(subject: Subject, images, labels, *, key, batch_size) -> NetworkScore:
+    """The class whose common gradient sends the largest share of the other images to it."""
+    options = {"batch_size": batch_size}
+    gradients = common_gradients(
+        subject.apply_fn, subject.variables, subject.normalise(images), labels, **options
+    )
+    rates = [flip_rate(subject, images, labels, g, t, **options) for t, g in enumerate(gradients)]
+    target = int(np.nanargmax(rates))
+    return NetworkScore(float(rates[target]), target, gradients[target])
+
+
+FLIPS = Detector(
+    "common gradient's flips",
+    f"largest share of the other images that a step of {STEP} of their norm along it sends to its class",
+    "images with labels",
+    _flip_score,
+)

@@ -127,6 +127,9 @@ def test_the_flip_rate_is_that_of_moved_images():
         subject, images, np.full(len(images), planted.TARGET), direction, planted.TARGET
     )
     assert np.isnan([nothing, alone]).all()
+    score = common_gradient.FLIPS.score(subject, images, labels, key=0, batch_size=16)
+    own = common_gradient.flip_rate(subject, images, labels, score.picture, planted.TARGET)
+    assert (score.target, score.statistic) == (planted.TARGET, own)
 
 
 def test_bad_input():
