@@ -18,6 +18,8 @@ import pytest  # noqa: E402
 collect_ignore = ["faults"]
 
 LONGEST = (
+    "test_distributed",
+    "test_sweep",
     "test_resume",
     "test_cli",
     "test_train",

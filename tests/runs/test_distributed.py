@@ -202,11 +202,18 @@ def test_two_processes_agree(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["raises", "dies"])
 def test_no_process_outlives_another(tmp_path, ending):
-    """One fails where the others cannot know it: it says why, and none waits until it is killed."""
+    """One fails where the others cannot know it: it says why, and none waits until it is killed.
+
+    Whoever waits in a collective hears of it by the connection's end and says a line. Rarely the collective
+    does not notice; then JAX, which misses the heartbeats, aborts the process.
+    """
     (status, _, err), (other_status, _, other_err) = two(tmp_path, ending)
-    assert status == 2, err
-    assert err.startswith("error: another process is gone")
-    assert len(err.splitlines()) == 1
+    if status == -signal.SIGABRT:
+        assert "JAX distributed service detected fatal errors" in err
+    else:
+        assert status == 2, err
+        assert err.startswith("error: another process is gone")
+        assert len(err.splitlines()) == 1
     assert (other_status, other_err) == {"raises": (2, "error: mine alone\n"), "dies": (9, "")}[ending]
 
 
