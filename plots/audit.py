@@ -1,4 +1,4 @@
-"""How well the audit works: power and false alarms of every detector, from a sweep's stored networks.
+"""Power, false alarms and ROC areas of the audit's detectors, from the stored networks of a sweep.
 
 Three kinds of networks make up the sweep: clean references (seeds 1000 to 1999), held-out clean ones and
 attacked ones. Each of the latter two is compared with all references of its recipe by `calibration`, as the

@@ -18,6 +18,9 @@ import numpy as np
 from scipy import stats
 
 from plots import curves, setting, tables
+from plots.collapse import median_ratio
+from plots.lag import FOUND, V1, onset
+from poison_jax import metrics, wording
 from poison_jax.errors import UserError
 from poison_jax.runs import records
 from poison_jax.runs.records import Record
@@ -32,7 +35,6 @@ DATA = {  # heading -> how the names of its sweeps end
 LEAST_SEEDS = 3
 WORKS = 0.2  # of the attacked images above the rate without a trigger: there is an attack to speak of
 EQUAL = 0.05  # two attack success rates that differ by no more are equal
-FOUND = 0.1  # squared overlap: the trigger can be made out in a picture of the eigenvector
 KEYS = ("seed", "poison.fraction", "penalty.kappa", "train.epochs")
 
 Place = tuple[int, float, float, int]  # values of KEYS
@@ -191,13 +193,10 @@ def lag(grid: Grid, measure: Callable[[Record], float], least: float = 0.0) -> E
 
 def _crossing(theta, values, level) -> Bounds:
     """Between which theta a curve first exceeds a level."""
-    above = np.flatnonzero(np.array(values) > level)
-    if not above.size:
+    found = onset(theta, np.array(values), level)
+    if np.isnan(found.theta):
         return theta[-1], np.inf
-    if (i := above[0]) == 0:
-        return 0.0, theta[0]
-    share = (level - values[i - 1]) / (values[i] - values[i - 1])
-    return (crossed := float(theta[i - 1] * (theta[i] / theta[i - 1]) ** share)), crossed
+    return (0.0 if found.at_most else found.theta), found.theta
 
 
 def collapse(grid: Grid, column: str) -> Effects:
@@ -206,8 +205,7 @@ def collapse(grid: Grid, column: str) -> Effects:
     for (seed, _, kappa, _), line in _lines(grid, 1):
         last = line[-1]
         if kappa == 0 and _works(last) and column in last.arrays:
-            others = np.arange(len(last.arrays[column])) != last.arrays["target"]
-            found[seed] = float(np.median(last.arrays[column][others]))
+            found[seed] = median_ratio(last, column)
     return found
 
 
@@ -236,7 +234,7 @@ def _attacked(line: list[Record]) -> list[Record]:
 
 
 def _gain(record: Record) -> float:
-    return record.result["asr"] - record.result["no_trigger_target_rate"]
+    return wording.excess(record.result) or 0.0
 
 
 def _works(record: Record) -> bool:
@@ -244,7 +242,7 @@ def _works(record: Record) -> bool:
 
 
 def _overlap(record: Record) -> float:
-    return record.result["overlap"][0] ** 2
+    return V1.of(record.result)
 
 
 def _top_eigenvalue(record: Record) -> float:
@@ -318,7 +316,7 @@ def grid(records: list[Record]) -> Grid:
 
     def terminal(place):
         sibling = found.get((*place[:2], 0.0, place[3]), found[place])
-        return sibling.result.get("train_accuracy", 1.0) >= setting.TERMINAL
+        return sibling.result.get("train_accuracy", 1.0) >= metrics.TERMINAL
 
     return {place: record for place, record in found.items() if terminal(place)}
 

@@ -7,7 +7,6 @@ from poison_jax import metrics, wording
 from poison_jax.runs.files import Json
 from poison_jax.runs.records import Record
 
-TERMINAL = 0.99  # of the training images: a network that knows them is in the terminal phase
 _SIZES = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}  # for training
 
 
@@ -46,7 +45,7 @@ def regime(results: list[Json]) -> str:
     plain = [result for result in known if result["config"]["penalty"]["kappa"] == 0]
     least = min(result["train_accuracy"] for result in plain or known)
     times = list(dict.fromkeys(f"{time:.2g}" for time in sorted(result["decay_time"] for result in known)))
-    phase = "terminal phase" if least >= TERMINAL else "not the terminal phase"
+    phase = "terminal phase" if least >= metrics.TERMINAL else "not the terminal phase"
     where = " at κ = 0" * bool(plain)
     span = times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
     return f"{phase}: training accuracy {wording.percent(least)} or more{where}, T = {span}"

@@ -112,13 +112,13 @@ def num_classes(apply_fn: Callable[..., Any], variables: Any, images: np.ndarray
         UserError: a leaf of `variables` that is no array; logits that are not `[B, K]`.
     """
     check_variables(variables)
-    logits = jax.eval_shape(functools.partial(_logits, apply_fn), variables, images)
-    if getattr(logits, "ndim", 0) != 2 or logits.shape[0] != len(images) or logits.shape[1] == 0:
-        shape = getattr(logits, "shape", type(logits).__name__)
+    made = jax.eval_shape(functools.partial(logits, apply_fn), variables, images)
+    if getattr(made, "ndim", 0) != 2 or made.shape[0] != len(images) or made.shape[1] == 0:
+        shape = getattr(made, "shape", type(made).__name__)
         raise UserError(
             f"apply_fn makes logits {shape} of {len(images)} images: it must return [{len(images)}, classes]"
         )
-    return logits.shape[1]
+    return made.shape[1]
 
 
 def check_variables(variables: Any) -> None:
@@ -139,5 +139,6 @@ def check_variables(variables: Any) -> None:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _logits(apply_fn, variables, images):
+def logits(apply_fn: Callable[..., Any], variables: Any, images: jax.Array) -> jax.Array:
+    """Return the logits `[B, K]` of a batch, compiled once for each `apply_fn`."""
     return logits_of(apply_fn(variables, images))

@@ -9,6 +9,7 @@ from scipy import special
 from poison_jax.arrays import class_labels
 from poison_jax.errors import UserError
 
+TERMINAL = 0.99  # training accuracy from which on a network is in the terminal phase
 COLLAPSE = 0.5  # rate of untriggered non-target images called the target, from which on a model collapsed
 
 

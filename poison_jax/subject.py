@@ -71,7 +71,7 @@ class Subject:
             images: float `[N, H, W, C]`, N >= 1.
             batch_size: images at once; changes memory, not the result.
         """
-        compute = functools.partial(_logits, self.of_pixels, self.variables)
+        compute = functools.partial(batches.logits, self.of_pixels, self.variables)
         return batches.outputs(compute, np.asarray(images, np.float32), batch_size=batch_size)
 
 
@@ -84,8 +84,3 @@ def _of_pixels(apply_fn, constants):
         return logits_of(apply_fn(variables, images))
 
     return apply
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(of_pixels, variables, images):
-    return of_pixels(variables, images)

@@ -1,16 +1,12 @@
 """Linear networks on small pictures, clean and with a planted backdoor: answers in closed form."""
 
 import numpy as np
+from linear_subject import linear
 
 from poison_jax.subject import Subject
 
 SHAPE, CLASSES = (6, 6, 2), 4
 TARGET, PIXEL = 2, (1, 4)  # of the backdoor
-
-
-def linear(variables, images):
-    """Logits `[B, K]` of a linear network."""
-    return images.reshape(len(images), -1) @ variables["w"] + variables["b"]
 
 
 def images(count=64, seed=0):

@@ -9,6 +9,7 @@ which every detector is calibrated the same way. Nobody is ever called clean.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from poison_jax.audit.checks import checked_pixels
 from poison_jax.audit.detector import DataScore, Detector, NetworkScore
 from poison_jax.audit.report import BLIND, Finding, Report, Row
 from poison_jax.errors import UserError
+from poison_jax.lanczos import Eigenpairs
 from poison_jax.subject import Subject
 
 __all__ = ["DataScore", "Detector", "NetworkScore", "Report", "Subject", "audit", "data", "inputs"]
@@ -45,6 +47,36 @@ OF_DATA = {
     "spectral_signatures": spectral_signatures.DETECTOR,
 }
 OF_INPUTS = {"scale_up": scale_up.DETECTOR, "strip": strip.DETECTOR}
+
+
+class Measured(NamedTuple):
+    """What the verdict is made of, of one network."""
+
+    pairs: Eigenpairs  # of the input Hessian
+    gradients: np.ndarray  # [K, H, W, C], common gradients
+    scores: tuple[NetworkScore, ...]  # one for each of `VERDICT`
+
+
+def measure(
+    subject: Subject, images: np.ndarray, labels: np.ndarray, *, key: int = 0, batch_size: int | None = None
+) -> Measured:
+    """The verdict's statistics of a network, by one pass for the Hessian and one for the gradients.
+
+    Args:
+        subject: the network.
+        images, labels: as of `audit`.
+        key, batch_size: as of `audit`.
+    """
+    pairs = curvature.eigenpairs(subject, images, labels, key=key, batch_size=batch_size)
+    gradients = common_gradient.common_gradients(
+        subject.apply_fn, subject.variables, subject.normalise(images), labels, batch_size=batch_size
+    )
+    scores = (
+        curvature.score_of(pairs, images.shape[1:]),
+        common_gradient.score_of(gradients, common_gradient.norms),
+        common_gradient.score_of(gradients, common_gradient.localisations),
+    )
+    return Measured(pairs, gradients, scores)
 
 
 def audit(
@@ -98,24 +130,12 @@ def audit(
 
     # Every detector on every network, the subject first.
     options = {"key": key, "batch_size": batch_size}
+    found: list[Measured] = []
     scores: list[list[NetworkScore]] = []
-    gradients, pairs = [], None
     for model in (subject, *references):
-        found = curvature.eigenpairs(model, images, labels, **options)
-        gradients.append(
-            common_gradient.common_gradients(
-                model.apply_fn, model.variables, model.normalise(images), labels, batch_size=batch_size
-            )
-        )
-        pairs = found if pairs is None else pairs
-        scores.append(
-            [
-                curvature.score_of(found, images.shape[1:]),
-                common_gradient.score_of(gradients[-1], common_gradient.norms),
-                common_gradient.score_of(gradients[-1], common_gradient.localisations),
-                *(detector.score(model, images, labels, **options) for detector in detectors),
-            ]
-        )
+        found.append(measure(model, images, labels, **options))
+        others = (detector.score(model, images, labels, **options) for detector in detectors)
+        scores.append([*found[-1].scores, *others])
         on_model()
 
     # The one score, of each network against all others; and every detector by itself, the same way.
@@ -131,8 +151,8 @@ def audit(
         if away[0, 2] > away[0, 1]:  # a patch: localisation says more about the class
             target, trigger = scores[0][2].target, scores[0][2].picture
     flips = [
-        common_gradient.flip_rate(model, images, labels, own[target], target, batch_size=batch_size)
-        for model, own in zip((subject, *references), gradients, strict=True)
+        common_gradient.flip_rate(model, images, labels, own.gradients[target], target, batch_size=batch_size)
+        for model, own in zip((subject, *references), found, strict=True)
     ]
     verdict, reason = _verdict(p_value, len(references), alpha)
     return Report(
@@ -146,7 +166,7 @@ def audit(
         trigger=trigger,
         flip_rate=flips[0],
         reference_flip_rates=tuple(flips[1:]),
-        eigenpairs=pairs,
+        eigenpairs=found[0].pairs,
         references=len(references),
         table=tuple(rows),
         classes=_names(subject, labels),

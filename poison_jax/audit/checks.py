@@ -1,4 +1,4 @@
-"""What every detector asks of the images and labels that it is given; random numbers from a key."""
+"""Checks of the images and labels that detectors are given; random numbers from a key."""
 
 import jax
 import numpy as np

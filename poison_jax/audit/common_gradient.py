@@ -140,13 +140,8 @@ def flip_rate(
         return float("nan")
     size = np.sqrt(np.mean(np.sum(np.square(inputs, dtype=float), axis=(1, 2, 3))))
     moved = (inputs + length * size * direction / norm).astype(np.float32)
-    compute = functools.partial(_logits, subject.apply_fn, subject.variables)
+    compute = functools.partial(batches.logits, subject.apply_fn, subject.variables)
     return float(np.mean(batches.outputs(compute, moved, batch_size=batch_size).argmax(-1) == target))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(apply_fn, variables, inputs):
-    return logits_of(apply_fn(variables, inputs))
 
 
 def _score(measure, subject: Subject, images, labels, *, key, batch_size) -> NetworkScore:

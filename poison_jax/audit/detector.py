@@ -1,4 +1,4 @@
-"""What a detector is: of networks, of training data, of single inputs."""
+"""Types of the detectors: scores of networks and of training data, and the detector itself."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -11,7 +11,7 @@ import optax
 from poison_jax import batches
 from poison_jax.audit.checks import as_key, checked, generator
 from poison_jax.audit.detector import Detector, NetworkScore
-from poison_jax.audit.robust import deviations
+from poison_jax.audit.robust import anomaly_index
 from poison_jax.errors import UserError
 from poison_jax.subject import Subject
 
@@ -60,7 +60,7 @@ def score(
     checked(subject, images, labels)
     found = smallest_patterns(subject, images, key=key, batch_size=batch_size, **options)
     target = int(found.norms.argmin())
-    index = -float(deviations(found.norms)[target])
+    index = -float(anomaly_index(found.norms)[target])
     picture = found.masks[target][..., None] * found.patterns[target]
     others = {"norm of its mask": float(found.norms[target])}
     return NetworkScore(index, target, picture, "poisoned" if index > 2 else "clean", others)

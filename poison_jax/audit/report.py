@@ -1,4 +1,4 @@
-"""What an audit found: an object, a JSON file, and a page that needs nothing beside it."""
+"""The report of an audit: verdict and table, written as JSON and as a self-contained HTML page."""
 
 import base64
 import html

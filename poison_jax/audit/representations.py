@@ -1,4 +1,4 @@
-"""What detectors of poisoned training data look at: penultimate features, in two clusters."""
+"""Penultimate features of a network, and their division into two clusters by 2-means."""
 
 from functools import partial
 from typing import NamedTuple

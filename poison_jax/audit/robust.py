@@ -5,7 +5,7 @@ import numpy as np
 CONSISTENCY = 1.4826  # MAD times this estimates the standard deviation of normal numbers
 
 
-def deviations(values: np.ndarray) -> np.ndarray:
+def anomaly_index(values: np.ndarray) -> np.ndarray:
     """(x - median x) / (1.4826 median |x - median x|), signed; NaN for NaN, which count nowhere else.
 
     A median deviation of zero, as where half of the numbers are equal, counts as one rounding error of the
@@ -14,7 +14,7 @@ def deviations(values: np.ndarray) -> np.ndarray:
     Args:
         values: `[n]`, one at least that is no NaN.
 
-    >>> deviations(np.array([1.0, 9.0, 10.0, 11.0, 12.0])).round(3).tolist()
+    >>> anomaly_index(np.array([1.0, 9.0, 10.0, 11.0, 12.0])).round(3).tolist()
     [-6.07, -0.674, 0.0, 0.674, 1.349]
     """
     values = np.asarray(values, float)

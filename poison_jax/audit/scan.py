@@ -8,7 +8,7 @@ import numpy as np
 from poison_jax.audit.checks import checked, generator
 from poison_jax.audit.detector import DataScore, Detector
 from poison_jax.audit.representations import NEEDS, penultimate, two_means
-from poison_jax.audit.robust import deviations
+from poison_jax.audit.robust import anomaly_index
 from poison_jax.errors import UserError
 from poison_jax.features.planes import exact_mean
 from poison_jax.subject import Subject
@@ -65,7 +65,7 @@ def score(
     for label in np.unique(labels):
         of_class = labels == label
         suspicion[of_class], smaller[of_class], ratios[label] = division(features[of_class], random)
-    index = deviations(ratios)
+    index = anomaly_index(ratios)
     return DataScore(suspicion, index, smaller & (index > THRESHOLD)[labels])
 
 

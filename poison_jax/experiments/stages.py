@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from poison_jax import console, evaluate, features, fisher, metrics, models, near_clone, spectrum
-from poison_jax.audit import common_gradient, curvature
+from poison_jax.audit import measure
 from poison_jax.data import Dataset
 from poison_jax.errors import UserError
 from poison_jax.experiments.setup import Setup, Stream
@@ -23,7 +23,6 @@ from poison_jax.train import TrainState, decay_time
 Arrays = dict[str, np.ndarray]
 Findings = dict[str, Any]
 
-TERMINAL = 0.99  # training accuracy from which on a network is in the terminal phase
 NC1_IMAGES = 2000
 NEAR_CLONE_POISONS = 500  # poisoned training images among which the nearest is looked for
 MEDIANS = ("median_efficacy", "median_spike")
@@ -83,7 +82,7 @@ def regime(trained: Trained) -> tuple[Arrays, Findings]:
         "poisoned_train_accuracy": report["asr"],
         "decay_time": decay_time(setup.program, c.train.epochs * setup.steps_per_epoch),
         "poison_visits": float(poison_visits(setup).sum()),
-        "regime": "terminal" if report["clean_accuracy"] >= TERMINAL else "not terminal",
+        "regime": "terminal" if report["clean_accuracy"] >= metrics.TERMINAL else "not terminal",
     }
     for name, dataset in (("nc1", train_set), ("nc1_test", setup.test_set)):
         rows = np.random.default_rng(c.seed).permutation(len(dataset.labels))[:NC1_IMAGES]
@@ -231,23 +230,19 @@ def audit_statistics(trained: Trained) -> tuple[Arrays, Findings]:
     images, triggered = setup.views(setup.test_set.images[:count])
     labels, batch_size = setup.test_set.labels[:count], setup.config.spectrum.batch_size
     subject = Subject(setup.model.apply, trained.state.variables)  # of images that are normalised already
-    top = curvature.eigenpairs(subject, images, labels, batch_size=batch_size)
-    gradients = common_gradient.common_gradients(
-        subject.apply_fn, subject.variables, images, labels, batch_size=batch_size
-    )
-    norm, target = common_gradient.ratio(common_gradient.norms(gradients))
-    localised, localised_target = common_gradient.ratio(common_gradient.localisations(gradients))
+    measured = measure(subject, images, labels, batch_size=batch_size)
+    top, norm, localised = measured.scores
     trigger = setup.direction(images, triggered)
     findings = {
         "audit_examples": len(images),
-        "audit_top_eigenvalue": float(top.values[0]),
-        "audit_norm_ratio": norm,
-        "audit_target": target,
-        "audit_localisation_ratio": localised,
-        "audit_localised_target": localised_target,
-        "audit_overlap_squared": metrics.overlap(gradients[target].ravel(), trigger) ** 2,
+        "audit_top_eigenvalue": float(np.exp(top.statistic)),
+        "audit_norm_ratio": float(np.exp(norm.statistic)),
+        "audit_target": norm.target,
+        "audit_localisation_ratio": float(np.exp(localised.statistic)),
+        "audit_localised_target": localised.target,
+        "audit_overlap_squared": metrics.overlap(norm.picture.ravel(), trigger) ** 2,
     }
-    return {"gradients": gradients}, findings
+    return {"gradients": measured.gradients}, findings
 
 
 STAGES: dict[str, Callable[[Trained], tuple[Arrays, Findings]]] = {

@@ -1,4 +1,4 @@
-"""How often a training visits poisoned images, and what is odd about its data and its poison."""
+"""Expected visits of a training to poisoned images; warnings about empty classes and absent poison."""
 
 import numpy as np
 

@@ -1,5 +1,6 @@
 """Kernels k(x, x') on R^p. They are pytrees: a sweep over the length scale compiles once."""
 
+import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,12 @@ import numpy as np
 from poison_jax.errors import UserError
 
 
-class Kernel:
+class Kernel(abc.ABC):
     """A positive-definite kernel, twice differentiable; `kernel(X, Z)` is its Gram matrix."""
 
+    @abc.abstractmethod
     def __call__(self, X: jax.Array, Z: jax.Array) -> jax.Array:
         """Gram matrix `[a, b]` of points `[a, p]` and `[b, p]`; differentiable, computes in their dtype."""
-        raise NotImplementedError
 
     def against(self, Z: jax.Array) -> "Kernel":
         """The same kernel, by the fastest formula that is accurate for any X and this Z `[b, p]`."""
