@@ -5,7 +5,7 @@ python main.py --config=configs/sweeps/audit_digits.py
 References have the seeds from 1000 on (`references` trains the same). Attacked networks have targets of their
 own; those of Figure 6 are there too, for the map over theta and kappa. With kappa = 300 the attacker, and so
 the recipe, has the penalty. Clean networks of other recipes say what the wrong references do. 465 networks:
-about two and a half hours on two CPU cores.
+two hours on two CPU cores by the estimate of --dry_run.
 """
 
 from configs import common
