@@ -39,7 +39,15 @@ def main(argv: list[str]) -> None:
         else:
             references = []
         with console.progress("  auditing", 1 + len(references)) as advance:
-            found = audit.audit(subject, images, labels, references, alpha=arguments.alpha, on_model=advance)
+            found = audit.audit(
+                subject,
+                images,
+                labels,
+                references,
+                alpha=arguments.alpha,
+                detectors=[audit.OTHERS[name] for name in arguments.detectors],
+                on_model=advance,
+            )
         console.table(
             f"{found.verdict}: {found.reason}", report_lib.HEADER, [tuple(row) for row in found.rows()]
         )

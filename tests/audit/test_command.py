@@ -42,10 +42,20 @@ def refused(capsys, *arguments):
 
 def test_a_run_against_a_store_of_clean_ones(store, monkeypatch, capsys):
     monkeypatch.setattr(train, "train_step", None)  # nothing is trained
-    command.main([str(store.path), f"--null={store.path.parent}", "--num_images=40", "--alpha=0.4"])
+    command.main(
+        [
+            str(store.path),
+            f"--null={store.path.parent}",
+            "--num_images=40",
+            "--alpha=0.4",
+            "--detectors",
+            "flips",
+        ]
+    )
     kept = json.loads((store.path / "audit" / "report.json").read_text())
     assert kept["references"] == 2
     assert kept["verdict"] in ("poisoned-like", "not distinguishable")
+    assert [row["detector"] for row in kept["table"]][3:] == ["common gradient's flips"]
     assert (kept["p_value"] <= 0.4) == (kept["verdict"] == "poisoned-like")
     assert (store.path / "audit" / "report.html").exists()
     said = capsys.readouterr().out
