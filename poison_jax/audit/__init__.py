@@ -191,7 +191,8 @@ def data(
         subject: the network.
         images, labels: the training data in question, in [0, 1].
         detector: one of `OF_DATA`.
-        clean: images and labels that were not trained on and are known to be clean.
+        clean: images and labels that were not trained on and are known to be clean. A detector that learns
+            from clean images (`uses_clean`: SCAn) gets every other one, and is calibrated by the rest.
         level: of the list that is flagged, the expected share of clean examples (Benjamini-Hochberg).
         key, batch_size: as of `audit`.
 
@@ -200,9 +201,13 @@ def data(
     """
     images, labels, _ = _checked(subject, images, labels, batch_size)
     held_out, held_labels, _ = _checked(subject, *clean, batch_size)
+    options = {"key": key, "batch_size": batch_size}
+    if detector.uses_clean:
+        options["clean"] = held_out[::2], held_labels[::2]
+        held_out, held_labels = held_out[1::2], held_labels[1::2]
     # Scored together: what is clean must be seen as the examples are.
     both, both_labels = np.concatenate([images, held_out]), np.concatenate([labels, held_labels])
-    score = detector.score(subject, both, both_labels, key=key, batch_size=batch_size)
+    score = detector.score(subject, both, both_labels, **options)
     return _finding(score.suspicion[: len(images)], score.suspicion[len(images) :], level)
 
 

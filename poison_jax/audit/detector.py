@@ -37,3 +37,4 @@ class Detector(NamedTuple):
     needs: str  # what it has to be given beside the network, in words
     score: Callable
     two_sided: bool = False  # whether a number that is too small is as suspicious as one that is too large
+    uses_clean: bool = False  # of data: whether `score` takes `clean`, images and labels known to be clean

@@ -123,4 +123,5 @@ DETECTOR = Detector(
     "log-likelihood of the smaller of two groups, less the larger's",
     f"{NEEDS}; better, clean images too",
     score,
+    uses_clean=True,
 )

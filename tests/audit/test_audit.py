@@ -176,3 +176,21 @@ def test_inputs_and_data_are_calibrated_on_held_out_clean_ones():
     )
     assert found.flagged[:20].all()
     assert not found.flagged[20:].all()
+
+
+def test_a_detector_of_data_that_learns_from_clean_images_is_calibrated_by_others():
+    images, labels = planted.images(200)
+    seen = {}
+
+    def of_examples(subject, images, labels, *, key, clean, batch_size):
+        seen["clean"], seen["scored"] = clean, images
+        return audit.DataScore(np.arange(len(images)), np.zeros(4), np.zeros(len(images), bool))
+
+    detector = Detector("order", "of the examples", "images", of_examples, uses_clean=True)
+    found = audit.data(
+        planted.network(0), images[:100], labels[:100], detector, clean=(images[100:], labels[100:])
+    )
+    np.testing.assert_array_equal(seen["clean"][0], images[100::2])
+    np.testing.assert_array_equal(seen["clean"][1], labels[100::2])
+    np.testing.assert_array_equal(seen["scored"], np.concatenate([images[:100], images[101::2]]))
+    assert (found.p_values == 1).all()  # every one of the fifty lies above
