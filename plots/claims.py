@@ -266,7 +266,10 @@ CLAIMS = (
     Claim("3.2", "lag, who knows the trigger", ("fig06",), lambda g: lag(g, _overlap), "times"),
     Claim("3.2", "lag, who looks at v₁", ("fig06",), lambda g: lag(g, _overlap, FOUND), "times"),
     Claim("3.2", "lag, who looks at λ₁ alone", ("fig06",), lambda g: lag(g, _top_eigenvalue), "times"),
-    Claim("5.3", "at equal ASR the penalty reveals the trigger", ("fig06",), penalty_reveals, "overlap²"),
+    Claim(
+        "5.3", "at equal ASR the penalty reveals the trigger", ("fig06", "reveal"),
+        lambda grid, weak: penalty_reveals(grid | weak), "overlap²",
+    ),
     Claim(
         "3.4", "triggered features are nearer to the target's mean (d*/d)", ("fig06",),
         lambda g: collapse(g, "distance_ratio"), "ratio", below=True, level=1.0,
