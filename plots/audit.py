@@ -126,8 +126,9 @@ def page(records: list[Record], title: str) -> list[str]:
     found = groups(records)
     clean = {group.kappa: group for group in found if group.attack == "none"}
     scale = setting.common([setting.of_result(record.result) for record in records])
-    rows = [_verdict_row(group) for group in found]
-    attacked = [group for group in found if group.matched and group.attack != "none" and group.kappa in clean]
+    own, wrong = ([group for group in found if group.matched is matched] for matched in (True, False))
+    rows = [_verdict_row(group) for group in own]
+    attacked = [group for group in own if group.attack != "none" and group.kappa in clean]
     detectors = []
     for name in DETECTORS:
         shares = {
@@ -149,18 +150,30 @@ def page(records: list[Record], title: str) -> list[str]:
     lines = [f"**{title}**", "", f"Measured here: {tables.markdown(scale)}.", "", tables.table(header, rows)]
     if detectors:
         lines += ["", tables.table(areas, detectors)]
+    if wrong:
+        header = ["judged by references of another recipe", "networks", *DETECTORS]
+        found = [[group.attack, str(len(group.records)), *_flagged(group)] for group in wrong]
+        lines += ["", tables.table(header, found)]
     note = (
         "In brackets 95 % intervals: of a rate Clopper and Pearson's, of an area Newcombe's. Every network "
         "is judged by clean references of its recipe alone; attack `none` are held-out clean networks, whose "
-        "rate should be 5 %. Where other epochs or another weight decay are named, the references are *not* "
-        "of that recipe: so an audit with the wrong references goes."
+        "rate should be 5 %."
     )
+    if wrong:
+        note += (
+            " In the last table the references have another number of epochs or another weight decay than "
+            "the networks: the share that each detector calls poisoned-like at 5 % by the wrong references."
+        )
     return ["\n".join([*lines, "", note]) + "\n"]
 
 
+def _flagged(group: Group) -> list[str]:
+    """The share that each detector calls poisoned-like."""
+    shares = [rate(int(np.sum(p <= ALPHA + 1e-12)), len(p)) for p in group.p_values.values()]
+    return [f"{share:.0%} [{low:.0%}, {high:.0%}]" for share, low, high in shares]
+
+
 def _verdict_row(group: Group) -> list[str]:
-    flagged = int(np.sum(group.p_values["the audit"] <= ALPHA + 1e-12))
-    share, low, high = rate(flagged, len(group.records))
     named = overlap = tables.DASH
     if group.theta:
         hits = [r.result["audit_target"] == r.setting("poison.target") for r in group.records]
@@ -172,7 +185,7 @@ def _verdict_row(group: Group) -> list[str]:
         f"{group.theta:g}",
         str(len(group.records)),
         tables.percent(group.records, "asr", ".0f") + " %" if group.theta else tables.DASH,
-        f"{share:.0%} [{low:.0%}, {high:.0%}]",
+        _flagged(group)[0],
         named,
         overlap,
     ]

@@ -62,7 +62,11 @@ def test_networks_without_references_of_their_recipe():
     assert (group.attack, group.matched) == ("none; 7 epochs, weight decay 0.02", False)
     np.testing.assert_allclose(group.p_values["the audit"], 1 / 41)
     (text,) = audit.page([*CLEAN, *ATTACKED, *longer], "Audit")
-    assert "| none; 7 epochs, weight decay 0.02 | 0 | 0 | 3 | – | 100%" in text
+    header, _, row = text[text.index("| judged by references of another recipe") :].splitlines()[:3]
+    assert header.count("|") == row.count("|") == 7
+    assert row.startswith(
+        "| none; 7 epochs, weight decay 0.02 | 3 | 100% [29%, 100%] | 100% [29%, 100%] | 0%"
+    )
     assert "| area under the ROC curve | l | pooled |" in text
 
 
