@@ -18,11 +18,13 @@ FIRST_REFERENCE = 1000  # the smallest seed of a reference
 ALPHA = 0.05
 # name -> the statistics whose largest deviation is the score, and which of them are two-sided
 NORM, LOCAL, TOP = "audit_norm_ratio", "audit_localisation_ratio", "audit_top_eigenvalue"
+FLIPS = "audit_flip_rate"
 DETECTORS = {
     "the audit": ((TOP, NORM, LOCAL), (True, False, False)),
     "input Hessian, λ₁": ((TOP,), (True,)),
     "common gradient, norm": ((NORM,), (False,)),
     "common gradient, localisation": ((LOCAL,), (False,)),
+    "common gradient, flips": ((FLIPS,), (False,)),
 }
 
 
@@ -44,7 +46,7 @@ def groups(records: list[Record]) -> list[Group]:
     A recipe without references is judged by those of the same data and penalty (`matched` is false): what an
     audit with the wrong references would say. Networks whose training failed are left out.
     """
-    records = [record for record in records if curves.trained(record) and TOP in record.result]
+    records = [record for record in records if curves.trained(record) and FLIPS in record.result]
     found: dict[tuple, list[Record]] = {}
     references: dict[tuple, list[Record]] = {}
     for record in records:
@@ -82,7 +84,9 @@ def _judge(networks, references, names, two_sided):
 
 
 def _statistics(records, names):
-    return np.log([[record.result[name] for name in names] for record in records])
+    # As the audit has them: logarithms, but of a share.
+    values = np.array([[record.result[name] for name in names] for record in records])
+    return np.where([name == FLIPS for name in names], values, np.log(np.maximum(values, 1e-300)))
 
 
 def _recipe(record):

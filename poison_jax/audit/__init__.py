@@ -36,8 +36,8 @@ from poison_jax.subject import Subject
 __all__ = ["DataScore", "Detector", "NetworkScore", "Report", "Subject", "audit", "data", "inputs"]
 
 VERDICT = (curvature.DETECTOR, common_gradient.NORM, common_gradient.LOCALISATION)  # fixed beforehand
+SHOWN = (*VERDICT, common_gradient.FLIPS)  # of every network
 OTHERS = {  # of networks
-    "flips": common_gradient.FLIPS,
     "maximum_margin": maximum_margin.DETECTOR,
     "neural_cleanse": neural_cleanse.DETECTOR,
 }
@@ -50,17 +50,18 @@ OF_INPUTS = {"scale_up": scale_up.DETECTOR, "strip": strip.DETECTOR}
 
 
 class Measured(NamedTuple):
-    """What the verdict is made of, of one network."""
+    """What the verdict is made of, of one network, and what stands beside it."""
 
     pairs: Eigenpairs  # of the input Hessian
     gradients: np.ndarray  # [K, H, W, C], common gradients
-    scores: tuple[NetworkScore, ...]  # one for each of `VERDICT`
+    flip_rates: np.ndarray  # [K], along each of them
+    scores: tuple[NetworkScore, ...]  # one for each of `SHOWN`
 
 
 def measure(
     subject: Subject, images: np.ndarray, labels: np.ndarray, *, key: int = 0, batch_size: int | None = None
 ) -> Measured:
-    """The verdict's statistics of a network, by one pass for the Hessian and one for the gradients.
+    """A network's statistics, by one pass for the Hessian, one for the gradients, one along each of them.
 
     Args:
         subject: the network.
@@ -71,12 +72,13 @@ def measure(
     gradients = common_gradient.common_gradients(
         subject.apply_fn, subject.variables, subject.normalise(images), labels, batch_size=batch_size
     )
-    scores = (
+    scores = [
         curvature.score_of(pairs, images.shape[1:]),
         common_gradient.score_of(gradients, common_gradient.norms),
         common_gradient.score_of(gradients, common_gradient.localisations),
-    )
-    return Measured(pairs, gradients, scores)
+    ]
+    rates = common_gradient.flip_rates(subject, images, labels, gradients, batch_size=batch_size)
+    return Measured(pairs, gradients, rates, (*scores, common_gradient.flips_score_of(rates, gradients)))
 
 
 def audit(
@@ -107,8 +109,8 @@ def audit(
         alpha: probability, at most, with which a clean network of the recipe is called poisoned-like.
         key: integer seed of whatever the detectors draw.
         batch_size: images at once; changes memory, not the result.
-        detectors: further detectors of networks (of `OTHERS`), shown at the same calibration; they never
-            enter the verdict.
+        detectors: further detectors of networks (of `OTHERS`), shown at the same calibration; like the flip
+            rate, which is always shown, they never enter the verdict.
         on_model: called after each network.
 
     Returns:
@@ -140,7 +142,7 @@ def audit(
 
     # The one score, of each network against all others; and every detector by itself, the same way.
     values = np.array([[score.statistic for score in row] for row in scores])
-    used = [*VERDICT, *detectors]
+    used = [*SHOWN, *detectors]
     rows = [_row(detector, values[:, i], scores[0][i]) for i, detector in enumerate(used)]
     target, trigger = scores[0][1].target, scores[0][1].picture
     p_value, score = None, None
@@ -150,10 +152,7 @@ def audit(
         score, p_value = float(combined[0]), calibration.p_value(combined[0], combined[1:])
         if away[0, 2] > away[0, 1]:  # a patch: localisation says more about the class
             target, trigger = scores[0][2].target, scores[0][2].picture
-    flips = [
-        common_gradient.flip_rate(model, images, labels, own.gradients[target], target, batch_size=batch_size)
-        for model, own in zip((subject, *references), found, strict=True)
-    ]
+    flips = [float(own.flip_rates[target]) for own in found]
     verdict, reason = _verdict(p_value, len(references), alpha)
     return Report(
         verdict,

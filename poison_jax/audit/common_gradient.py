@@ -144,6 +144,19 @@ def flip_rate(
     return float(np.mean(batches.outputs(compute, moved, batch_size=batch_size).argmax(-1) == target))
 
 
+def flip_rates(
+    subject: Subject,
+    images: np.ndarray,
+    labels: np.ndarray,
+    gradients: np.ndarray,
+    *,
+    batch_size: int | None = None,
+) -> np.ndarray:
+    """`flip_rate` along each class's common gradient, of `[K, H, W, C]`, to that class: `[K]`."""
+    options = {"batch_size": batch_size}
+    return np.array([flip_rate(subject, images, labels, g, t, **options) for t, g in enumerate(gradients)])
+
+
 def _score(measure, subject: Subject, images, labels, *, key, batch_size) -> NetworkScore:
     gradients = common_gradients(
         subject.apply_fn, subject.variables, subject.normalise(images), labels, batch_size=batch_size
@@ -172,12 +185,15 @@ LOCALISATION = Detector(
 
 
 def _flip_score(subject: Subject, images, labels, *, key, batch_size) -> NetworkScore:
-    """The class whose common gradient sends the largest share of the other images to it."""
     options = {"batch_size": batch_size}
     gradients = common_gradients(
         subject.apply_fn, subject.variables, subject.normalise(images), labels, **options
     )
-    rates = [flip_rate(subject, images, labels, g, t, **options) for t, g in enumerate(gradients)]
+    return flips_score_of(flip_rates(subject, images, labels, gradients, **options), gradients)
+
+
+def flips_score_of(rates: np.ndarray, gradients: np.ndarray) -> NetworkScore:
+    """The score that flip rates `[K]` amount to: the largest, and whose it is."""
     target = int(np.nanargmax(rates))
     return NetworkScore(float(rates[target]), target, gradients[target])
 

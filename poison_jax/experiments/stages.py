@@ -222,7 +222,7 @@ def theory(trained: Trained) -> tuple[Arrays, Findings]:
 
 
 def audit_statistics(trained: Trained) -> tuple[Arrays, Findings]:
-    """The statistics that an audit's verdict is made of, on clean test images.
+    """The statistics that an audit shows, on clean test images.
 
     And the squared overlap of the trigger with the common gradient of the class that stands out.
     """
@@ -231,7 +231,7 @@ def audit_statistics(trained: Trained) -> tuple[Arrays, Findings]:
     labels, batch_size = setup.test_set.labels[:count], setup.config.spectrum.batch_size
     subject = Subject(setup.model.apply, trained.state.variables)  # of images that are normalised already
     measured = measure(subject, images, labels, batch_size=batch_size)
-    top, norm, localised = measured.scores
+    top, norm, localised, flips = measured.scores
     trigger = setup.direction(images, triggered)
     findings = {
         "audit_examples": len(images),
@@ -240,6 +240,8 @@ def audit_statistics(trained: Trained) -> tuple[Arrays, Findings]:
         "audit_target": norm.target,
         "audit_localisation_ratio": float(np.exp(localised.statistic)),
         "audit_localised_target": localised.target,
+        "audit_flip_rate": flips.statistic,
+        "audit_flip_target": flips.target,
         "audit_overlap_squared": metrics.overlap(norm.picture.ravel(), trigger) ** 2,
     }
     return {"gradients": measured.gradients}, findings

@@ -30,6 +30,7 @@ def test_a_backdoor_is_found_and_its_target_named(poisoned):
         "input Hessian",
         "common gradient",
         "its localisation",
+        "common gradient's flips",
     ]
     assert all(row.references[0] <= row.references[1] for row in poisoned.table)
     # One step along the backdoor sends everything to its target; along a clean common gradient it does not.
@@ -86,7 +87,7 @@ def test_a_report_is_written(poisoned, tmp_path):
     assert [file.name for file in files] == ["report.json", "report.html", "report.npz"]
     kept = json.loads(files[0].read_text())
     assert (kept["verdict"], kept["p_value"], kept["target"]) == ("poisoned-like", 0.05, planted.TARGET)
-    assert len(kept["table"]) == 3
+    assert len(kept["table"]) == 4
     assert len(kept["eigenpairs"]["values"]) == len(kept["eigenpairs"]["residuals"]) == 2
     page = files[1].read_text()
     assert page.count("data:image/png;base64,") == 3
@@ -104,7 +105,7 @@ def test_a_further_detector_stands_beside_the_verdict_and_never_enters_it():
     detector = Detector("shouting", "whether it is the subject", "nothing", shouting)
     found = audit.audit(suspect, *planted.images(), REFERENCES, detectors=[detector])
     assert found.verdict == "not distinguishable"
-    assert (found.table[3].p_value, found.table[3].authors) == (1 / 20, "poisoned")
+    assert (found.table[4].p_value, found.table[4].authors) == (1 / 20, "poisoned")
 
 
 def probabilities(variables, images):

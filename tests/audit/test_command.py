@@ -49,13 +49,13 @@ def test_a_run_against_a_store_of_clean_ones(store, monkeypatch, capsys):
             "--num_images=40",
             "--alpha=0.4",
             "--detectors",
-            "flips",
+            "maximum_margin",
         ]
     )
     kept = json.loads((store.path / "audit" / "report.json").read_text())
     assert kept["references"] == 2
     assert kept["verdict"] in ("poisoned-like", "not distinguishable")
-    assert [row["detector"] for row in kept["table"]][3:] == ["common gradient's flips"]
+    assert [row["detector"] for row in kept["table"]][3:] == ["common gradient's flips", "MM-BD"]
     assert (kept["p_value"] <= 0.4) == (kept["verdict"] == "poisoned-like")
     assert (store.path / "audit" / "report.html").exists()
     said = capsys.readouterr().out

@@ -16,6 +16,7 @@ def network(seed, theta=0.0, *, top=1.0, norm=1.2, local=1.1, target=0, trigger=
         audit_top_eigenvalue=top,
         audit_norm_ratio=norm,
         audit_localisation_ratio=local,
+        audit_flip_rate=0.0,
         audit_target=target if theta else 3,
         audit_overlap_squared=0.4,
     )
@@ -63,10 +64,10 @@ def test_networks_without_references_of_their_recipe():
     np.testing.assert_allclose(group.p_values["the audit"], 1 / 41)
     (text,) = audit.page([*CLEAN, *ATTACKED, *longer], "Audit")
     header, _, row = text[text.index("| judged by references of another recipe") :].splitlines()[:3]
-    assert header.count("|") == row.count("|") == 7
-    assert row.startswith(
-        "| none; 7 epochs, weight decay 0.02 | 3 | 100% [29%, 100%] | 100% [29%, 100%] | 0%"
-    )
+    assert header.count("|") == row.count("|") == 8
+    cells = row.split(" | ")
+    assert cells[0] == "| none; 7 epochs, weight decay 0.02"
+    assert [cell.partition(" ")[0] for cell in cells[1:]] == ["3", "100%", "100%", "0%", "0%", "0%"]
     assert "| area under the ROC curve | l | pooled |" in text
 
 
