@@ -296,6 +296,7 @@ CLAIMS = (
         lambda g: rises_with_kappa(g, "clean_accuracy"), below=True,
     ),
     Claim("5.2", "warp: by less than the attack", ("fig11",), accuracy_outlasts_attack, "share"),
+    Claim("5.3", "warp: at equal ASR the penalty reveals it", ("fig11",), penalty_reveals, "overlap²"),
     Claim("5.3", "deterministic poison: ASR is a little worse", ("fig06", "fig09"), differs, below=True),
     Claim("5.3", "the largest overlap moves down the spectrum with θ", ("fig09",), index_rises, "τ"),
 )  # fmt: skip
