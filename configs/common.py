@@ -127,3 +127,25 @@ def plane(size, thetas=None, kappas=None, seeds=None):
     seeds = seeds or by_size(size, SEEDS, SEEDS, SHORT_SEEDS)
     clean = seeds if size == "small" else ("seed", seeds[1][:1])
     return (seeds, theta, kappa), (clean, ("poison.fraction", (0.0,)), kappa)
+
+
+ATTACKS = (  # trigger, labels, opacity
+    ("l", "all_to_one", 1.0),
+    ("blend", "all_to_one", 0.3),
+    ("warp", "all_to_one", 1.0),
+    ("l", "clean_label", 1.0),
+)
+
+
+def clean_networks(references, held_out, kappa=0.0):
+    """A grid for the audit: references, whose seeds are from 1000 on, and networks to try it on."""
+    seeds = ("seed", (*range(1000, 1000 + references), *range(held_out)))
+    return seeds, ("poison.fraction", (0.0,)), ("penalty.kappa", (kappa,))
+
+
+def attacked_networks(seeds, attacks, thetas, kappa=0.0):
+    """A grid for the audit: attacked networks, with a target of its own for each seed."""
+    targets = tuple((100 + seed, (3 * seed + 1) % 10) for seed in range(seeds))
+    attack = ("poison.trigger,poison.labels,poison.alpha", tuple(attacks))
+    theta = ("poison.fraction", tuple(thetas))
+    return ("seed,poison.target", targets), attack, theta, ("penalty.kappa", (kappa,))
