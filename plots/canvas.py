@@ -1,6 +1,7 @@
-"""The look of the figures: the project's own settings, whatever the user's matplotlib settings are.
+"""The look of the figures: the project's own style, whatever the user's matplotlib settings are.
 
-Figures are `matplotlib.figure.Figure`s without pyplot, so no backend is chosen or needed.
+Figures are `matplotlib.figure.Figure`s without pyplot, so no backend is chosen or needed. What a figure
+shows, at which settings and how it came out, is its caption: its label, and in the file's metadata.
 """
 
 import contextlib
@@ -18,18 +19,20 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
+from PIL import Image
 
 from poison_jax.runs import files
 
-SOURCE = "Source"  # the key of a PNG file's text under which the digest of what it was drawn from stands
-OWN = {"text.parse_math": False}  # a `$` in a name is a dollar sign
-DPI = 110
+STYLE = Path(__file__).parent / "project.mplstyle"
+WIDTH = 6.8  # inches, of a page; see STYLE
+# Keys of a PNG file's text: the digest of what it was drawn from, and the caption.
+SOURCE, CAPTION = "Source", "Description"
 
 
 @contextlib.contextmanager
 def settings() -> Iterator[None]:
-    """Within it figures are made and written with matplotlib's defaults and `OWN`, not the user's own."""
-    with matplotlib.style.context(["default", OWN]), warnings.catch_warnings():
+    """Within it figures are made and written in the project's style, not the user's own."""
+    with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name: there is a box in its place
         yield
 
@@ -37,6 +40,19 @@ def settings() -> Iterator[None]:
 def blank(width: float, height: float) -> Figure:
     """An empty figure of this size in inches."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def describe(figure: Figure, *sentences: str) -> None:
+    """Gives a figure its caption; empty sentences are left out."""
+    figure.set_label(" ".join(f"{said.rstrip('.')}." for said in sentences if said))
+
+
+def caption(content: Figure | bytes) -> str:
+    """The caption of a figure, or of the PNG file of one; "" if it has none."""
+    if isinstance(content, Figure):
+        return content.get_label()
+    with Image.open(io.BytesIO(content)) as image:
+        return str(image.info.get(CAPTION, ""))
 
 
 def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
@@ -50,7 +66,7 @@ def render(figure: Figure, suffix: str = "png", source: str = "") -> bytes:
 
     Args:
         figure: to write.
-        suffix: `png` or `pdf`.
+        suffix: `png`, `svg` or `pdf`.
         source: what it was drawn from, for a PNG file to hold.
     """
     stream = io.BytesIO()
@@ -58,8 +74,12 @@ def render(figure: Figure, suffix: str = "png", source: str = "") -> bytes:
         for axes in figure.findobj(Axes):
             for axis in (axes.xaxis, axes.yaxis):
                 _plain_numbers(axis)
-        metadata = {"CreationDate": None} if suffix == "pdf" else {SOURCE: source}
-        figure.savefig(stream, format=suffix, dpi=DPI, metadata=metadata)
+        metadata = {
+            "png": {SOURCE: source, CAPTION: caption(figure)},
+            "svg": {"Date": None, "Description": caption(figure)},
+            "pdf": {"CreationDate": None, "Subject": caption(figure)},
+        }
+        figure.savefig(stream, format=suffix, metadata=metadata[suffix])
     return stream.getvalue()
 
 
@@ -81,11 +101,11 @@ def save(
     Args:
         parts: of each the name of its files, and a figure or Markdown.
         folder: for the files; made if it is not there.
-        suffixes: of a figure's files, `.png` or `.pdf`; Markdown is `.md`.
+        suffixes: of a figure's files, `.png`, `.svg` or `.pdf`; Markdown is `.md`.
         results: what they are drawn from.
 
     Returns:
-        The files.
+        A file of each part: of a figure that of the first suffix, the others lie beside it.
     """
     digest, paths = source(results), []
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +113,7 @@ def save(
         for suffix in (".md",) if isinstance(part, str) else suffixes:
             content = part.encode() if isinstance(part, str) else render(part, suffix[1:], digest)
             files.write(folder / f"{name}{suffix}", content)
-            paths.append(folder / f"{name}{suffix}")
+        paths.append(folder / f"{name}{'.md' if isinstance(part, str) else suffixes[0]}")
     return paths
 
 

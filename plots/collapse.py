@@ -41,25 +41,23 @@ def of_sweep(records: list[Record], title: str) -> list[Figure | str]:
         raise UserError("no network of this sweep has a decay time above 0: choose another figure")
     groups = curves.by(records, "train.epochs", "train.weight_decay")
     epochs = sorted({epochs for (epochs, _), _ in groups})
-    palette = dict(zip(epochs, panels.colours(len(epochs)), strict=True))
-    figure, (axes,) = canvas.subplots(1, len(MEASURES), 16, 4.4)
-    for axis, (name, measure) in zip(axes, MEASURES.items(), strict=True):
+    looks = dict(zip(epochs, panels.looks(len(epochs)), strict=True))
+    figure, axes = canvas.subplots(2, 2, canvas.WIDTH, 5.6)
+    for axis, (name, measure) in zip(axes.flat, MEASURES.items(), strict=True):
         for count in epochs:
             points = []
-            for (_, decay), group in groups:
+            for _, group in groups:
                 values = np.array([measure(record) for record in group])
                 if group[0].setting("train.epochs") == count and np.isfinite(values).any():
                     time = group[0].result["decay_time"]
-                    points.append((time, np.nanmean(values), np.nanmin(values), np.nanmax(values), decay))
+                    points.append((time, np.nanmean(values), np.nanmin(values), np.nanmax(values)))
             if points:
-                x, mean, low, high, _ = map(np.array, zip(*sorted(points), strict=True))
+                x, mean, low, high = map(np.array, zip(*sorted(points), strict=True))
                 bars = np.abs(np.stack([mean - low, high - mean]))
-                axis.errorbar(
-                    x, mean, bars, color=palette[count], marker="o", ms=4, lw=1, label=f"{count} epochs"
-                )
+                panels.points(axis, x, mean, bars, label=f"{count} epochs", **looks[count])
         axis.set(xscale="log", xlabel="decay time T", ylabel=name, ylim=(0, None))
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
-    scale = setting.common([setting.of_result(record.result) for record in records], 170)
-    figure.suptitle(f"{title}\n{scale}", fontsize=11)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    scale = setting.common([setting.of_result(record.result) for record in records])
+    bars = "Points: means over the seeds; bars: smallest to largest"
+    canvas.describe(figure, title, setting.outcomes([record.result for record in records]), scale, bars)
     return [figure]

@@ -66,10 +66,15 @@ def varied(records: list[Record]) -> list[str]:
     return sorted(keys, key=lambda key: [*SYMBOLS].index(key) if key in SYMBOLS else len(SYMBOLS))
 
 
+def most_seeds(records: list[Record], x: str) -> int:
+    """How many records the largest of the groups has that differ in the seed alone."""
+    return max(len(group) for _, group in by(records, x, *varied(records)))
+
+
 def series(records: list[Record], x: str) -> list[Series]:
     """The lines over the key `x`: records of one line differ in `x` and `seed` alone."""
     keys = [key for key in varied(records) if key != x] or [THETA if x == KAPPA else KAPPA]
-    return [Series(", ".join(map(_label, keys, shown)), group) for shown, group in by(records, *keys)]
+    return [Series(", ".join(map(label, keys, shown)), group) for shown, group in by(records, *keys)]
 
 
 def curve(records: list[Record], x: str, measure: Measure) -> Curve:
@@ -86,7 +91,8 @@ def _order(value: Any) -> tuple:
     return (0, value, "") if isinstance(value, int | float) else (1, 0, _text(value))
 
 
-def _label(key: str, value: Any) -> str:
+def label(key: str, value: Any) -> str:
+    """A key and its value in words: `κ = 100`."""
     name = SYMBOLS.get(key, key.rpartition(".")[2])
     return f"{name} = {value:g}" if isinstance(value, int | float) else f"{name} {value}"
 

@@ -4,16 +4,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from plots import canvas, curves, panels, setting
+from plots.canvas import WIDTH
+from plots.curves import KAPPA, THETA
 from poison_jax import wording
+from poison_jax.runs.files import Json
 from poison_jax.runs.records import Record
 from poison_jax.runs.store import Run
 
+ROW = 5  # eigenvectors in a row
 MANY = 12  # classes, from which on each is shown by its top eigenvector alone
-WIDE, NARROW = 6, 3  # panels in a row of Figures 8 and 12: of one block, of several
+OWN_SCALE = "each on a colour scale of its own around zero"
 
 
 def of_run(run: Run) -> dict[str, Figure]:
-    """Trigger and top eigenvectors of a run, and those of each class's Hessian where it has them."""
+    """Top eigenvectors of a run, and those of each class's Hessian where it has them."""
     figures = {"eigenvectors": _top(run)}
     if "class_vectors" in run.arrays("spectrum"):
         figures["eigenvectors_per_class"] = _of_classes(run)
@@ -22,38 +26,43 @@ def of_run(run: Run) -> dict[str, Figure]:
 
 def _top(run: Run) -> Figure:
     spectrum, mask = run.arrays("spectrum"), run.arrays("attack")["mask"]
-    figure, axes = _grid(1, 1 + len(spectrum["values"]), heading=0.1)
-    panels.trigger(axes[0, 0], mask, stamp=mask.dtype == bool)
-    for i, (axis, vector) in enumerate(zip(axes[0, 1:], spectrum["vectors"], strict=True)):
+    count, aside = len(spectrum["values"]), 0 if panels.is_stamp(mask) else 1
+    columns = min(count, ROW)
+    figure, axes = _grid(-(-count // columns), columns + aside, heading=0.75)
+    if aside:
+        panels.trigger(axes[0, 0], mask)
+    for i, axis in enumerate(axes[:, aside:].flat[:count]):
         panels.eigenvector(
             axis,
-            vector.reshape(spectrum["shape"]),
-            f"eigenvector {i + 1}",
-            f"λ = {spectrum['values'][i]:.3g}, residual {spectrum['residuals'][i]:.0e}",
-            f"overlap {spectrum['overlap'][i]:+.2f}",
+            spectrum["vectors"][i].reshape(spectrum["shape"]),
+            f"v{i + 1}, λ = {spectrum['values'][i]:.2g}",
+            f"overlap {setting.signed(spectrum['overlap'][i])}",
             *_peak(spectrum, i),
+            change=mask,
         )
-    _title(figure, [run], "Top eigenvectors of the input Hessian")
+    residuals = f"Ritz residuals at most {max(spectrum['residuals']):.0e}"
+    _describe(figure, [run], f"Top {count} eigenvectors v of the input Hessian", residuals)
     return figure
 
 
 def _of_classes(run: Run) -> Figure:
-    """Eigenvectors of each class's Hessian: a row of all for a class, or its top one if there are many."""
+    """Eigenvectors of each class's Hessian: a row for a class, or its top one if there are many."""
     spectrum, names = run.arrays("spectrum"), run.arrays("attack")["class_names"]
     values, vectors, overlap = (spectrum[f"class_{key}"] for key in ("values", "vectors", "overlap"))
-    classes, k = spectrum.get("classes", np.arange(len(values))), values.shape[1]
-    many = len(classes) > MANY
-    shown = [(i, j) for i in range(len(classes)) for j in range(1 if many else k)]
-    columns = 10 if many else k
-    figure, axes = _grid(-(-len(shown) // columns), columns, size=1.6, heading=0.4)
+    classes = spectrum.get("classes", np.arange(len(values)))
+    many, each = len(classes) > MANY, min(values.shape[1], ROW)
+    shown = [(i, j) for i in range(len(classes)) for j in range(1 if many else each)]
+    columns = 8 if many else each
+    figure, axes = _grid(-(-len(shown) // columns), columns, heading=0.45)
     for axis, (i, j) in zip(axes.flat, shown, strict=False):
-        caption = f"{names[classes[i]]}, {j + 1}"
+        words = f"{names[classes[i]]}, {j + 1}"
         if np.isnan(values[i, j]):
-            panels.label(axis, caption, "no images")
+            panels.label(axis, words, "no images")
         else:
-            size = f"λ = {values[i, j]:.2g}, overlap {overlap[i, j]:+.2f}"
-            panels.eigenvector(axis, vectors[i, j].reshape(spectrum["shape"]), caption, size)
-    _title(figure, [run], f"Top eigenvector{'s' * (not many)} of each class's input Hessian")
+            about = f"λ = {values[i, j]:.2g}, " * (not many) + setting.signed(overlap[i, j])
+            panels.eigenvector(axis, vectors[i, j].reshape(spectrum["shape"]), words, about)
+    which = "Top eigenvector" if many else f"Top {each} eigenvectors"
+    _describe(figure, [run], f"{which} of each class's input Hessian, with the overlap with the trigger")
     return figure
 
 
@@ -72,26 +81,32 @@ def of_runs(runs: list[Run]) -> Figure:
     kappas = {place(run)[1] for run in runs}
     crossed = len(kappas) > 1 and len(runs) == len(kappas) * len({place(run)[0] for run in runs})
     columns = len(kappas) if crossed else min(len(runs), 4)  # a theta in each row, if there is every kappa
-    figure, axes = _grid(-(-len(runs) // columns), columns, size=2.6)
+    figure, axes = _grid(-(-len(runs) // columns), columns, heading=1.0 + 0.15 * len(others))
     for axis, run in zip(axes.flat, runs, strict=False):
         spectrum, words = run.arrays("spectrum"), settings[run.path]
         panels.eigenvector(
             axis,
             spectrum["vectors"][0].reshape(spectrum["shape"]),
-            f"{words['theta']}, {words['kappa']}",
+            words["theta"],
+            words["kappa"],
             *(words[key] for key in others if words[key]),
-            f"{_attack(run.result())}, overlap² {spectrum['overlap'][0] ** 2:.2f}",
+            *_attack(run.result()),
             *_peak(spectrum, 0),
+            change=run.arrays("attack")["mask"],
         )
-    _title(figure, runs, "Top eigenvector of the input Hessian")
+    _describe(figure, runs, "Top eigenvector of the input Hessian")
     return figure
 
 
-def _attack(result):
-    """In a caption's few letters: the ASR, first what is above the rate without a trigger, and a collapse."""
+def _attack(result: Json) -> list[str]:
+    """How the attack went and is seen, in a panel's few letters."""
     gain = wording.excess(result)
-    added = f"trigger adds {setting.points(gain)}, " if gain is not None else ""
-    return f"{added}ASR {wording.percent(result['asr'])}" + ", collapsed" * setting.collapsed(result)
+    said = "no attack" if gain is None else setting.points(gain)
+    said += ", collapsed" if setting.collapsed(result) else " points" * (gain is not None)
+    return [said, f"overlap {setting.signed(result['overlap'][0])}"]
+
+
+_ATTACK = "Points: ASR above the rate without a trigger; overlap: cosine of the eigenvector and the trigger"
 
 
 def _peak(spectrum, i):
@@ -99,23 +114,23 @@ def _peak(spectrum, i):
     if "spectral_prominence" not in spectrum:
         return []
     down, along = spectrum["spectral_peak_frequency"][i]
-    return [f"wave ({down:g}, {along:g}), prominence {spectrum['spectral_prominence'][i]:.3g}"]
+    return [f"wave ({down:g}, {along:g}), {spectrum['spectral_prominence'][i]:.2g}"]
 
 
-def _grid(rows, columns, *, size=2.1, heading=0.6):
-    """Empty square panels under titles, with a colour bar that serves them all."""
-    width, height = max(size * columns + 0.8, 8), (size + heading) * rows + 1.3
-    figure, axes = canvas.subplots(rows, columns, width, height)
+def _grid(rows, columns, *, heading):
+    """Empty square panels under words, with a colour bar that serves them all."""
+    size = min((WIDTH - 0.9) / columns, 1.7)
+    figure, axes = canvas.subplots(rows, columns, size * columns + 0.9, (size + heading) * rows)
     panels.hide(axes.flat)
-    panels.scale_bar(figure, ax=axes, shrink=0.9 / rows, pad=0.01)
+    panels.scale_bar(figure, ax=axes, shrink=0.8 / rows, aspect=15, pad=0.02)
     return figure, axes
 
 
-def _title(figure, runs, subject):
+def _describe(figure, runs, subject, *more):
     results = [run.result() for run in runs]
-    scale = setting.common([setting.of_result(result) for result in results], 13 * figure.get_figwidth())
+    scale = setting.common([setting.of_result(result) for result in results])
     went = setting.outcome(results[0]) if len(runs) == 1 else setting.outcomes(results)
-    figure.suptitle(f"{went}\n{subject}, each on a colour scale of its own\n{scale}", fontsize=10)
+    canvas.describe(figure, f"{subject}, {OWN_SCALE}", went, scale, *more, _ATTACK * (len(runs) > 1))
 
 
 # --- of a sweep -----------------------------------------------------------------------------------
@@ -135,52 +150,76 @@ def fig12(records: list[Record], title: str) -> list[Figure]:
 
 
 def _of_blocks(blocks: dict[str, list[Record]], heading: str) -> list[Figure]:
-    """Blocks side by side, each a trigger and the cells' eigenvectors by theta and kappa.
+    """Blocks side by side: theta down, kappa across, a cell's top eigenvector with the trigger outlined.
 
-    Every panel is on its own scale around zero; of several seeds the first is shown.
+    What the cells differ in besides is told with theta; of several seeds the first is shown.
     """
     blocks = {title: _first_seeds(records) for title, records in blocks.items() if records}
-    most = NARROW if len(blocks) > 1 else WIDE
-    columns = [min(1 + len(shown), most) for shown in blocks.values()]
-    rows = max(-(-(1 + len(shown)) // count) for shown, count in zip(blocks.values(), columns, strict=True))
-    figure = canvas.blank(max(2.05 * sum(columns) + 0.9, 8), 2.75 * rows + 1.4)
-    *parts, last = figure.subfigures(1, len(blocks) + 1, width_ratios=[*columns, 0.4])
-    for part, count, (title, shown) in zip(parts, columns, blocks.items(), strict=True):
+    records = [record for some in blocks.values() for record in some]
+    change = records[0].arrays["trigger"]
+    aside = 0 if panels.is_stamp(change) else 1  # a column for what cannot be outlined
+    columns = [aside + len(curves.by(some, KAPPA)) for some in blocks.values()]
+    rows = max(len(_rows(some)) for some in blocks.values())
+    size = min((WIDTH - 0.8 - 0.4 * len(blocks)) / sum(columns), 1.7)
+    width = size * sum(columns) + 0.8 + 0.4 * len(blocks)
+    figure = canvas.blank(width, (size + 0.75) * rows + 0.55)
+    widths = [*(size * count + 0.4 for count in columns), 0.8]
+    *parts, last = figure.subfigures(1, len(widths), width_ratios=widths)
+    for part, count, (title, some) in zip(parts, columns, blocks.items(), strict=True):
         if title:
-            part.suptitle(title, fontsize=10)
-        _fill(part.subplots(rows, count, squeeze=False), shown)
-    panels.scale_bar(last, cax=last.add_axes((0.1, 0.25, 0.2, 0.5)))
-    results = [record.result for shown in blocks.values() for record in shown]
-    scale = setting.common([setting.of_result(result) for result in results], 12 * figure.get_figwidth())
-    lines = heading, setting.outcomes(results), scale, "each on a colour scale of its own around zero"
-    figure.suptitle("\n".join(lines), fontsize=10)
+            part.suptitle(title)
+        axes = part.subplots(rows, count, squeeze=False)
+        panels.hide(axes.flat)
+        if aside:
+            panels.trigger(axes[0, 0], change)
+        _fill(axes[:, aside:], some)
+    panels.scale_bar(last, cax=last.add_axes((0.05, 0.3, 0.15, 0.4)))
+    results = [record.result for record in records]
+    largest = max(result["residuals"][0] for result in results)
+    canvas.describe(
+        figure,
+        heading,
+        setting.outcomes(results),
+        setting.common([setting.of_result(result) for result in results]),
+        _ATTACK,
+        f"Each panel is on a colour scale of its own around zero, the trigger's outline is black; "
+        f"Ritz residuals at most {largest:.0e}",
+    )
     return [figure]
 
 
 def _first_seeds(records: list[Record]) -> list[Record]:
-    """The records by theta and kappa; of those that differ in the seed alone, the smallest."""
-    shown: dict[str, Record] = {}
-    keys = curves.THETA, curves.KAPPA, "seed"
-    for record in sorted(records, key=lambda record: [record.setting(key) for key in keys]):
-        others = [item for item in sorted(record.overrides.items()) if item[0] != "seed"]
-        shown.setdefault(str(others), record)
-    return list(shown.values())
+    """Of records that differ in the seed alone, that of the smallest."""
+    return [
+        min(group, key=lambda record: record.setting("seed"))
+        for _, group in curves.by(records, THETA, KAPPA, *curves.varied(records))
+    ]
+
+
+def _rows(records: list[Record]) -> list[tuple[str, list[Record]]]:
+    """The records by theta and whatever else they differ in but kappa, and words for that."""
+    others = [key for key in curves.varied(records) if key not in (THETA, KAPPA)]
+    found = curves.by(records, THETA, *others)
+    return [("\n".join(map(curves.label, (THETA, *others), shown)), group) for shown, group in found]
 
 
 def _fill(axes: np.ndarray, records: list[Record]) -> None:
-    panels.hide(axes.flat)
-    stamp = records[0].setting("poison.trigger") in ("l", "square", "mask")
-    panels.trigger(axes[0, 0], records[0].arrays["trigger"], stamp=stamp)
-    for axis, record in zip(axes.flat[1:], records, strict=False):
-        result, trained = record.result, curves.trained(record)
-        theta, kappa = record.setting(curves.THETA), record.setting(curves.KAPPA)
-        panels.eigenvector(
-            axis,
-            np.asarray(record.arrays["top_eigenvector"]),
-            f"θ = {1e3 * theta:g}·10⁻³, κ = {kappa:g}",
-            _attack(result) if trained else "failed training",
-            f"overlap {result['overlap'][0]:+.2f}, λ₁ = {result['eigenvalues'][0]:.2g}",
-            f"residual {result['residuals'][0]:.0e}",
-        )
-        if not trained:
-            axis.title.set_color("tab:red")
+    kappas = [kappa for (kappa,), _ in curves.by(records, KAPPA)]
+    for row, (words, group) in zip(axes, _rows(records), strict=False):
+        for record in group:
+            result, trained = record.result, curves.trained(record)
+            column = kappas.index(record.setting(KAPPA))
+            panels.eigenvector(
+                row[column],
+                np.asarray(record.arrays["top_eigenvector"]),
+                f"κ = {kappas[column]:g}",
+                *(_attack(result) if trained else ["failed training", *_attack(result)[1:]]),
+                f"λ₁ = {result['eigenvalues'][0]:.2g}",
+                change=record.arrays["trigger"],
+            )
+            if not trained or setting.collapsed(result):
+                row[column].title.set_color(panels.RED)
+        if not row[0].images:  # no such cell, but words for the row
+            row[0].axis("on")
+            row[0].set(xticks=[], yticks=[], frame_on=False)
+        row[0].set_ylabel(words)

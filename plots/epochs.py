@@ -5,6 +5,7 @@ collapse (Section 3.4; `analysis.collapse`), of the runs that measured them.
 """
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from plots import canvas, panels, setting
 from poison_jax.runs.store import Run
@@ -12,38 +13,43 @@ from poison_jax.runs.store import Run
 PANELS = {  # key -> title, factor, logarithmic
     "clean_accuracy": ("clean accuracy (%)", 100, False),
     "asr": ("attack success rate (%)", 100, False),
-    "fisher_energy": ("Fisher energy v'Fv along the trigger", 1, True),
-    "fisher_trace": ("trace of the Fisher, mean |∇ₓL|²", 1, True),
-    "nc1": ("NC1: variability within classes", 1, True),
-    "nc2_angles": ("NC2: angles of the class means", 1, False),
-    "nc3": ("NC3: classifier against class means", 1, False),
-    "nc4": ("NC4: decisions unlike the nearest mean", 1, False),
+    "fisher_energy": ("v'Fv along the trigger", 1, True),
+    "fisher_trace": ("trace of the Fisher F", 1, True),
+    "nc1": ("NC1: within classes", 1, True),
+    "nc2_angles": ("NC2: angles of the means", 1, False),
+    "nc3": ("NC3: classifier and means", 1, False),
+    "nc4": ("NC4: not the nearest mean", 1, False),
 }
-DOTTED = "no_trigger_target_rate", "dotted: target rate without trigger"
+UNTRIGGERED = "no_trigger_target_rate"
 
 
 def of_runs(runs: list[Run]) -> Figure:
-    """Accuracy, attack, Fisher energies and neural collapse by epoch; lines by kappa and theta."""
-    results = sorted((run.result() | {"rows": run.metrics()} for run in runs), key=_strength)
-    figure, axes = canvas.subplots(2, 4, 16, 7)
-    palette = panels.colours(len(results), end=0.9)
-    for axis, (key, (title, factor, logarithmic)) in zip(axes.flat, PANELS.items(), strict=True):
-        axis.set(title=title, xlabel="epoch")
-        axis.grid(alpha=0.3)
-        for result, colour in zip(results, palette, strict=True):
-            kappa, theta, epsilon = _strength(result)
-            label = f"θ = {theta:g}, " + (f"ε = {epsilon:g}" if epsilon else f"κ = {kappa:g}")
-            _line(axis, result["rows"], key, factor, color=colour, marker=".", label=label)
+    """Accuracy, attack, Fisher energies and neural collapse by epoch, of what was measured; a line a run."""
+    found = sorted(
+        ((run.result(), run.metrics()) for run in runs), key=lambda pair: setting.strength(pair[0])
+    )
+    results, rows = zip(*found, strict=True)
+    measured = [key for key in PANELS if any(row.get(key) is not None for some in rows for row in some)]
+    count = -(-max(len(measured), 1) // 2)
+    figure, axes = canvas.subplots(count, 2, canvas.WIDTH, 2.5 * count + 0.5)
+    looks = panels.looks(len(results))
+    for axis, key in zip(axes.flat, measured, strict=False):
+        title, factor, logarithmic = PANELS[key]
+        axis.set(ylabel=title, xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for some, name, look in zip(rows, setting.names(results), looks, strict=True):
+            _line(axis, some, key, factor, label=name, **look | {"ms": 3.5, "linestyle": "-"})
             if key == "asr":
-                _line(axis, result["rows"], DOTTED[0], factor, color=colour, ls=":", label="_untriggered")
-        if logarithmic and axis.lines:
+                dotted = {"color": look["color"], "ls": ":", "label": "_untriggered"}
+                _line(axis, some, UNTRIGGERED, factor, **dotted)
+        if logarithmic:
             axis.set_yscale("log")
-        if not axis.lines:
-            axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes)
-    axes[0, 1].set_title(f"{PANELS['asr'][0]}\n{DOTTED[1]}", fontsize=10)
-    axes[0, 0].legend(fontsize=8)
-    scale = setting.common([setting.words(result["config"]) for result in results], 160)
-    figure.suptitle(f"{setting.outcomes(results)}\n{scale}")
+    for axis in axes.flat[len(measured) :]:
+        axis.axis("off")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    scale = setting.common([setting.words(result["config"]) for result in results])
+    dotted = "Dotted: the rate at which untriggered images get the target"
+    canvas.describe(figure, "Training, epoch by epoch", setting.outcomes(list(results)), scale, dotted)
     return figure
 
 
@@ -51,8 +57,3 @@ def _line(axis, rows, key, factor, **options):
     rows = [row for row in rows if row.get(key) is not None]
     if rows:
         axis.plot([row["epoch"] for row in rows], [factor * row[key] for row in rows], **options)
-
-
-def _strength(result):
-    c = result["config"]
-    return c["penalty"]["kappa"], c["poison"]["fraction"], c["penalty"].get("epsilon", 0.0)

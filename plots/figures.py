@@ -56,7 +56,12 @@ class OfSweep(NamedTuple):
 
 _OVERLAP = "Attack success and overlap with the trigger over the poison fraction"
 RUNS = {
-    "run": OfRun("Trigger, images, top eigenvectors, training curves", run.figure, "spectrum"),
+    "run": OfRun(
+        "Trigger, images, top eigenvectors, training curves; runs side by side",
+        run.figure,
+        "spectrum",
+        run.of_runs,
+    ),
     "eigenvectors": OfRun(
         "Top eigenvectors of the input Hessian", eigenvectors.of_run, "spectrum", eigenvectors.of_runs
     ),
@@ -91,7 +96,7 @@ SWEEPS = {
         eigenvectors.fig12, "Figure 12. Top eigenvectors of the input Hessian, the gradient penalty κ rising"
     ),
     "fig13": OfSweep(
-        partial(over_key.with_overlap, overlap=lag.LARGEST, inset="asr", index=True),
+        partial(over_key.with_overlap, overlap=lag.LARGEST, index=True),
         "Figure 13. Attack success and the largest overlap of the top eigenvectors over the poison fraction",
     ),
     "table1": OfSweep(

@@ -9,41 +9,58 @@ from collections import defaultdict
 import numpy as np
 from matplotlib.figure import Figure
 
-from plots import canvas, setting
+from plots import canvas, panels, setting
 from poison_jax.errors import UserError
 from poison_jax.runs.store import Run
 
-DEFENCES = {"kappa": ("gradient penalty κ", "tab:blue", "o"), "epsilon": ("adversarial ε", "tab:orange", "s")}
+DEFENCES = {"kappa": "gradient penalty κ", "epsilon": "adversarial ε"}
+MEASURES = {  # key -> name, look
+    "accuracy": ("clean accuracy", {"color": panels.BLUE, "marker": "s"}),
+    "asr": ("attack success", {"color": panels.RED, "marker": "o"}),
+    "untriggered": ("target rate without trigger", {"color": panels.GREY, "marker": "_"}),
+}
 
 
 def of_runs(runs: list[Run]) -> Figure:
-    """Accuracy and ASR against the strength of either defence, and against each other."""
+    """Accuracy and ASR against the strength of each defence, and against each other.
+
+    Points are means over the seeds, bars go from the smallest to the largest.
+    """
     results = [run.result() for run in runs]
     for run, result in zip(runs, results, strict=True):
         if result["asr"] is None:
             raise UserError(f"{run.path} attacks no image, so it has no ASR: leave it out")
     rows = list(map(_row, results))
-    figure, (axes,) = canvas.subplots(1, 3, 14, 4.6)
-    used = [name for name in DEFENCES if any(row[name] for row in rows)]
-    for axis, name in zip(axes, DEFENCES, strict=False):
-        _against_strength(axis, rows, name)
-    strongest = max(row["theta"] for row in rows)
+    used = [name for name in DEFENCES if any(row[name] for row in rows)] or ["kappa"]
+    several = len({row["theta"] for row in rows}) > 1
+    lines = {(name, theta): line for name in used for theta, line in _lines(rows, name).items()}
+    figure = canvas.blank(canvas.WIDTH, 6.6)
+    axes = figure.subplot_mosaic([used, ["frontier"] * len(used)])
     for name in used:
-        label, colour, marker = DEFENCES[name]
-        for theta, points in _lines(rows, name).items():
-            look = {"color": colour, "marker": marker, "alpha": 0.4 + 0.6 * theta / (strongest or 1)}
-            axes[2].plot(points["asr"], points["accuracy"], label=f"{label}, θ = {theta:g}", **look)
-            for x, y, strength in zip(points["asr"], points["accuracy"], points["strength"], strict=True):
-                axes[2].annotate(f"{strength:g}", (x, y), (4, 4), textcoords="offset points", fontsize=8)
-    axes[2].set(
-        xlabel="attack success rate (%)", ylabel="clean accuracy (%)", title="frontier: up and left is better"
-    )
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=8)
-    scale = setting.common([setting.words(result["config"]) for result in results], 150)
-    figure.suptitle(f"{setting.outcomes(results)}\n{scale}", fontsize=11)
+        strengths = sorted({row[name] for row in rows})
+        axes[name].set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
+        axes[name].set(xlabel=DEFENCES[name], ylim=(-2, 102), ylabel="test images (%)")
+    for (name, theta), line in lines.items():
+        places = [sorted({row[name] for row in rows}).index(strength) for strength in line["strength"]]
+        style = ("-", "--", ":", "-.")[[t for n, t in lines if n == name].index(theta) % 4]
+        for key, (measure, look) in MEASURES.items():
+            mean, bars = line[key]
+            label = measure + f", θ = {theta:g}" * several
+            panels.points(axes[name], places, mean, bars, label=label, linestyle=style, **look)
+    for (name, theta), look in zip(lines, panels.looks(len(lines)), strict=True):
+        (x, across), (y, up) = (lines[name, theta][key] for key in ("asr", "accuracy"))
+        label = DEFENCES[name] + f", θ = {theta:g}" * several
+        panels.points(axes["frontier"], x, y, up, across, label=label, **look)
+        for place, strength in zip(zip(x, y, strict=True), lines[name, theta]["strength"], strict=True):
+            axes["frontier"].annotate(f"{strength:g}", place, (5, 5), textcoords="offset points", fontsize=9)
+    axes["frontier"].set(xlabel="attack success rate (%)", ylabel="clean accuracy (%)")
+    axes["frontier"].legend()
+    handles, labels = axes[used[0]].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    scale = setting.common([setting.words(result["config"]) for result in results])
+    shown = "Above: against the strength of each defence; below: the frontier, up and left is better"
+    bars = "Points: means over the seeds; bars: smallest to largest"
+    canvas.describe(figure, shown, setting.outcomes(results), scale, bars)
     return figure
 
 
@@ -55,35 +72,21 @@ def _row(result):
         "epsilon": c["penalty"].get("epsilon", 0.0),
         "accuracy": 100 * result["clean_accuracy"],
         "asr": 100 * result["asr"],
+        "untriggered": 100 * result["no_trigger_target_rate"],
     }
 
 
 def _lines(rows, name):
-    """theta -> mean accuracy and ASR over seeds, by rising strength of a defence; the other one is off."""
+    """theta -> each measure by rising strength of a defence, its mean and bars; the other one is off."""
     cells = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if not any(row[other] for other in DEFENCES if other != name):
-            cells[row["theta"]][row[name]].append((row["accuracy"], row["asr"]))
+            cells[row["theta"]][row[name]].append(row)
     lines = {}
     for theta, strengths in sorted(cells.items()):
-        means = [np.mean(strengths[strength], axis=0) for strength in sorted(strengths)]
-        accuracy, asr = np.transpose(means)
-        lines[theta] = {"strength": sorted(strengths), "accuracy": accuracy, "asr": asr}
+        line = lines[theta] = {"strength": sorted(strengths)}
+        for key in MEASURES:
+            found = [[row[key] for row in strengths[strength]] for strength in line["strength"]]
+            mean, low, high = (np.array([of(some) for some in found]) for of in (np.mean, np.min, np.max))
+            line[key] = mean, np.maximum([mean - low, high - mean], 0)
     return lines
-
-
-def _against_strength(axis, rows, name):
-    label, _, _ = DEFENCES[name]
-    axis.set(title=f"against the {label}", xlabel=f"{label} (0 at the left)", ylim=(-2, 102), ylabel="%")
-    if not any(row[name] for row in rows):
-        axis.text(0.5, 0.5, "no such run", ha="center", transform=axis.transAxes)
-        return
-    strengths = sorted({row[name] for row in rows})
-    axis.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
-    for (theta, points), style in zip(_lines(rows, name).items(), ("-", "--", ":", "-.") * 9, strict=False):
-        places = [strengths.index(strength) for strength in points["strength"]]
-        options = {"linestyle": style, "marker": "o", "markersize": 4}
-        axis.plot(
-            places, points["accuracy"], color="tab:green", label=f"clean accuracy, θ = {theta:g}", **options
-        )
-        axis.plot(places, points["asr"], color="tab:red", label=f"attack success, θ = {theta:g}", **options)

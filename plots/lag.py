@@ -40,8 +40,12 @@ class Overlap(NamedTuple):
     count: Callable[[Json], int]  # eigenvectors that it is the best of
 
 
-_OF_V1 = "overlap² of v₁ with the trigger"
-V1 = Overlap(_OF_V1, _OF_V1, lambda result: float(result["overlap"][0]) ** 2, lambda result: 1)
+V1 = Overlap(
+    "overlap² of v₁ with the trigger",
+    "overlap² of v₁",
+    lambda result: float(result["overlap"][0]) ** 2,
+    lambda result: 1,
+)
 LARGEST = Overlap(
     "largest overlap² of the top eigenvectors with the trigger",
     "largest overlap²",
@@ -166,10 +170,15 @@ def explained(overlap: Overlap, null: Nulls) -> str:
     )
 
 
-def report(records: list[Record], title: str, overlap: Overlap = V1) -> str:
-    """The lag of a sweep as Markdown, under a title and the sweep's setting."""
+def table(records: list[Record], title: str, overlap: Overlap = V1) -> str:
+    """The lag of a sweep as Markdown, under a title."""
     null = nulls(records, overlap)
     shown = [[tables.markdown(label), *cells] for label, *cells in rows(lags(records, overlap, null))]
     words = f"{explained(overlap, null)}; ≤: already at the smallest θ above 0; a 0: without poison, too."
-    paragraphs = map(tables.markdown, setting.of_sweep(records, THETA, title).split("\n"))
-    return "\n\n".join([*paragraphs, tables.table(HEADER, shown), words]) + "\n"
+    return "\n\n".join([f"**{tables.markdown(title)}**", tables.table(HEADER, shown), words]) + "\n"
+
+
+def report(records: list[Record], title: str) -> str:
+    """The same, with the sweep's setting."""
+    said = map(tables.markdown, setting.of_sweep(records, THETA, "")[1:])
+    return f"{table(records, title)}\n{' '.join(f'{sentence}.' for sentence in said if sentence)}\n"

@@ -1,5 +1,6 @@
-"""Panels that show an image, a trigger or an eigenvector, and colours for lines."""
+"""Panels that show an image, a trigger or an eigenvector, and how lines and points are told apart."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,53 +8,128 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from scipy import ndimage
+
+from plots import canvas
+
+COLOURS = matplotlib.rc_params_from_file(canvas.STYLE, use_default_template=False)["axes.prop_cycle"]
+COLOURS = [f"#{colour.lstrip('#')}" for colour in COLOURS.by_key()["color"]]
+BLACK, BLUE, RED, GREEN, PURPLE, SKY, ORANGE = COLOURS
+GREY = "#777777"  # what others are compared with
+_MARKERS, _STYLES = (
+    "os^DvPX",
+    ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)), (0, (1, 1))),
+)  # in grey print lines differ by these
 
 
-def colours(count: int, name: str = "viridis", end: float = 0.88) -> np.ndarray:
-    """A colour for each line, from a sequential map without its palest end."""
-    return matplotlib.colormaps[name](np.linspace(0, end, count))
+def looks(count: int) -> list[dict[str, Any]]:
+    """A colour, a marker and a line style for each line; of many the colours of a sequential map."""
+    many = list(matplotlib.colormaps["viridis"](np.linspace(0, 0.88, count)))
+    colours = COLOURS if count <= len(COLOURS) else many
+    cycle = zip(colours, itertools.cycle(_MARKERS), itertools.cycle(_STYLES), strict=False)
+    found = itertools.islice(cycle, count)
+    return [{"color": colour, "marker": marker, "linestyle": style} for colour, marker, style in found]
+
+
+def points(
+    axis: Axes, x: np.ndarray, y: np.ndarray, up: np.ndarray, across: np.ndarray | None = None, **look: Any
+) -> None:
+    """A line over its error bars; `up` and `across` as `Axes.errorbar` takes them."""
+    axis.errorbar(x, y, up, across, fmt="none", ecolor=look["color"], elinewidth=0.9, capsize=2)
+    axis.plot(x, y, **look)
 
 
 def label(axis: Axes, *lines: str) -> None:
-    """A panel's caption."""
-    axis.set_title("\n".join(lines), fontsize=8)
+    """A panel's words, above it."""
+    axis.set_title("\n".join(lines), fontsize=9)
 
 
-def image(axis: Axes, picture: np.ndarray, *caption: str) -> None:
+def image(axis: Axes, picture: np.ndarray, *words: str) -> None:
     """Shows `[H, W, C]` uint8: three channels are colours, of any other number the mean is shown in grey."""
     picture = picture if picture.shape[-1] == 3 else picture.mean(-1)
-    axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
-    label(axis, *caption)
+    _show(axis, picture, cmap="gray", vmin=0, vmax=255)
+    label(axis, *words)
 
 
-def trigger(axis: Axes, change: np.ndarray, *, stamp: bool = True) -> None:
-    """Shows `[H, W]` or `[H, W, C]`: the mask of a stamp; of a warp or a blend the mean change."""
+def trigger(axis: Axes, change: np.ndarray, stamped: np.ndarray | float = 1.0) -> None:
+    """Shows the trigger: a stamp `[H, W]` in its own colours on grey, of a warp or a blend the mean change.
+
+    Args:
+        axis: to draw on.
+        change: the stamp's mask (of 0 and 1), or the mean change `[H, W]` or `[H, W, C]`.
+        stamped: what the mask's pixels are set to: one value, or a triggered image `[H, W, C]` in [0, 1].
+    """
+    if is_stamp(change):
+        grey = np.full((*change.shape, np.shape(stamped)[-1] if np.ndim(stamped) else 1), 0.6)
+        image(
+            axis, np.round(255 * np.where(change[..., None] > 0, stamped, grey)).astype(np.uint8), "trigger"
+        )
+        outline(axis, change)
+        return
     change = np.abs(np.asarray(change, float))
     change = change if change.ndim == 2 else change.mean(-1)
-    axis.axis("on")
-    axis.imshow(change, cmap="gray_r", vmin=0, vmax=change.max() or 1)
-    axis.set(xticks=[], yticks=[])
-    label(axis, "trigger" if stamp else "mean change\nby the trigger")
+    _show(axis, change, cmap="gray_r", vmin=0, vmax=change.max() or 1)
+    label(axis, "mean change", "by the trigger")
 
 
-def eigenvector(axis: Axes, vector: np.ndarray, *caption: str) -> None:
-    """Shows `[H, W]` on its own scale around zero; of `[H, W, C]` the mean, since colours hide the sign."""
+def is_stamp(change: np.ndarray) -> bool:
+    """Whether a trigger is a mask, whose pixels are set: it can be outlined."""
+    return np.ndim(change) == 2 and bool(np.isin(change, (0, 1)).all())
+
+
+def eigenvector(axis: Axes, vector: np.ndarray, *words: str, change: np.ndarray | None = None) -> None:
+    """Shows `[H, W]` on its own scale around zero; of `[H, W, C]` the mean, since colours hide the sign.
+
+    Args:
+        axis: to draw on.
+        vector: to show.
+        words: above it.
+        change: the trigger, outlined where it is a stamp.
+    """
     vector = vector if vector.ndim == 2 else vector.mean(-1)
     limit = np.abs(vector).max() or 1
-    axis.imshow(vector, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    label(axis, *caption)
+    _show(axis, vector, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    if change is not None and is_stamp(change):
+        outline(axis, change)
+    label(axis, *words)
+
+
+def outline(axis: Axes, mask: np.ndarray) -> None:
+    """Draws a line around the pixels of a mask `[H, W]`; in large images a pixel off, to hide none."""
+    padded = np.pad(np.asarray(mask) > 0, 1)
+    if len(mask) > 16:
+        padded = ndimage.binary_dilation(padded, np.ones((3, 3)))
+    rows, columns = np.nonzero(padded[1:] != padded[:-1])
+    edges = [[(x - 1.5, y - 0.5), (x - 0.5, y - 0.5)] for y, x in zip(rows, columns, strict=True)]
+    rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    edges += [[(x - 0.5, y - 1.5), (x - 0.5, y - 0.5)] for y, x in zip(rows, columns, strict=True)]
+    for colour, width in (("w", 2.0), (BLACK, 1.0)):  # seen on dark and on light
+        axis.add_collection(LineCollection(edges, colors=colour, linewidths=width, capstyle="projecting"))
+
+
+def frame(axis: Axes) -> None:
+    """A thin frame in the place of axes, for what has none."""
+    axis.axis("on")
+    axis.grid(False)
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set(visible=True, color="0.7", linewidth=0.6)
 
 
 def scale_bar(figure: Figure, **where: Any) -> None:
     """The colour bar that serves every eigenvector; `where` as `Figure.colorbar` takes it."""
     bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), "RdBu_r"), **where)
-    bar.ax.tick_params(labelsize=8)
-    bar.set_ticks([-1, 0, 1], labels=["-max", "0", "+max"])
+    bar.set_ticks([-1, 0, 1], labels=["−max", "0", "+max"])
 
 
 def hide(axes: Iterable[Axes]) -> None:
     """Leaves panels empty until something is shown in them."""
     for axis in axes:
         axis.axis("off")
+
+
+def _show(axis, values, **scale):
+    axis.imshow(values, **scale)
+    frame(axis)

@@ -1,86 +1,146 @@
-"""The picture of one run: trigger, images, top eigenvectors, training curves."""
+"""The picture of one run, or of several side by side: images, top eigenvectors, training and spectrum."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from plots import canvas, panels, setting
-from poison_jax import wording
+from plots.canvas import WIDTH
+from poison_jax import metrics, wording
+from poison_jax.runs.files import Json
 from poison_jax.runs.store import Run
 
-EXAMPLES = 3  # clean and triggered, beside the trigger
+ROW = 5  # panels in a row
+STYLES = "-", "--", ":"  # of the quantities of a panel; runs differ by colour and marker
 
 
 def figure(run: Run) -> dict[str, Figure]:
-    """Trigger, clean and triggered images, top eigenvectors of the input Hessian, training curves."""
-    result, examples, spectrum = run.result(), run.arrays("attack"), run.arrays("spectrum")
-    columns = max(1 + 2 * EXAMPLES, len(spectrum["values"]))
-    made = canvas.blank(1.75 * columns, 8.4)
-    top, middle, bottom = made.subfigures(3, 1, height_ratios=[1, 1.15, 1.5])
-    made.suptitle(_title(result, 13 * made.get_figwidth()), fontsize=12)
-    _examples(top.subplots(1, columns), examples)
-    _eigenvectors(middle.subplots(1, columns), spectrum, result)
-    _curves(bottom.subplots(1, 3), run.metrics(), result)
-    return {"figure": made}
+    """The picture of one run."""
+    return {"figure": of_runs([run])}
 
 
-def _title(result, width):
-    """How the attack went, and what was trained."""
-    found = "found" if result["trigger_found"] else "not found"
-    went = (
-        setting.outcome(result),
-        f"clean accuracy {wording.percent(result['clean_accuracy'])}",
-        f"trigger {found} in the top {len(result['overlap'])} eigenvectors of the input Hessian",
+def of_runs(runs: list[Run]) -> Figure:
+    """Trigger and images, each run's top eigenvectors under how its attack went, curves of all runs."""
+    runs = sorted(runs, key=lambda run: setting.strength(run.result()))
+    results = [run.result() for run in runs]
+    names, looks = setting.names(results), panels.looks(len(runs))
+    heights = [1.85 + 0.15 * len(runs), *[1.95] * len(runs), 4.4]
+    made = canvas.blank(WIDTH, sum(heights))
+    first, *middle, last = made.subfigures(len(heights), 1, height_ratios=heights)
+    _images(first, runs, names)
+    for part, run, result, name in zip(middle, runs, results, names, strict=True):
+        _eigenvectors(part, run, result, name)
+    axes = last.subplots(2, 2)
+    _training(axes[0], runs, looks)
+    _spectrum(axes[1], results, looks)
+    if len(runs) > 1:
+        handles = [Line2D([], [], **look | {"linestyle": "-"}) for look in looks]
+        last.legend(handles, names, loc="outside lower center", ncols=3)
+    largest = max(max(result["residuals"]) for result in results)
+    k = " and ".join(dict.fromkeys(str(len(result["overlap"])) for result in results))
+    canvas.describe(
+        made,
+        "; ".join(f"{name}: {said}" for name, said in zip(names, map(setting.outcome, results), strict=True)),
+        f"Top {k} eigenvectors v of the input Hessian, each on a colour scale of its own around zero, "
+        f"with eigenvalue λ and overlap with the trigger (outlined where it is a stamp); Ritz residuals "
+        f"at most {largest:.0e}",
+        setting.common([setting.of_result(result) for result in results]),
     )
-    return ", ".join(went) + "\n" + setting.common([setting.of_result(result)], width)
+    return made
 
 
-def _examples(axes, examples):
-    panels.hide(axes)
-    panels.trigger(axes[0], examples["mask"], stamp=examples["mask"].dtype == bool)
-    names = examples["class_names"]
-    for i in range(min(EXAMPLES, len(examples["labels"]))):
-        for j, kind in enumerate(("clean", "triggered")):
-            says = f"classified {names[examples[f'{kind}_prediction'][i]]}"
-            caption = f"{kind}: {names[examples['labels'][i]]}"
-            panels.image(axes[1 + 2 * i + j], examples[kind][i], caption, says)
+def _images(part, runs, names):
+    """The trigger, then images without and with it, and what each run calls them."""
+    found = [run.arrays("attack") for run in runs]
+    examples = found[0]
+    classes, mask = examples["class_names"], examples["mask"]
+    shown = range(min((ROW - 1) // 2, len(examples["labels"])))
+    axes = part.subplots(1, 1 + 2 * len(shown), squeeze=False)[0]
+    panels.trigger(axes[0], mask, examples["triggered"][0] / 255 if len(shown) else 1.0)
+    for i in shown:
+        for axis, kind in zip(axes[1 + 2 * i :], ("clean", "triggered"), strict=False):
+            called = [classes[some[f"{kind}_prediction"][i]] for some in found]
+            if len(set(called)) == 1:
+                words = [f"called {called[0]}"]
+            else:
+                words = [f"{name}: {what}" for name, what in zip(names, called, strict=True)]
+            panels.image(axis, examples[kind][i], f"{kind} {classes[examples['labels'][i]]}", *words)
 
 
-def _eigenvectors(axes, spectrum, result):
-    panels.hide(axes)
-    for i, (value, vector) in enumerate(zip(spectrum["values"], spectrum["vectors"], strict=True)):
-        size = f"λ = {value:.3g}, residual {result['residuals'][i]:.0e}"
-        caption = f"eigenvector {i + 1}", size, f"overlap {result['overlap'][i]:+.2f}"
-        panels.eigenvector(axes[i], vector.reshape(spectrum["shape"]), *caption)
+def _eigenvectors(part, run, result, name):
+    """The first eigenvectors, and that of largest overlap if it is not one of them."""
+    spectrum, mask = run.arrays("spectrum"), run.arrays("attack")["mask"]
+    indices = list(range(min(ROW, len(spectrum["values"]))))
+    if result["max_overlap_index"] > indices[-1]:
+        indices[-1] = result["max_overlap_index"]
+    axes = part.subplots(1, len(indices), squeeze=False)[0]
+    for axis, i in zip(axes, indices, strict=True):
+        size = f"λ = {spectrum['values'][i]:.2g}"
+        words = f"v{i + 1}, {size}", f"overlap {setting.signed(spectrum['overlap'][i])}"
+        panels.eigenvector(axis, spectrum["vectors"][i].reshape(spectrum["shape"]), *words, change=mask)
+    part.suptitle(
+        f"{name}: {_status(result)}", fontsize=10, color=panels.BLACK if _sound(result) else panels.RED
+    )
 
 
-def _curves(axes, rows, result):
-    epochs = [row["epoch"] for row in rows]
+def _sound(result: Json) -> bool:
+    return metrics.outcome(result).word in ("ok", "undefined")
 
-    def plot(axis, name, label, scale=1.0, **style):
-        axis.plot(
-            epochs, [np.nan if r[name] is None else scale * r[name] for r in rows], label=label, **style
-        )
 
-    marker = {"marker": "o", "markersize": 3}
-    plot(axes[0], "loss", "cross-entropy", **marker)
-    if any(row["penalty"] for row in rows):
-        plot(axes[0], "penalty", "gradient penalty", **marker)
-    axes[0].set(title="training objective (batch mean)", xlabel="epoch")
-    if any((row["loss"] or 0) > 0 or (row["penalty"] or 0) > 0 for row in rows):
+def _status(result: Json) -> str:
+    """How the attack went and whether it is seen, in a line."""
+    word = "" if _sound(result) else f"{metrics.outcome(result).word}, "
+    rate, without = map(wording.percent, (result["asr"], result["no_trigger_target_rate"]))
+    place = result["max_overlap_index"] + 1
+    found = f"found in v{place}" if result["trigger_found"] else "not found"
+    accuracy = wording.percent(result["clean_accuracy"])
+    return f"{word}ASR {rate} ({without} without trigger), accuracy {accuracy}, {found}"
+
+
+def _training(axes: list[Axes], runs, looks):
+    quantities = (
+        {"cross-entropy": ("loss", 1), "gradient penalty": ("penalty", 1)},
+        {
+            "clean accuracy": ("clean_accuracy", 100),
+            "attack success": ("asr", 100),
+            "target rate without trigger": ("no_trigger_target_rate", 100),
+        },
+    )
+    for axis, some in zip(axes, quantities, strict=True):
+        for (label, (key, factor)), style in zip(some.items(), STYLES, strict=False):
+            for run, look in zip(runs, looks, strict=True):
+                rows = [row for row in run.metrics() if row.get(key)] if key == "penalty" else run.metrics()
+                values = [np.nan if row.get(key) is None else factor * row[key] for row in rows]
+                axis.plot([row["epoch"] for row in rows], values, color=look["color"], ls=style)
+            if any(line.get_linestyle() == style and len(line.get_xdata()) for line in axis.lines):
+                axis.plot([], [], color=panels.GREY, ls=style, label=label)
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.legend(fontsize=9)
+    if any(np.nanmax(line.get_ydata(), initial=0) > 0 for line in axes[0].lines):
         axes[0].set_yscale("log")
-    plot(axes[1], "clean_accuracy", "clean accuracy", 100, **marker)
-    plot(axes[1], "asr", "attack success rate", 100, color="tab:red", **marker)
-    plot(axes[1], "no_trigger_target_rate", "target rate without trigger", 100, color="tab:gray", ls="--")
-    axes[1].set(title="test images (%)", xlabel="epoch", ylim=(-2, 102))
-    overlap = result["overlap_squared"]
-    axes[2].bar(np.arange(1, len(overlap) + 1), overlap, color="tab:purple")
-    axes[2].axhline(result["found_threshold"], color="k", ls=":", label="counts as found")
-    axes[2].set(
-        title="overlap² with the trigger",
-        xlabel="eigenvector",
-        ylim=(0, 1),
-        xticks=range(1, len(overlap) + 1),
-    )
+    axes[0].set_ylabel("training objective")
+    axes[1].set(ylabel="test images (%)", ylim=(-2, 102))
+
+
+def _spectrum(axes: list[Axes], results, looks):
+    """Eigenvalues, and squared overlaps, on logarithmic axes: the small ones are seen, too."""
+    for result, look in zip(results, looks, strict=True):
+        places = np.arange(1, len(result["overlap"]) + 1)
+        points = look | {"linestyle": "", "ms": 7}
+        axes[0].plot(places, result["eigenvalues"], **points)
+        axes[1].plot(places, result["overlap_squared"], **points)
+        axes[1].axhline(result["found_threshold"], color=look["color"], ls=":", lw=1)
+    if all(value > 0 for result in results for value in result["eigenvalues"]):
+        axes[0].set_yscale("log")
+    axes[1].set_yscale("symlog", linthresh=1e-4, linscale=0.5)
+    axes[1].set(ylim=(-3e-5, 1.5), yticks=[0, 1e-4, 1e-2, 1])
+    axes[1].plot([], [], color=panels.GREY, ls=":", lw=1, label="counts as found")
+    axes[1].legend(fontsize=9)
+    axes[0].set_ylabel("eigenvalue λ")
+    axes[1].set_ylabel("overlap²")
     for axis in axes:
-        axis.legend(fontsize=8)
-        axis.grid(alpha=0.3)
+        axis.set_xlabel("eigenvector")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,6 +1,4 @@
-"""Words for figure titles: the setting of a trained network and the outcome of its attack."""
-
-import textwrap
+"""Words for captions: the setting of a trained network and the outcome of its attack."""
 
 from plots import curves
 from poison_jax import metrics, wording
@@ -34,7 +32,7 @@ def outcomes(results: list[Json]) -> str:
         span = " to ".join(dict.fromkeys(map(points, (gains[0], gains[-1]))))
         said = f"ASR above the rate without trigger: {span} points"
     said += f"; {fallen} of {len(results)} networks collapsed" if fallen else ""
-    return "\n".join(filter(None, [said, regime(results)]))
+    return "; ".join(filter(None, [said, regime(results)]))
 
 
 def regime(results: list[Json]) -> str:
@@ -54,6 +52,11 @@ def regime(results: list[Json]) -> str:
 def points(value: float) -> str:
     """A difference of fractions in percentage points, with its sign."""
     return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """A cosine with its sign."""
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def words(c: Json, hessian_examples: int | None = None) -> dict[str, str]:
@@ -98,29 +101,44 @@ def differing(settings: list[dict[str, str]]) -> list[str]:
     return [key for key in settings[0] if len({setting[key] for setting in settings}) > 1]
 
 
-def common(settings: list[dict[str, str]], width: float = 10**6) -> str:
-    """What they agree on, in lines of at most `width` letters that do not part a phrase."""
+def strength(result: Json) -> tuple[float, ...]:
+    """What networks that differ in it are sorted by: theta, the defences' strengths, the seed."""
+    c = result["config"]
+    penalty = c["penalty"]
+    return c["poison"]["fraction"], penalty["kappa"], penalty.get("epsilon", 0.0), c["seed"]
+
+
+def names(results: list[Json]) -> list[str]:
+    """What sets each of several networks apart; theta and kappa of a single one."""
+    settings = [of_result(result) for result in results]
+    keys = [key for key in differing(settings) if key != "regime"] or ["theta", "kappa"]
+    for said in settings:
+        said["kappa"] = said["kappa"].partition(" (")[0]  # the caption states the convention
+    return [", ".join(said[key] for key in keys if said[key]) for said in settings]
+
+
+def common(settings: list[dict[str, str]]) -> str:
+    """What they agree on."""
     left_out = differing(settings) + ["regime"] * (len(settings) > 1)  # of several `outcomes` says that
-    phrases = [value for key, value in settings[0].items() if key not in left_out and value]
-    whole = ", ".join(value.replace(" ", "\N{NO-BREAK SPACE}") for value in phrases)
-    return textwrap.fill(whole, int(width)).replace("\N{NO-BREAK SPACE}", " ")
+    return ", ".join(value for key, value in settings[0].items() if key not in left_out and value)
 
 
-def of_sweep(records: list[Record], x: str, heading: str, width: float = 10**6) -> str:
-    """What is shown, how the attacks went, at which scale, over how many seeds; lines of `width` letters.
+def of_sweep(records: list[Record], x: str, heading: str) -> list[str]:
+    """Sentences: what is shown, how the attacks went, at which scale, over how many seeds.
 
     Args:
         records: the cells.
         x: the key that they are drawn over.
         heading: what is shown.
-        width: of the line that says the scale.
     """
-    scale = common([of_result(record.result) for record in records], width)
+    scale = common([of_result(record.result) for record in records])
     went = outcomes([record.result for record in records if curves.trained(record)])
     counts = [len(group) for _, group in curves.by(records, x, *curves.varied(records))]
     low, high = min(counts), max(counts)
-    seeds = f"mean over {low if low == high else f'{low} to {high}'} seeds, range: smallest to largest"
-    return "\n".join([heading, went, scale, "one seed" if high == 1 else seeds])
+    seeds = (
+        f"Lines: means over {low if low == high else f'{low} to {high}'} seeds; bands: smallest to largest"
+    )
+    return [heading, went, scale, "One seed: markers, no lines" if high == 1 else seeds]
 
 
 def penalty(results: list[Json]) -> str:

@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from plots import canvas, curves, lag, panels, setting
+from plots import canvas, curves, lag, panels
+from plots.canvas import WIDTH
 from plots.curves import KAPPA, THETA
 from plots.lag import UNIT, V1
 from plots.lines import Lines
@@ -14,24 +15,23 @@ from poison_jax.runs.records import Record
 
 ONSETS = {  # of a lag: marker, meaning
     "attack": ("o", "ASR exceeds 50 %"),
-    "random": ("^", "overlap² of v₁ exceeds\nrandom directions'"),
-    "clean": ("s", "overlap² of v₁ exceeds\nclean networks'"),
+    "random": ("^", "overlap² exceeds random's"),
+    "clean": ("s", "overlap² exceeds clean's"),
 }
 
 
 def fig10(records: list[Record], title: str) -> list[Figure | str]:
     """Clean accuracy against ASR, a line for each theta; for each kappa where ASR and overlap rise."""
-    lines = Lines(records, KAPPA, palette="plasma")
-    figure, (axes,) = canvas.subplots(1, 2, 13, 5.4)
+    lines = Lines(records, KAPPA)
+    figure, (axes,) = canvas.subplots(1, 2, WIDTH, 4.6)
     _trade_off(axes[0], lines)
     _gap(axes[1], records)
-    for axis in axes:
-        axis.title.set_fontsize(9)
-        axis.grid(alpha=0.3)
     for marker, says in ONSETS.values():
-        lines.legend.append((Line2D([], [], color="k", marker=marker, ls="", ms=6), says))
-    lines.finish(figure, title, "left: poison fraction θ\nright: onsets")
-    return [figure, lag.report(records, title)]
+        lines.legend.append((Line2D([], [], color=panels.GREY, marker=marker, ls="", ms=6), says))
+    lines.finish(
+        figure, f"{title}. Left: along each line κ rises. Right: between its onsets the attack works unseen"
+    )
+    return [figure, lag.table(records, title)]
 
 
 def _trade_off(axis: Axes, lines: Lines) -> None:
@@ -42,20 +42,17 @@ def _trade_off(axis: Axes, lines: Lines) -> None:
         return np.ptp(asr[np.isfinite(asr)]) if np.isfinite(asr).any() else -1
 
     widest = max(lines.series, key=reach)
-    for line, colour in zip(lines.series, lines.palette, strict=True):
+    for line, look in zip(lines.series, lines.looks, strict=True):
         asr = curves.curve(line.records, KAPPA, curves.percent("asr"))
         accuracy = curves.curve(line.records, KAPPA, curves.percent("clean_accuracy"))
-        axis.plot(asr.mean, accuracy.mean, "o-", color=colour, ms=4, label=line.label)
         across, up = ((c.mean - c.low, c.high - c.mean) for c in (asr, accuracy))
-        axis.errorbar(asr.mean, accuracy.mean, up, across, ls="", color=colour, lw=0.8, alpha=0.6)
+        panels.points(axis, asr.mean, accuracy.mean, up, across, label=line.label, **look)
         for x, y, kappa in zip(asr.mean, accuracy.mean, asr.x, strict=True):
             if line is widest and np.isfinite(x):
-                axis.annotate(f"κ = {kappa:g}", (x, y), (5, 5), textcoords="offset points", fontsize=7)
+                axis.annotate(f"κ = {kappa:g}", (x, y), (5, 5), textcoords="offset points", fontsize=9)
         for (_, x), (_, y) in zip(asr.failed, accuracy.failed, strict=True):
-            axis.plot(x, y, "o", color=colour, mfc="none", ms=8, label=f"_failed {line.label}")
+            axis.plot(x, y, label=f"_failed {line.label}", **look | {"mfc": "none", "ms": 9})
     axis.set(xlabel="attack success rate (%)", ylabel="clean accuracy (%)")
-    penalty = setting.penalty([record.result for record in lines.records])
-    axis.set_title(f"along each line rises the {penalty}, its values at one")
 
 
 def _gap(axis: Axes, records: list[Record]) -> None:
@@ -67,8 +64,8 @@ def _gap(axis: Axes, records: list[Record]) -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
-    palette = panels.colours(len(found))
-    for row, (delay, colour) in enumerate(zip(found, palette, strict=True)):
+    for row, (delay, look) in enumerate(zip(found, panels.looks(len(found)), strict=True)):
+        colour = look["color"]
         places = []
         for (name, (marker, _)), shift in zip(ONSETS.items(), (0, 0.13, -0.13), strict=True):
             onset = getattr(delay, name)
@@ -82,11 +79,10 @@ def _gap(axis: Axes, records: list[Record]) -> None:
             axis.plot(x, row + shift, marker, color=colour, mfc=fill, ms=7, label=f"{name} {delay.label}")
         axis.plot([min(places), max(places)], [row, row], color=colour, lw=1, alpha=0.5, zorder=0)
     axis.axvspan(right * 1.2, right * 2.2, color="0.93", zorder=-1)
-    axis.text(right * 1.6, len(found) - 0.45, "not\nreached", ha="center", va="bottom", fontsize=7)
+    axis.text(right * 1.6, len(found) - 0.45, "not\nreached", ha="center", va="bottom", fontsize=9)
     axis.set(
         xlim=(smallest / 2.2, right * 2.2),
         ylim=(-0.6, len(found) - 0.1),
         xlabel="poison fraction θ (10⁻³)",
-        title="where attack and overlap rise; between them the attack works unseen",
     )
     axis.set_yticks(range(len(found)), [delay.label for delay in found])
