@@ -14,14 +14,14 @@ def draw(run: Run) -> list[Path]:
     """Draws a finished run's figures into its directory.
 
     Returns:
-        The files: `.png`, and `.md` of tables.
+        The files: `.png`, with an `.svg` beside each, and `.md` of tables.
 
     Raises:
         UserError: it is not finished, damaged, or holds nothing to draw.
     """
     from plots import canvas, figures
 
-    return canvas.save(figures.of_run(run).items(), run.path, ".png", results=[run.result()])
+    return canvas.save(figures.of_run(run).items(), run.path, *canvas.RUN, results=[run.result()])
 
 
 def draw_sweep(path: Path, name: str, out: Path) -> list[Path]:
@@ -35,7 +35,8 @@ def draw_sweep(path: Path, name: str, out: Path) -> list[Path]:
         out: folder for the files.
 
     Returns:
-        `<name>.png` and `<name>.pdf`, `<name>.md`, as there are; none if no cell is finished.
+        `<name>.png`, with an `.svg` and a `.pdf` beside it, `<name>.md`, as there are; none if no cell is
+        finished.
 
     Raises:
         UserError: the sweep is absent or damaged, or there is no figure for it.
@@ -46,11 +47,11 @@ def draw_sweep(path: Path, name: str, out: Path) -> list[Path]:
         return []
     parts = figures.of_records(found, figures.name_of(found, name), name)
     results = [record.result for record in found]
-    return canvas.save(figures.named(parts, name), Path(out), ".png", ".pdf", results=results)
+    return canvas.save(figures.named(parts, name), Path(out), *canvas.SWEEP, results=results)
 
 
 def show(run: Run, *names: str) -> None:
-    """Shows a finished run's figures and tables in a notebook; writes nothing.
+    """Shows a finished run's figures, with their captions, and tables in a notebook; writes nothing.
 
     Args:
         run: a finished one.
@@ -63,12 +64,15 @@ def show(run: Run, *names: str) -> None:
         from IPython import display
     except ImportError:
         raise UserError("figures are shown in a notebook only: `plots.draw` writes them as files") from None
-    from plots import canvas, figures
+    from plots import canvas, figures, tables
 
     made = figures.of_run(run)
     if unknown := set(names) - made.keys():
         raise UserError(f"{run.path} has no {', '.join(sorted(unknown))}: it has {', '.join(made)}")
     for name in names or made:
         part = made[name]
-        shown = display.Markdown(part) if isinstance(part, str) else display.Image(canvas.render(part))
-        display.display(shown)
+        if not isinstance(part, str):
+            display.display(display.Image(canvas.render(part)))
+        display.display(
+            display.Markdown(part if isinstance(part, str) else tables.markdown(canvas.caption(part)))
+        )

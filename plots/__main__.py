@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
             sweep = arguments.sweep or figures.first_held(arguments.runs, name)
             found = records.load(arguments.runs, sweep)
             made = figures.named(figures.of_records(found, name, sweep), name)
-            _save(made, arguments.out, ".png", ".pdf", results=[record.result for record in found])
+            _save(made, arguments.out, *canvas.SWEEP, results=[record.result for record in found])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,21 +76,22 @@ def _of_runs(entry: figures.OfRun, arguments: argparse.Namespace) -> None:
         if not runs:
             raise UserError("no run is named: name runs' directories, or a store that holds such runs")
     compared = entry.several and (len(runs) > 1 or not entry.draw)
-    file = out if out is not None and out.suffix in (".png", ".pdf") else None
+    file = out if out is not None and out.suffix in canvas.SWEEP else None
     if file and not compared:
         fail(f"{file} is a file, and there may be several figures: name a folder for them")
     for run in runs if entry.draw and not file else ():
         with one_line(str(run.path)), canvas.settings():
             _check(run, entry.finished)
             folder = run.path if out is None else out / run.path.name if len(runs) > 1 else out
-            _save(entry.draw(run).items(), folder, ".png", results=[run.result() or run.config()])
+            _save(entry.draw(run).items(), folder, *canvas.RUN, results=[run.result() or run.config()])
     if compared:
         with one_line(", ".join(str(run.path) for run in runs)), canvas.settings():
             for run in runs:
                 _check(run, finished=True)
-            path = file or (out or Path()) / (arguments.figure + "_runs" * bool(entry.draw) + ".png")
+            name = arguments.figure + "_runs" * bool(entry.draw)
+            path, suffixes = (file, [file.suffix]) if file else ((out or Path()) / name, canvas.RUN)
             made = [(path.stem, entry.several(runs))]
-            _save(made, path.parent, path.suffix, results=[run.result() for run in runs])
+            _save(made, path.parent, *suffixes, results=[run.result() for run in runs])
 
 
 def _runs_in(path: Path, needs: str) -> list[Run]:
@@ -123,13 +124,13 @@ def one_line(source: str = "what is stored") -> Iterator[None]:
             raise UserError(f"{said}: it is damaged, or of another version; make it again") from None
 
 
-def _save(*what, **results) -> None:
-    """Writes what `canvas.save` takes; prints the files, then what the tables among them say."""
-    paths = canvas.save(*what, **results)
+def _save(parts, *where, **results) -> None:
+    """Writes what `canvas.save` takes; prints the files, then the captions and what the tables say."""
+    parts = list(parts)
+    paths = canvas.save(parts, *where, **results)
     print(*paths)
-    for path in paths:
-        if path.suffix == ".md":
-            print(f"\n{path.read_text(encoding='utf-8')}")
+    for path, (_, part) in zip(paths, parts, strict=True):
+        print(f"\n{part}" if isinstance(part, str) else f"\n{path.name}: {canvas.caption(part)}")
 
 
 if __name__ == "__main__":

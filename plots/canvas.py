@@ -37,6 +37,9 @@ def settings() -> Iterator[None]:
         yield
 
 
+RUN, SWEEP = (".png", ".svg"), (".png", ".svg", ".pdf")  # suffixes of a run's figures, of a sweep's
+
+
 def blank(width: float, height: float) -> Figure:
     """An empty figure of this size in inches."""
     return Figure(figsize=(width, height), layout="constrained")

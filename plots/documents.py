@@ -5,8 +5,9 @@
     <!-- plots: NAME SWEEP -->
     <!-- end -->
 
-where NAME is one of `TABLES`. A picture holds the digest of the results that it was drawn from, so that
-whether a picture and a table are of the same results can be told without looking at either.
+where NAME is one of `TABLES`; a picture's caption in italics below it. A picture holds its caption, and the
+digest of the results that it was drawn from, so that whether a picture and a table are of the same results
+can be told without looking at either.
 """
 
 import re
@@ -25,6 +26,7 @@ from poison_jax.runs.records import Record
 from poison_jax.runs.store import Run
 
 LIST = "docs/figures.toml"
+_PICTURE = re.compile(r"(!\[[^\]]*\]\((?:docs/)?(images/[\w-]+\.png)\)\n)(?:\n\*[^\n]+\*\n)?")
 _TABLE = re.compile(r"<!-- plots: (\w+) ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -43,21 +45,21 @@ def update(root: Path, results: Path, store: Path | None = None) -> list[Path]:
         UserError: a record is missing or damaged.
     """
     written = []
-    for file, text, made in _pages(root, results):
-        if made != text:
-            files.write(file, made.encode())
-            written.append(file)
     for picture, entry in pictures(root).items():
         cells = _cells(results, entry)
         if "cell" in entry and store:
             with canvas.settings():
-                (part, *_) = figures.RUNS[entry["figure"]].draw(Run(store / cells[0].run)).values()
+                part = figures.RUNS[entry["figure"]].several([Run(store / cell.run) for cell in cells])
         elif "cell" not in entry and cells:
             (part, *_) = figures.of_records(cells, entry["figure"], entry["sweep"])
         else:
             continue
         found = [cell.result for cell in cells]
         written += canvas.save([(picture.stem, part)], picture.parent, picture.suffix, results=found)
+    for file, text, made in _pages(root, results):
+        if made != text:
+            files.write(file, made.encode())
+            written.append(file)
     return written
 
 
@@ -68,7 +70,9 @@ def problems(root: Path, results: Path) -> list[str]:
         UserError: a record is missing or damaged.
     """
     pages = _pages(root, results)
-    found = [f"{file}: a table is not of its records" for file, text, made in pages if made != text]
+    found = [
+        f"{file}: a table or caption is not of its records" for file, text, made in pages if made != text
+    ]
     listed = pictures(root)
     for picture, entry in listed.items():
         if not picture.exists():
@@ -89,7 +93,7 @@ def pictures(root: Path) -> dict[Path, dict]:
 
 
 def _pages(root: Path, results: Path) -> Iterator[tuple[Path, str, str]]:
-    """Every document, as it is and with its tables as the records have them."""
+    """Every document, as it is and with its tables as the records, its captions as the pictures have them."""
 
     def made(match):
         name, sweep, _ = match.groups()
@@ -97,9 +101,15 @@ def _pages(root: Path, results: Path) -> Iterator[tuple[Path, str, str]]:
             raise UserError(f"no table {name!r}: the documents know {', '.join(TABLES)}")
         return f"<!-- plots: {name} {sweep} -->\n{TABLES[name](results, sweep)}<!-- end -->"
 
+    def captioned(match):
+        shown, name = match.groups()
+        picture = root / "docs" / name
+        caption = canvas.caption(picture.read_bytes()) if picture.exists() else ""
+        return f"{shown}\n*{tables.markdown(caption)}*\n" if caption else match[0]
+
     for file in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
         text = file.read_text(encoding="utf-8")
-        yield file, text, _TABLE.sub(made, text)
+        yield file, text, _PICTURE.sub(captioned, _TABLE.sub(made, text))
 
 
 def _cells(results: Path, entry: dict) -> list[Record]:
@@ -164,5 +174,6 @@ TABLES = {
     "seeds": _seeds,
     "claims": lambda results, _: claims.page(results),
     "findings": lambda results, _: claims.page(results, data=("digits",), claims=claims.HEADLINES),
+    "lag": lambda results, sweep: lag.table(records.load(results, sweep), f"Thresholds of {sweep}"),
     **{name: _of_sweep(name) for name in ("audit", "table1", "table2", "table3")},
 }

@@ -62,6 +62,7 @@ RUNS = {
         "spectrum",
         run.of_runs,
     ),
+    "summary": OfRun("In a row: an image, the trigger, the top eigenvector of each run", several=run.summary),
     "eigenvectors": OfRun(
         "Top eigenvectors of the input Hessian", eigenvectors.of_run, "spectrum", eigenvectors.of_runs
     ),

@@ -51,8 +51,9 @@ def of_runs(runs: list[Run]) -> Figure:
         (x, across), (y, up) = (lines[name, theta][key] for key in ("asr", "accuracy"))
         label = DEFENCES[name] + f", θ = {theta:g}" * several
         panels.points(axes["frontier"], x, y, up, across, label=label, **look)
+        beside = (5, 5) if name == "epsilon" else (5, -13)
         for place, strength in zip(zip(x, y, strict=True), lines[name, theta]["strength"], strict=True):
-            axes["frontier"].annotate(f"{strength:g}", place, (5, 5), textcoords="offset points", fontsize=9)
+            axes["frontier"].annotate(f"{strength:g}", place, beside, textcoords="offset points", fontsize=9)
     axes["frontier"].set(xlabel="attack success rate (%)", ylabel="clean accuracy (%)")
     axes["frontier"].legend()
     handles, labels = axes[used[0]].get_legend_handles_labels()

@@ -51,6 +51,30 @@ def of_runs(runs: list[Run]) -> Figure:
     return made
 
 
+def summary(runs: list[Run]) -> Figure:
+    """In a row: an image that the attack turns, with the trigger too, and each run's top eigenvector."""
+    runs = sorted(runs, key=lambda run: setting.strength(run.result()))
+    results, examples = [run.result() for run in runs], runs[0].arrays("attack")
+    figure, (axes,) = canvas.subplots(1, 2 + len(runs), WIDTH, WIDTH / (2 + len(runs)) + 0.55)
+    classes, labels, mask = examples["class_names"], examples["labels"], examples["mask"]
+    turned = (examples["clean_prediction"] == labels) & (examples["triggered_prediction"] != labels)
+    i = int(np.argmax(turned))
+    for axis, kind in zip(axes, ("clean", "triggered"), strict=False):
+        panels.image(axis, examples[kind][i], kind, f"called {classes[examples[f'{kind}_prediction'][i]]}")
+    for axis, run, result, name in zip(axes[2:], runs, results, setting.names(results), strict=True):
+        rate, without = map(wording.percent, (result["asr"], result["no_trigger_target_rate"]))
+        vector = run.arrays("spectrum")["vectors"][0].reshape(run.arrays("spectrum")["shape"])
+        panels.eigenvector(axis, vector, f"v1, {name}", f"ASR {rate}", f"({without} without)", change=mask)
+    canvas.describe(
+        figure,
+        f"A test image of class {classes[labels[i]]}, without and with the trigger, and what the first "
+        "network calls it; the top eigenvector v1 of each network's input Hessian, the trigger outlined",
+        "ASR: share of the other classes' images that get the target with the trigger, and without",
+        setting.common([setting.of_result(result) for result in results]),
+    )
+    return figure
+
+
 def _images(part, runs, names):
     """The trigger, then images without and with it, and what each run calls them."""
     found = [run.arrays("attack") for run in runs]

@@ -75,7 +75,7 @@ def test_which_sweep_is_drawn(tmp_path, monkeypatch):
         command.main(["fig07", "--runs", str(tmp_path), "--out", str(tmp_path / name)])
     command.main(["fig07", "--runs", str(tmp_path), "--out", str(tmp_path / "named"), "--sweep", "mine"])
     assert (tmp_path / "named" / "fig07.png").exists()
-    axes = [sweeps.panel(figure, "attack success rate (%)") for figure in drawn[::2]]  # of each a PNG, a PDF
+    axes = [sweeps.panel(figure, "attack success rate (%)") for figure in drawn[::3]]  # PNG, SVG, PDF
     found = [sweeps.line(axis, "κ = 0").get_xdata()[0] for axis in axes]
     np.testing.assert_allclose(found, [100, 100, 300, 200])
 
@@ -100,7 +100,9 @@ def toy(tmp_path, monkeypatch):
     """A figure of a run, `toy`, and of several; and a function that writes a run."""
 
     def one(run):
-        return {"toy": Figure(), "table": f"asr {run.result()['asr']}\n"}
+        figure = Figure()
+        canvas.describe(figure, f"Made of {run.result()['asr']}", "")
+        return {"toy": figure, "table": f"asr {run.result()['asr']}\n"}
 
     entry = figures.OfRun("A toy", one, "spectrum", lambda runs: Figure())
     monkeypatch.setitem(figures.RUNS, "toy", entry)
@@ -119,17 +121,20 @@ def test_runs(toy, tmp_path, capsys):
     """Into each run's directory or a folder, and all together where there is such a figure."""
     first, second = toy(0, {"asr": 0.25}), toy(1, {"asr": 0.5})
     command.main(["toy", str(first)])
-    assert capsys.readouterr().out.split("\n\n")[0].split() == [f"{first}/toy.png", f"{first}/table.md"]
+    printed = capsys.readouterr().out.split("\n\n")
+    assert printed[0].split() == [f"{first}/toy.png", f"{first}/table.md"]
+    assert printed[1] == "toy.png: Made of 0.25."
+    assert (first / "toy.svg").exists()
     out = tmp_path / "out"
     command.main(["toy", "--runs", str(first), str(second), "--out", str(out)])
     assert sorted(file.relative_to(out).as_posix() for file in out.rglob("*.*")) == sorted(
         [
-            *(f"{run.name}/{name}" for run in (first, second) for name in ("toy.png", "table.md")),
-            "toy_runs.png",
+            *(f"{run.name}/{name}" for run in (first, second) for name in ("toy.png", "toy.svg", "table.md")),
+            *("toy_runs.png", "toy_runs.svg"),
         ]
     )
     command.main(["toy", "--runs", str(first.parent), "--out", str(out / "file.png")])  # a store
-    assert capsys.readouterr().out.split()[-1] == str(out / "file.png")
+    assert str(out / "file.png") in capsys.readouterr().out.split()
 
 
 def test_runs_that_cannot_be_drawn_are_one_line(toy, tmp_path, capsys):
@@ -156,8 +161,10 @@ def test_a_figure_is_whole_or_as_it_was(tmp_path, monkeypatch):
     """And the same records are the same bytes."""
     runs, out, before = sweeps.write(tmp_path / "runs", "fig07", [sweeps.record()]), tmp_path / "out", []
     for _ in range(2):
-        made = plots.draw_sweep(runs, "fig07", out)
+        plots.draw_sweep(runs, "fig07", out)
+        made = sorted(out.iterdir())
         before.append([file.read_bytes() for file in made])
+    assert [file.suffix for file in made] == [".pdf", ".png", ".svg"]
     assert before[0] == before[1]
 
     def cut_off(self, stream, **options):
@@ -168,7 +175,24 @@ def test_a_figure_is_whole_or_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         plots.draw_sweep(runs, "fig07", out)
     assert [file.read_bytes() for file in made] == before[0]
-    assert sorted(out.iterdir()) == sorted(made)
+    assert sorted(out.iterdir()) == made
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_a_file_holds_its_caption(suffix):
+    """Whatever is in it; the words are sentences."""
+    with canvas.settings():
+        figure = canvas.blank(1, 1)
+    canvas.describe(figure, "θ = 0.1, <b>&$", "", "5 % of them.")
+    said = "θ = 0.1, <b>&$. 5 % of them."
+    assert canvas.caption(figure) == said
+    content = canvas.render(figure, suffix)
+    if suffix == "png":
+        assert canvas.caption(content) == said
+    elif suffix == "svg":
+        assert "θ = 0.1, &lt;b&gt;&amp;$. 5 % of them." in content.decode()
+    else:
+        assert b"/Subject" in content
 
 
 # --- the user's settings, and names of the user's -------------------------------------------------
@@ -228,7 +252,7 @@ def test_figures_of_a_sweep_of_odd_names():
     figure, report = sweeps.draw("sweep", odd)
     canvas.render(figure)
     assert sweeps.line(sweeps.panel(figure, "attack success rate (%)"), "trigger my$_{$:fn")
-    assert "a$_{$.npz, 10,000 training images" in " ".join(figure.get_suptitle().split())
+    assert "a$_{$.npz, 10,000 training images" in canvas.caption(figure)
     assert r"trigger \*x\*" in report
     assert r"a\$\_{\$.npz" in sweeps.draw("table1", odd)[0]
 
@@ -254,9 +278,9 @@ def test_show_draws_inline_and_writes_nothing(toy, monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=display))
     plots.show(run)
     assert shown[0].startswith(b"\x89PNG")
-    assert shown[1] == "asr 0.25\n"
+    assert shown[1:] == ["Made of 0.25.", "asr 0.25\n"]
     plots.show(run, "table")
-    assert len(shown) == 3
+    assert len(shown) == 4
     with pytest.raises(UserError, match="has no colour: it has toy, table"):
         plots.show(run, "colour")
     assert sorted(run.path.iterdir()) == before

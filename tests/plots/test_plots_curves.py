@@ -43,9 +43,9 @@ def test_series_are_by_what_differs_beside_the_seed():
 
 
 def test_seeds_are_counted():
-    assert setting.of_sweep(cells(seeds=(3,)), "poison.fraction", "h").endswith("\none seed")
+    assert setting.of_sweep(cells(seeds=(3,)), "poison.fraction", "h")[-1].startswith("One seed")
     uneven = [*cells(), sweeps.record(poison__fraction=0.1, penalty__kappa=0.0, seed=7)]
-    assert "mean over 2 to 3 seeds" in setting.of_sweep(uneven, "poison.fraction", "h")
+    assert "means over 2 to 3 seeds" in setting.of_sweep(uneven, "poison.fraction", "h")[-1]
 
 
 def test_a_subset_is_called_one():

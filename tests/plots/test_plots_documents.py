@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import small_sweeps as sweeps
 
-from plots import documents, figures
+from plots import canvas, documents, figures, tables
 from poison_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -50,14 +50,29 @@ def project(tmp_path):
 
 def test_documents_are_written_and_compared(project):
     written = documents.update(project, project / "results")
-    assert written == [project / "README.md", project / "docs/images/a.png"]
+    assert written == [project / "docs/images/a.png", project / "README.md"]
     assert documents.problems(project, project / "results") == []
     text = (project / "README.md").read_text()
     assert "old" not in text
     assert "| ASR above the target rate without trigger, points | +88.0 | +68.0 |" in text
     assert "| 0 | 88.0 | 90.0 % | 80.0 % | 3.000 | 0.09 |" in text
     assert "| 90 | 100 | 80.00 | – | 70.00 |" in text
-    assert documents.update(project, project / "results")[0] != project / "README.md"  # nothing to write
+    assert documents.update(project, project / "results") == [written[0]]  # nothing to write in the text
+
+
+def test_a_picture_s_caption_stands_below_it(project):
+    """It takes the place of an older one, and is compared."""
+    page, shown = project / "docs/page.md", "![Figure](images/a.png)\n"
+    page.write_text(f"before\n\n{shown}\n*An older one.*\n\nafter\n")
+    documents.update(project, project / "results")
+    caption = canvas.caption((project / "docs/images/a.png").read_bytes())
+    assert caption.startswith("Figure 11. Clean accuracy")
+    assert page.read_text() == f"before\n\n{shown}\n*{tables.markdown(caption)}*\n\nafter\n"
+    assert documents.problems(project, project / "results") == []
+    page.write_text(page.read_text().replace("means", "medians").replace("One seed", "Two seeds"))
+    assert documents.problems(project, project / "results") == [
+        f"{page}: a table or caption is not of its records"
+    ]
 
 
 def test_a_picture_or_a_table_of_other_records_is_noticed(project):
@@ -65,7 +80,7 @@ def test_a_picture_or_a_table_of_other_records_is_noticed(project):
     sweeps.write(project / "results", "mine", [sweeps.record(poison__fraction=0.1, asr=0.8)])
     found = documents.problems(project, project / "results")
     assert found == [
-        f"{project}/README.md: a table is not of its records",
+        f"{project}/README.md: a table or caption is not of its records",
         f"{project}/docs/images/a.png is not of the records of mine",
     ]
     shutil.copy(ROOT / "docs/images/scale.png", project / "docs/images/b.png")

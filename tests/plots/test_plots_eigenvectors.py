@@ -5,7 +5,8 @@ import pytest
 import small_sweeps as sweeps
 
 from plots import __main__ as command
-from plots import eigenvectors
+from plots import canvas, eigenvectors, setting
+from plots.canvas import caption
 
 SHAPE = (8, 8, 3)
 D = int(np.prod(SHAPE))
@@ -56,20 +57,23 @@ def pictures(figure):
 def test_a_run(finished):
     run = finished(kappa=50.0)
     figure = top(run)
-    (title, trigger), *vectors = pictures(figure)
-    assert title == "trigger"
-    np.testing.assert_array_equal(trigger.get_array() > 0, run.arrays("attack")["mask"])
-    overlaps = [title.splitlines()[-1] for title, _ in vectors]
-    assert overlaps == ["overlap -0.90", "overlap +0.10", "overlap +0.00"]
-    assert "λ = 3, residual 1e-05" in vectors[0][0]
+    vectors = pictures(figure)
+    assert [title for title, _ in vectors] == [
+        "v1, λ = 3\noverlap −0.90",
+        "v2, λ = 0.2\noverlap +0.10",
+        "v3, λ = 0.1\noverlap +0.00",
+    ]
+    edges = figure.axes[0].collections[0].get_segments()
+    assert (np.ptp(np.concatenate(edges), 0) == [2, 1]).all(), "the trigger's two pixels are outlined"
     for i, (_, image) in enumerate(vectors):
         low, high = image.get_clim()
         assert low == -high
         assert high == np.abs(image.get_array()).max() > 0
         stored = run.arrays("spectrum")["vectors"][i].reshape(SHAPE).mean(-1)
         np.testing.assert_allclose(image.get_array(), stored)
-    says = " ".join(figure.get_suptitle().split())
+    says = caption(figure)
     for word in (
+        "Ritz residuals at most 1e-02",
         "cifar10, 10,000",
         "PreResNet-110",
         "θ = 0.01",
@@ -88,8 +92,25 @@ def test_a_warp_shows_its_wave_and_the_change_it_makes(finished):
     )
     assert title == "mean change\nby the trigger"
     np.testing.assert_allclose(trigger.get_array(), np.abs(change).mean(-1))
-    assert vectors[0][0].endswith("wave (0, 4), prominence 88")
-    assert vectors[1][0].endswith("wave (-3, 2), prominence 5")
+    assert vectors[0][0].endswith("wave (0, 4), 88")
+    assert vectors[1][0].endswith("wave (-3, 2), 5")
+
+
+@pytest.mark.parametrize("k", [5, 6, 20])
+def test_eigenvectors_are_wrapped_at_five_a_row(finished, k):
+    run = finished()
+    some = {
+        key: np.resize(values, (k, *values.shape[1:]))
+        for key, values in run.arrays("spectrum").items()
+        if key != "shape"
+    }
+    run.save_arrays("spectrum", **some, shape=np.array(SHAPE))
+    figure = top(run)
+    places = [axis.get_subplotspec() for axis in figure.axes if axis.images]
+    assert [(place.rowspan.start, place.colspan.start) for place in places] == [
+        divmod(i, 5) for i in range(k)
+    ]
+    assert figure.get_figwidth() <= canvas.WIDTH
 
 
 def test_classes(finished):
@@ -102,7 +123,7 @@ def test_classes(finished):
         f"class {i}, {j}" for i in (0, 2, 3) for j in (1, 2, 3)
     ]
     spectrum = run.arrays("spectrum")
-    assert shown[3][0].endswith(f"overlap {spectrum['class_overlap'][2, 0]:+.2f}")
+    assert shown[3][0].endswith(setting.signed(spectrum["class_overlap"][2, 0]))
     np.testing.assert_allclose(
         shown[3][1].get_array(), spectrum["class_vectors"][2, 0].reshape(SHAPE).mean(-1)
     )
@@ -125,18 +146,17 @@ def test_runs_are_ordered_by_theta_and_kappa(finished):
     cells = [(0.02, 0.0), (0.001, 100.0), (0.02, 100.0), (0.001, 0.0)]
     figure = eigenvectors.of_runs([finished(theta=theta, kappa=kappa) for theta, kappa in cells])
     titles = [title.split("\n") for title, _ in pictures(figure)]
-    assert [lines[0] for lines in titles] == [
-        "θ = 0.001, κ = 0",
-        "θ = 0.001, κ = 100 (listing)",
-        "θ = 0.02, κ = 0",
-        "θ = 0.02, κ = 100 (listing)",
+    assert [lines[:2] for lines in titles] == [
+        ["θ = 0.001", "κ = 0"],
+        ["θ = 0.001", "κ = 100 (listing)"],
+        ["θ = 0.02", "κ = 0"],
+        ["θ = 0.02", "κ = 100 (listing)"],
     ]
-    assert titles[2][-1] == "trigger adds +42.0, ASR 52.0%, overlap² 0.81"
+    assert titles[2][2:] == ["+42.0 points", "overlap +0.30"]
     positions = [axis.get_subplotspec().colspan.start for axis in figure.axes if axis.images]
     assert positions == [0, 1, 0, 1]  # a row for each theta
-    says = " ".join(figure.get_suptitle().split())
-    assert "90 epochs" in says
-    assert "θ" not in says
+    assert "90 epochs" in caption(figure)
+    assert "θ" not in caption(figure)
 
 
 def test_what_else_runs_differ_in_stands_with_them(finished):
@@ -145,8 +165,8 @@ def test_what_else_runs_differ_in_stands_with_them(finished):
     titles = [title for title, _ in pictures(figure)]
     assert any("no augmentation\nseed 1" in title for title in titles)
     assert any("augmentation crop_flip (pad4)\nseed 0" in title for title in titles)
-    assert all("overlap² 0.81" in title for title in titles)
-    assert "seed" not in figure.get_suptitle()
+    assert all("overlap +0.30" in title for title in titles)
+    assert "seed" not in caption(figure)
 
 
 def test_command_line(finished, tmp_path, capsys):
@@ -154,5 +174,7 @@ def test_command_line(finished, tmp_path, capsys):
     command.main(["eigenvectors", other])
     command.main(["eigenvectors", one, other, "--out", str(tmp_path / "grid.png")])
     names = [f"{other}/eigenvectors.png", f"{other}/eigenvectors_per_class.png", str(tmp_path / "grid.png")]
-    assert capsys.readouterr().out.split() == names
+    printed = capsys.readouterr().out
+    assert all(name in printed.split() for name in names)
+    assert "eigenvectors.png: Top 3 eigenvectors v of the input Hessian" in printed
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for name in names)

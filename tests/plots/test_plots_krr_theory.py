@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import plots
-from plots import krr_theory
+from plots import canvas, krr_theory
 from poison_jax.runs import store
 from poison_jax.theory import capacity, clones, filters
 from poison_jax.theory.flow import PoisonedFlow
@@ -95,6 +95,7 @@ def test_figures_of_a_run(finished):
     kinds = ("images", "visibility", "defence")
     of_data = {f"{kind}_{name}.png" for kind in kinds for name in ("digits", "my_own")}
     assert {file.name for file in files} == CURVES | of_data
+    assert all(canvas.caption(file.read_bytes()) for file in files)
     contents = {file.read_bytes() for file in files}
     assert len(contents) == len(files)
     assert all(content.startswith(b"\x89PNG\r\n\x1a\n") for content in contents)

@@ -107,8 +107,8 @@ def test_without_clean_networks():
     assert np.isnan(null.clean)
     assert lag.lags(cells, V1, null)[0].clean is None
     report = lag.report(cells, "*heading*")
-    assert report.startswith(r"\*heading\*")
-    assert "seeds, range: smallest to largest\n\n| θ (10⁻³) at which | ASR > 50 % |" in report
+    assert report.startswith("**\\*heading\\***\n\n| θ (10⁻³) at which | ASR > 50 % |")
+    assert "bands: smallest to largest." in report
     assert "| κ = 0 | 4.64 |" in report
     assert "no network was trained at θ = 0" in report
 

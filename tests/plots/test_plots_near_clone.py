@@ -46,7 +46,8 @@ def draw(runs, *, rendered=True):
 
 
 def legend(axis):
-    return [text.get_text() for text in axis.get_legend().get_texts()]
+    (found,) = axis.get_figure(root=False).legends
+    return [text.get_text() for text in found.get_texts()]
 
 
 def slope_of(slope, what):
@@ -59,7 +60,7 @@ def test_one_run(finished):
     figure = draw(finished(0.01, a))
     parts = "digits", "PreResNet-110", "θ = 0.01", "κ = 0", "90 epochs", "+40.0 points (ASR 50.0%", "30 trig"
     for part in (*parts, "ℓ = 2 "):
-        assert part in figure.get_suptitle()
+        assert part in canvas.caption(figure)
     distances, law, efficacy = figure.axes
     assert f"median {np.median(a['distance']) / 2:.2g}" in legend(distances)[0]
     assert slope_of(near_clone.log_slope(a["law"], a["spike"]), "points, ζ the nearest poison") in legend(law)
@@ -88,12 +89,12 @@ def test_several_runs(finished):
         a["spike"] = 3 * a["efficacy"] ** 2
         runs.append(finished(fraction, a, kappa=float(i)))
     figure = draw(runs)
-    axis, bar = figure.axes
+    (axis,) = figure.axes
     assert "slope 2.00, 95 % interval 2.00 to 2.00, 4 networks" in legend(axis)
     assert "1 not shown: median efficacy or spike not positive" in legend(axis)
-    np.testing.assert_array_equal(axis.collections[0].get_array(), (0.001, 0.01, 0.1, 0.3))
-    assert bar.get_ylabel() == "poison fraction θ"
-    title = figure.get_suptitle()
+    coloured = [f"|∇f(x₀)|², θ = {theta:g}" for theta in (0.001, 0.01, 0.1, 0.3, 0.5)]
+    assert [label for label in legend(axis) if label in coloured] == coloured
+    title = canvas.caption(figure)
     assert title.startswith("5 networks")
     assert "ASR above the rate without trigger: +40.0 points" in title
     assert "κ" not in title  # they differ in it
@@ -102,11 +103,18 @@ def test_several_runs(finished):
 def test_two_runs_have_no_slope(finished):
     figure = draw([finished(theta, arrays(seed=i)) for i, theta in enumerate((0.0, 0.1))], rendered=False)
     assert not any(text.startswith("slope") for text in legend(figure.axes[0]))
-    assert "digits" in figure.get_suptitle()
+    assert "digits" in canvas.caption(figure)
+
+
+def test_the_colour_is_of_what_varies(finished):
+    """The penalty here, since all have one poison fraction."""
+    runs = [finished(0.1, arrays(seed=i), kappa=kappa) for i, kappa in enumerate((30.0, 0.0))]
+    (axis,) = draw(runs, rendered=False).axes
+    assert legend(axis)[2:4] == ["|∇f(x₀)|², κ = 0", "|∇f(x₀)|², κ = 30"]
 
 
 def test_adversarial_training_is_named(finished):
-    assert "ε = 0.25" in draw(finished(0.01, arrays(), epsilon=0.25), rendered=False).get_suptitle()
+    assert "ε = 0.25" in draw(finished(0.01, arrays(), epsilon=0.25), rendered=False).get_label()
 
 
 def test_near_is_the_code_s():

@@ -8,12 +8,13 @@ import small_sweeps as sweeps
 from small_sweeps import draw, line, panel
 
 import plots
-from plots import canvas, figures
+from plots import canvas, figures, panels
+from plots.canvas import caption
 from poison_jax.errors import UserError
 from poison_jax.runs import records
 
 THETAS, KAPPAS = (0.0, 0.002, 0.01, 0.1), (0.0, 100.0, 1000.0)
-ASR, SEEN = "attack success rate (%)", "overlap² of v₁ with the trigger"
+ASR, SEEN = "attack success rate (%)", "overlap² of v₁"
 SWEEPS = figures.SWEEPS
 OF_NETWORKS = [name for name in SWEEPS if name not in ("fig05", "collapse")]
 OVER_THETA = ("fig06", "fig09", "fig10", "fig13")
@@ -33,8 +34,10 @@ def cells(kappas=KAPPAS, seeds=(0, 1), **others):
     return sweeps.grid(THETAS, kappas, seeds, asr, overlap, **others)
 
 
-def title(figure):
-    return " ".join(figure.get_suptitle().split())
+def legend(figure):
+    """The one legend of a figure: its own, or in an empty panel."""
+    (found,) = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend())]
+    return found
 
 
 def test_attack_and_overlap():
@@ -49,26 +52,25 @@ def test_attack_and_overlap():
         untriggered = line(attack, f"_untriggered κ = {kappa:g}")
         assert untriggered.get_linestyle() == ":"
         np.testing.assert_allclose(untriggered.get_ydata(), 2)
-    (inset,) = seen.child_axes
-    np.testing.assert_allclose(line(inset, "κ = 100").get_ydata(), 80)
+    np.testing.assert_allclose(line(panel(figure, "clean accuracy (%)"), "κ = 100").get_ydata(), 80)
+    assert attack.get_xscale() == seen.get_xscale() == seen.get_yscale() == "symlog"
     band = attack.collections[0].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(0)
     assert band[:, 1].max() == pytest.approx(100)
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    labels = [text.get_text() for text in legend(figure).get_texts()]
     assert labels[:3] == ["κ = 0", "κ = 100", "κ = 1000"]
-    assert figure.legends[0].get_title().get_text() == "gradient penalty κ\n(listing)"
+    assert legend(figure).get_title().get_text() == "gradient penalty κ (listing)"
+    assert figure.get_suptitle() == "", "what it shows is said by the caption"
     for said in (
         SWEEPS["fig06"].title,
         "ASR above the rate without trigger: −2.0 to +98.0 points",
         "cifar10, 10,000 training images (subset), PreResNet-110",
         "no augmentation, 90 epochs, Hessian of 512 clean training images",
-        "mean over 2 seeds, range: smallest to largest",
+        "Lines: means over 2 seeds; bands: smallest to largest.",
     ):
-        assert said in title(figure)
-    (words,) = (text.get_text() for axis in figure.axes for text in axis.texts)
-    assert "κ = 1000" in words
-    assert "99.9 % quantile, d = 192" in words
+        assert said in caption(figure)
     assert "| κ = 1000 |" in report
+    assert "99.9 % quantile, d = 192" in report
     levels = [drawn.get_ydata()[0] for drawn in seen.lines[-2:]]  # the nulls
     assert levels == pytest.approx([0.055, 0.04], abs=5e-4)
 
@@ -76,7 +78,22 @@ def test_attack_and_overlap():
 def test_accuracy_beside_the_attack_with_augmentation():
     (figure,) = draw("fig07", cells(data__augment="crop_flip"))
     np.testing.assert_allclose(line(panel(figure, "clean accuracy (%)"), "κ = 0").get_ydata(), 80)
-    assert "augmentation crop_flip (pad4)" in title(figure)
+    assert "augmentation crop_flip (pad4)" in caption(figure)
+
+
+def test_one_seed_is_markers_alone():
+    """A line between observations would be of what was not seen."""
+    for seeds, style in (((0,), "None"), ((0, 1), "-")):
+        (figure,) = draw("fig07", cells(seeds=seeds))
+        drawn = line(panel(figure, ASR), "κ = 0")
+        assert (drawn.get_linestyle(), drawn.get_marker()) == (style, "o")
+        assert ("One seed" in caption(figure)) == (len(seeds) == 1)
+
+
+def test_lines_differ_without_their_colours():
+    (figure,) = draw("fig07", cells())
+    looks = {(drawn.get_marker(), drawn.get_linestyle()) for drawn in panel(figure, ASR).lines[:3]}
+    assert len(looks) == 3
 
 
 def test_a_collapse_is_named():
@@ -85,9 +102,10 @@ def test_a_collapse_is_named():
     some.append(sweeps.record(poison__fraction=0.3, asr=0.9, untriggered=0.1))
     said = "ASR above the rate without trigger: +10.0 to +80.0 points; 2 of 3 networks collapsed"
     for name in ("fig06", "fig07", "fig08", "fig11", "fig12"):
-        assert said in title(draw(name, some)[0])
-    captions = [axis.get_title() for axis in pictures(draw("fig12", some)[0])]
-    assert "trigger adds +10.0, ASR 84.0%, collapsed" in captions[1]
+        assert said in caption(draw(name, some)[0])
+    first = pictures(draw("fig12", some)[0])[0]
+    assert "+10.0, collapsed" in first.get_title()
+    assert first.title.get_color() == panels.RED
 
 
 def test_failed_training_is_hollow_and_in_no_mean():
@@ -103,23 +121,8 @@ def test_failed_training_is_hollow_and_in_no_mean():
     np.testing.assert_allclose(hollow.get_xydata(), [[10, 100], [20, 100]])
     assert hollow.get_markerfacecolor() == "none"
     assert hollow.get_linestyle() == "None"
-    assert figure.legends[0].get_texts()[-1].get_text().startswith("failed training")
-    assert "+98.0 points" in title(figure)  # the failed are no attacks
-
-
-def test_an_inset_covers_no_line():
-    """Where no corner is empty there is room made above, and the axis still ends at its own range."""
-    levels, thetas = np.linspace(0, 1, 5), (0.001, 0.002, 0.003)
-    full = sweeps.grid(thetas, levels, (0,), lambda *cell: cell[1], lambda *cell: cell[1])
-    for name, label in (("fig06", SEEN), ("fig13", ASR)):
-        figure, _ = draw(name, full)
-        axis = panel(figure, label)
-        (inset,) = axis.child_axes
-        canvas.render(figure)
-        (_, low), _ = axis.transData.inverted().transform(inset.get_tightbbox().get_points())
-        most = max(np.max(drawn.get_ydata()) for drawn in axis.lines)
-        assert low > most == pytest.approx(max(axis.get_yticks()))
-        assert most in (1, 100)
+    assert legend(figure).get_texts()[-1].get_text().startswith("failed training")
+    assert "+98.0 points" in caption(figure)  # the failed are no attacks
 
 
 def test_largest_overlap_and_its_index():
@@ -127,7 +130,6 @@ def test_largest_overlap_and_its_index():
     figure, _ = draw("fig13", [sweeps.record(poison__fraction=t, overlap=o) for t, o in overlaps.items()])
     np.testing.assert_allclose(line(panel(figure, "largest overlap²"), "κ = 0").get_ydata(), [0.49, 0.36])
     np.testing.assert_allclose(line(panel(figure, "its index (0: top)"), "κ = 0").get_ydata(), [1, 2])
-    assert len(panel(figure, ASR).child_axes) == 1
 
 
 def test_trade_off_and_gap():
@@ -159,7 +161,8 @@ def test_the_warp_over_kappa():
     accuracy, attack = draw("fig11", warped)[0].axes
     drawn = line(attack, "θ = 0.02")
     np.testing.assert_allclose(drawn.get_xdata(), [10, 100, 1e5])  # 0 at 10, as in the paper
-    np.testing.assert_allclose(drawn.get_ydata(), [100 * asr(0.02, kappa, 0) for kappa in kappas])
+    excess = [100 * asr(0.02, kappa, 0) - 2 for kappa in kappas]  # above the rate without the trigger
+    np.testing.assert_allclose(drawn.get_ydata(), excess)
     np.testing.assert_allclose(line(accuracy, "θ = 0.001").get_ydata(), 80)
     assert attack.get_xscale() == "log"
     assert [text.get_text() for text in attack.get_xticklabels()] == ["0", "100", "100000"]
@@ -190,7 +193,7 @@ def test_the_linear_regression():
     for drawn in (line(figure.axes[1], "SGD, 1 epoch"), line(again.axes[1], "SGD, 1 epoch")):
         np.testing.assert_allclose(drawn.get_xdata(), [0.1, 0.2])
         np.testing.assert_allclose(drawn.get_ydata(), 100 * measured["asr"][:, 2, 1:, 1].mean(0))
-    assert "60,000 training" in figure.get_suptitle()
+    assert "60,000 training" in caption(figure)
     assert figures.name_of([record], "mine") == "fig05"
     names = [name for name, _ in figures.named([figure, "text", again], "fig05")]
     assert names == ["fig05", "fig05", "fig05-2"]
@@ -211,29 +214,47 @@ def test_eigenvectors_without_and_with_augmentation():
     left, right, _ = figure.subfigs
     assert [part.get_suptitle() for part in (left, right)] == ["without augmentation", "with augmentation"]
     shown = pictures(figure)
-    assert len(shown) == 2 * (1 + 2)
-    assert shown[0].get_title() == "trigger"
-    titles = [axis.get_title().split("\n") for axis in shown[1:3]]
-    assert titles[0] == [
-        "θ = 0.1·10⁻³, κ = 10",
-        "failed training",
-        "overlap +0.30, λ₁ = 3",
-        "residual 1e-05",
-    ]
-    assert titles[1][1] == "trigger adds +48.0, ASR 50.0%"
+    assert len(shown) == 2 * 2
+    assert [axis.get_ylabel() for axis in shown[:2]] == ["θ = 0.0001", "θ = 0.02"]
+    titles = [axis.get_title().split("\n") for axis in shown[:2]]
+    assert titles[0] == ["κ = 10", "failed training", "overlap +0.30", "λ₁ = 3"]
+    assert titles[1][1] == "+48.0 points"
     (record,) = (r for r in drawn if list(r.overrides.values()) == [0.02, 10.0, "none", 0])
-    np.testing.assert_array_equal(shown[2].images[0].get_array(), record.arrays["top_eigenvector"])
-    low, high = shown[2].images[0].get_clim()
+    np.testing.assert_array_equal(shown[1].images[0].get_array(), record.arrays["top_eigenvector"])
+    low, high = shown[1].images[0].get_clim()
     assert low == -high
-    assert "seed 0" in title(figure)
+    assert "seed 0" in caption(figure)
+    assert "Ritz residuals at most 1e-05" in caption(figure)
+
+
+def test_a_grid_of_theta_and_kappa_with_the_trigger_outlined():
+    """A cell that is missing leaves its place empty, and what differs besides is told with theta."""
+    places = [(0.1, 0.0), (0.1, 50.0), (0.2, 50.0)]
+    (figure,) = draw("fig12", [sweeps.record(poison__fraction=t, penalty__kappa=k) for t, k in places])
+    grid = {
+        (axis.get_subplotspec().rowspan.start, axis.get_subplotspec().colspan.start): axis
+        for axis in pictures(figure)
+    }
+    assert sorted(grid) == [(0, 0), (0, 1), (1, 1)]
+    black, white = grid[1, 1].collections
+    assert len(black.get_segments()) == len(white.get_segments()) == 6  # around two pixels side by side
+    two = [sweeps.record(penalty__kappa=1.0, train__epochs=epochs) for epochs in (1, 2)]
+    (figure,) = draw("fig12", two)
+    assert [axis.get_ylabel() for axis in pictures(figure)] == [
+        "θ = 0.01\nepochs = 1",
+        "θ = 0.01\nepochs = 2",
+    ]
 
 
 def test_eigenvectors_of_the_warp():
+    """What cannot be outlined has a panel of its own."""
     drawn = [sweeps.record(poison__trigger="warp", penalty__kappa=kappa) for kappa in (1e5, 0.0, 100.0)]
+    change = np.linspace(0, 0.5, 64).reshape(8, 8)
+    drawn = [r._replace(load=lambda arrays=r.arrays: arrays | {"trigger": change}) for r in drawn]
     (figure,) = draw("fig12", drawn)
     titles = [axis.get_title() for axis in pictures(figure)]
     assert titles[0] == "mean change\nby the trigger"
-    assert [name.split("\n")[0].split()[-1] for name in titles[1:]] == ["0", "100", "100000"]
+    assert [name.split("\n")[0] for name in titles[1:]] == ["κ = 0", "κ = 100", "κ = 100000"]
 
 
 # --- a sweep of one's own -------------------------------------------------------------------------
@@ -323,7 +344,8 @@ def test_a_sweep_s_files(tmp_path):
         sweeps.write(tmp_path, name, some)
     for name in ("fig06-small", "mine"):
         files = plots.draw_sweep(tmp_path, name, tmp_path / "out")
-        assert [file.name for file in files] == [f"{name}.png", f"{name}.pdf", f"{name}.md"]
-        assert files[1].read_bytes().startswith(b"%PDF")
+        assert [file.name for file in files] == [f"{name}.png", f"{name}.md"]
+        assert files[0].with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+        assert b"<svg" in files[0].with_suffix(".svg").read_bytes()
     assert plots.draw_sweep(tmp_path, "fig06", tmp_path / "nothing") == []
     assert not (tmp_path / "nothing").exists()
