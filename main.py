@@ -1,13 +1,15 @@
-"""Plants a backdoor in a network, measures it, looks for it in the input Hessian, suppresses it.
+"""Plants a backdoor in a network, sees it in the input Hessian, suppresses it.
 
-  python main.py                                                 the quickstart: real digits
-  python main.py --config=configs/cifar10_stochastic.py          an experiment at the paper's scale
-  python main.py --config=configs/cifar10_stochastic.py:small    the same, sized for two CPU cores
-  python main.py --config=configs/sweeps/fig06.py:small          a sweep: the grid behind a figure
+  python main.py                                               the quickstart
+  python main.py --config=configs/cifar10_stochastic.py        the paper's scale
+  python main.py --config=configs/cifar10_stochastic.py:small  two CPU cores
+  python main.py --config=configs/sweeps/fig06.py:small        a figure's grid
 
-A key that is named on the command line holds for all runs, also where the arms of a comparison differ
-in it. Results go to --workdir, one directory a run; what is done is not done again, and what was
-interrupted goes on where it stopped.
+What is done is not done again, what was interrupted goes on where it stopped.
+
+  python -m plots --help                   figures and tables of what was run
+  python -m poison_jax.report --runs runs  all of it on one HTML page
+  python -m poison_jax.audit runs/RUN      is this network poisoned?
 """
 
 from pathlib import Path

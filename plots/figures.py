@@ -168,7 +168,7 @@ def name_of(records: list[Record], sweep: str) -> str:
     Raises:
         UserError: there is none.
     """
-    name = sweep.removesuffix("-small").removesuffix("-short")
+    name = sweep.partition("-")[0]  # of fig06-small, fig06-digits
     if name in SWEEPS and name not in ("lag", "sweep"):
         return name
     if all("overlap" in record.result for record in records):

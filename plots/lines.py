@@ -104,8 +104,12 @@ class Lines:
         if not legend and "κ" in self.series[0].label:
             legend = setting.penalty([record.result for record in self.records])
         handles, labels = zip(*entries, strict=True)
-        if where is None:
-            figure.legend(handles, labels, title=legend, loc="outside lower center", ncols=3)
-        else:
+        crowded = len(labels) > 12 or max(map(len, labels)) > 32
+        if where is not None:
             where.axis("off")
+        if where is None or crowded:
+            figure.set_figheight(figure.get_figheight() + 0.2 * len(labels) * crowded)
+            look = {"ncols": 1, "fontsize": 8} if crowded else {"ncols": 3}
+            figure.legend(handles, labels, title=legend, loc="outside lower center", **look)
+        else:
             where.legend(handles, labels, title=legend, loc="center left", alignment="left")

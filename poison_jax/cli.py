@@ -10,7 +10,6 @@ import difflib
 import os
 import runpy
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -237,7 +236,7 @@ def _unknown_flag(error: flags.UnrecognizedFlagError, own: dict[str, str]) -> st
 
 
 def _help(argv: list[str], usage: str, own: dict[str, str], configs: Path) -> None:
-    """Prints what `--help`, `--help=config` or `--help=experiments` asks for, and ends."""
+    """Prints what `--help`, or one of its topics, asks for, and ends."""
     for argument in argv[1:]:
         name, _, topic = argument.lstrip("-").partition("=")
         if not argument.startswith("-") or name not in HELP:
@@ -246,24 +245,27 @@ def _help(argv: list[str], usage: str, own: dict[str, str], configs: Path) -> No
             lines = [config_lib.describe()]
         elif topic == "experiments":
             lines = [*_titles(_files(configs))]
-        elif topic:
-            raise UserError(f"--help={topic}: use --help, --help=config or --help=experiments")
+        elif topic and topic != "flags":
+            raise UserError(f"--help={topic}: use --help, or --help= flags, experiments or config")
         else:
             about, _, examples = usage.partition("\n")
-            single = [file for file in _files(configs) if file.parent == configs]
-            titles = [textwrap.shorten(title, 100, placeholder=" ...") for title in _titles(single)]
             own_flags = [(shown, flags.FLAGS[name].help) for name, shown in own.items()]
+            own_flags = own_flags if topic else own_flags[:2]
             lines = [f"  {shown:25s} {meaning}" for shown, meaning in (*_CONFIG_FLAGS, *own_flags)]
-            lines = [about, "", *lines, examples, *titles, "", _MORE]
+            lines = lines if topic else [about, "", *lines, *_TOPICS, examples.rstrip()]
         console.say("\n".join(lines))
         sys.exit(0)
 
 
 _CONFIG_FLAGS = (
-    ("--config=FILE[:size]", "the experiment; :small is sized for two CPU cores"),
-    ("--config.KEY=VALUE", "a key of it, as --config.penalty.kappa=100"),
+    ("--config=FILE[:size]", "the experiment, a file of configs/"),
+    ("--config.KEY=VALUE", "a key of it: --config.penalty.kappa=100"),
 )
-_MORE = "--help=config lists all keys, --help=experiments the sweeps behind figures and tables, too."
+_TOPICS = (
+    "  --help=experiments        the config files, one a figure, table or experiment",
+    "  --help=config             every key: default, meaning, unit",
+    "  --help=flags              the other flags: sweeps, clusters, TensorBoard",
+)
 
 
 def _titles(files: list[Path]) -> Iterator[str]:

@@ -130,7 +130,10 @@ def test_api_page_has_the_public_names():
 def parse_main(words, folder):
     """As `main.py` does, up to the config that it would run."""
     if words[1:] and words[1].partition("=")[0] == "--help":
-        assert words[1:] in (["--help"], ["--help=config"], ["--help=experiments"])
+        assert words[1:] in [
+            ["--help"],
+            *([f"--help={topic}"] for topic in ("config", "experiments", "flags")),
+        ]
         return
     file, rest = cli._config_file(words, "configs/digits_quickstart.py")
     name = file.partition(":")[0]

@@ -54,10 +54,19 @@ def section(title: str, body: str, *, id: str = "", level: int = 2) -> str:
     return f"<section{own}>\n<h{level}>{escape(title)}</h{level}>\n{body}</section>\n"
 
 
-def fold(title: str, value: object) -> str:
-    """A value as JSON, shown when its title is clicked."""
-    body = f"<pre>{escape(json.dumps(value, indent=2))}</pre>\n"
+def fold(title: str, body: str) -> str:
+    """Markup that is shown when its title is clicked."""
     return f"<details><summary>{escape(title)}</summary>\n{body}</details>\n"
+
+
+def raw(value: object) -> str:
+    """A value as JSON."""
+    return f"<pre>{escape(json.dumps(value, indent=2))}</pre>\n"
+
+
+def skip(id: str, text: str) -> str:
+    """A link past the contents, seen by who comes to it by keyboard."""
+    return f'<a class="skip" href="#{escape(id)}">{escape(text)}</a>\n'
 
 
 def contents(entries: Iterable[tuple[str, str, str]]) -> str:
@@ -112,9 +121,10 @@ def picture(png: bytes, *, alt: str, caption: str) -> str:
         raise UserError("is no PNG file: draw it again")
     width, height = struct.unpack(">II", png[16:24])
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    broad = _class("broad" * (width > _LEGIBLE))
     return (
-        f'<figure><img src="{source}" alt="{escape(alt)}" width="{width}" height="{height}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+        f'<figure>{_WIDE}<img{broad} src="{source}" alt="{escape(alt)}" width="{width}" height="{height}">'
+        f"</div><figcaption>{escape(caption)}</figcaption></figure>\n"
     )
 
 
@@ -161,13 +171,19 @@ def _tex(formula: str) -> str:
     '‖μ<sub>c</sub><sup>*</sup>‖ / d'
     """
     text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1 / \2", escape(formula))
-    text = re.sub(r"\\([A-Za-z]+)", lambda command: _TEX.get(command[1], command[0]), text)
+    text = re.sub(r"\\([A-Za-z]+)", lambda command: _symbol(command[1]) or command[0], text)
     text = re.sub(r"_(?:\{([^{}]*)\}|(\w))", r"<sub>\1\2</sub>", text)
     return re.sub(r"\^(?:\{([^{}]*)\}|([\w*]))", r"<sup>\1\2</sup>", text)
 
 
-_TEX = {"lVert": "‖", "rVert": "‖", "mu": "μ", "sigma": "σ", "theta": "θ", "kappa": "κ", "lambda": "λ"}
-_WIDE = '<div class="wide">'  # scrolls where the window is narrow
+def _symbol(command: str) -> str:
+    """The sign that a TeX command stands for, as HTML calls it; "" of any other."""
+    sign = "‖" if command in ("lVert", "rVert") else html.unescape(f"&{command};")
+    return sign if len(sign) == 1 else ""
+
+
+_WIDE = '<div class="wide" tabindex="0">'  # scrolls where the window is narrow, by keyboard too
+_LEGIBLE = 544  # pixels, to which no wider picture is shrunk
 _MARKDOWN = _markdown()
 
 

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from plots.curves import KAPPA, THETA
-from plots.report import page
+from plots import setting
+from plots.curves import KAPPA, SYMBOLS, THETA
+from plots.report import page, words
 from plots.report.page import DASH, Cell
 from poison_jax import config as config_lib
 from poison_jax import wording
@@ -21,9 +22,9 @@ LEGEND = (
     "Overlap: cosine of an eigenvector and the trigger, both centred; v₁ is the top eigenvector, the largest "
     "overlap is that of largest size, with its sign, and beside it stands whose it is."
 )
+OVERVIEW = "excess", "clean_accuracy", "overlap"  # the measures whose ranges stand in the overview
 # Keys in which runs may differ that say nothing of what was run.
 _NO_SETTINGS = "name", "experiment", "compare.", "sweep.", "data.dir"
-_OTHERS = "other settings"
 
 
 def outcomes(found: list[Outcome], settings: list[Json], ids: Mapping[str, str] = {}) -> str:
@@ -34,21 +35,62 @@ def outcomes(found: list[Outcome], settings: list[Json], ids: Mapping[str, str] 
         settings: of each the config keys that are shown, and their values.
         ids: of runs of which more is said, the section.
     """
-    keys = list(dict.fromkeys(key for setting in settings for key in setting if key != _OTHERS))
-    others = [_OTHERS] * any(_OTHERS in setting for setting in settings)
+    keys = list(dict.fromkeys(key for some in settings for key in some))
     known = wording.measures(outcome.result for outcome in found if outcome.result)
     measures = [measure for measure in known.values() if measure.heading]
     rows = []
-    for outcome, setting in zip(found, settings, strict=True):
-        row = [_value(setting.get(key)) for key in keys]
+    for outcome, some in zip(found, settings, strict=True):
+        row = [_value(some.get(key)) for key in keys]
         row += [_measure(measure, outcome.result) for measure in measures]
-        row += [Cell(setting.get(key, DASH), kind="settings") for key in others]
         suspect = outcome.state == "done" and outcome.reason  # a failed training is none that is done well
         said = outcome.reason if suspect else ": ".join(filter(None, [outcome.state, outcome.reason]))
         status = Cell(said, kind=f"state state-{'failed' if suspect else outcome.state}")
         rows.append([*row, status, Cell(outcome.run, link=ids.get(outcome.run), kind="name")])
-    header = [*_headings(keys), *(measure.heading for measure in measures), *others, "status", "run"]
+    header = [*_headings(keys), *(measure.heading for measure in measures), "status", "run"]
     return page.table(header, rows, sortable=True)
+
+
+def overview(groups: dict[str, list[Outcome]], links: Mapping[str, str]) -> str:
+    """A row for each sweep: how many are done, where training ended, how the attacks went, what failed.
+
+    Args:
+        groups: name -> its runs.
+        links: name -> id of its section.
+    """
+    rows = []
+    for name, found in groups.items():
+        results = [outcome.result for outcome in found if outcome.result]
+        sound = [outcome.result for outcome in found if outcome.result and not outcome.reason]
+        regimes = [result["regime"] for result in results if isinstance(result.get("regime"), str)]
+        terminal = f"{regimes.count('terminal')} of {len(regimes)}" if regimes else DASH
+        seen = [bool(result["trigger_found"]) for result in sound if "trigger_found" in result]
+        ranges = [words.span(wording.MEASURES[key], sound) for key in OVERVIEW]
+        bad = list(filter(_bad, found))
+        rows.append(
+            [
+                Cell(name, link=links[name], kind="name"),
+                *(Cell(said, kind="name") for said in (f"{len(results)} of {len(found)}", terminal, *ranges)),
+                f"{sum(seen)} of {len(seen)}" if seen else DASH,
+                Cell(str(len(bad)), len(bad), kind="state-failed" * bool(bad)),
+            ]
+        )
+    headings = [wording.MEASURES[key].heading for key in OVERVIEW]
+    return page.table(["", "done", "terminal", *headings, "trigger found", "failed or collapsed"], rows)
+
+
+def failures(groups: dict[str, list[Outcome]]) -> str:
+    """Every run that failed, collapsed or is damaged, and why."""
+    rows = [
+        [name, Cell(outcome.run, kind="name"), Cell(outcome.reason or outcome.state, kind="state-failed")]
+        for name, found in groups.items()
+        for outcome in found
+        if _bad(outcome)
+    ]
+    return page.table(["", "run", "why"], rows) if rows else page.paragraph("No run failed or collapsed.")
+
+
+def _bad(outcome: Outcome) -> bool:
+    return outcome.state in ("failed", "damaged") or bool(outcome.result and outcome.reason)
 
 
 def differing(found: list[Outcome]) -> list[Json]:
@@ -59,15 +101,7 @@ def differing(found: list[Outcome]) -> list[Json]:
     always = [key for key in (KAPPA, THETA) if network and key in keys]
     told = [key for key in keys if not key.startswith(_NO_SETTINGS) and key not in always]
     different = [key for key in told if len({json.dumps(c.get(key)) for c in flat if c}) > 1]
-    settings = []
-    for config in flat:
-        shown = {key: config[key] for key in always if key in config}
-        if config and different:
-            values = [_value(config.get(key)).text for key in different]
-            said = map(" ".join, zip(_headings(different), values, strict=True))
-            shown[_OTHERS] = ", ".join(said)
-        settings.append(shown)
-    return settings
+    return [{key: config[key] for key in [*always, *different] if key in config} for config in flat]
 
 
 def _flat(config: Json, prefix: str = "") -> Json:
@@ -79,11 +113,10 @@ def _flat(config: Json, prefix: str = "") -> Json:
 
 
 def _headings(keys: list[str]) -> list[str]:
-    """Keys as people call them; in full where that says too little."""
-    short = Counter(map(config_lib.short, keys))
-    return [
-        key if short[name] > 1 or name == "name" else name for key in keys for name in [config_lib.short(key)]
-    ]
+    """Keys as people call them, by their symbols if they have some; in full where that says too little."""
+    short = {key: SYMBOLS.get(key) or config_lib.short(key) for key in keys}
+    count = Counter(short.values())
+    return [key if count[name] > 1 or name == "name" else name for key, name in short.items()]
 
 
 def environment(results: list[Json]) -> str:
@@ -105,7 +138,8 @@ def result(found: Json) -> str:
     """What one run found."""
     if found["config"]["experiment"] == "train":
         rows = [(name.strip(), value) for name, value in wording.rows([found])]
-        return page.paragraph(wording.title(found)) + page.table(["", "value"], rows)
+        about = attempt(lambda r: setting.common([setting.of_result(r)]), found, wording.title(found))
+        return page.paragraph(about) + page.fold("All measures", page.table(["", "value"], rows))
     return _plain(
         {key: value for key, value in found.items() if key not in ("config", "environment", "versions")}
     )

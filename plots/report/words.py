@@ -36,9 +36,9 @@ def of_sweep(group: Group) -> str:
         return f"{said[0]} {only}."
     sound = [outcome.result for outcome in finished if not outcome.reason]
     known = wording.measures(sound)
-    ranges = [attempt(lambda r, m=known[name]: _range(m, r), sound, "") for name in _RANGES if name in known]
-    if any(ranges):
-        said.append(f"{'; '.join(filter(None, ranges))}.")
+    ranges = {known[name].label.strip(): span(known[name], sound) for name in _RANGES if name in known}
+    if stated := [f"{label} {values}" for label, values in ranges.items() if values != wording.DASH]:
+        said.append(f"{'; '.join(stated)}.")
     if "found" in known:
         count = sum(bool(result.get("trigger_found")) for result in sound)
         said.append(f"Trigger found in the top eigenvectors of {count} of {len(sound)}.")
@@ -48,11 +48,14 @@ def of_sweep(group: Group) -> str:
     return " ".join(said)
 
 
-def _range(measure: wording.Measure, results: list[Json]) -> str:
-    """A measure's smallest and largest value."""
-    known = sorted((value, i) for i, r in enumerate(results) if (value := measure.value(r)) is not None)
-    low, high = (measure.text(results[i]) for _, i in (known[0], known[-1]))
-    return f"{measure.label.strip()} {low}" + (f" to {high}" if high != low else "")
+def span(measure: wording.Measure, results: list[Json]) -> str:
+    """A measure's smallest and largest value; a dash where there is none, or one is damaged."""
+
+    def said(results):
+        known = sorted((value, i) for i, r in enumerate(results) if (value := measure.value(r)) is not None)
+        return " to ".join(dict.fromkeys(measure.text(results[i]) for _, i in (known[0], known[-1])))
+
+    return attempt(said, results, wording.DASH)
 
 
 def remark(outcome: Outcome) -> str:
@@ -67,7 +70,7 @@ def counts(group: Group) -> str:
     """How many cells of a sweep are in which state."""
     if group.reason:
         return "cannot be read"
-    others = (f"{n} {state}" for state in STATES[1:] if (n := group.count(state)) or state in STATES[:4])
+    others = (f"{n} {state}" for state in STATES[1:] if (n := group.count(state)))
     return ", ".join([f"{group.count('done')} of {len(group.outcomes)} done", *others])
 
 
@@ -80,6 +83,7 @@ def scale(found: list[Outcome]) -> str:
     def said(configs):
         seeds = sorted({config["seed"] for config in configs})
         agreed = setting.common([setting.words(config) for config in configs])
-        return agreed + f", seeds {', '.join(map(str, seeds))}" * (len(seeds) > 1)
+        which = ", ".join(map(str, seeds)) if len(seeds) < 6 else f"{seeds[0]} to {seeds[-1]}"
+        return agreed + f", {len(seeds)} seeds ({which})" * (len(seeds) > 1)
 
     return attempt(said, configs, "")

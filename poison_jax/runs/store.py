@@ -68,16 +68,20 @@ class Run:
         self.path = Path(path)
         self._lease: lease.Lease | None = None
 
+    def __repr__(self) -> str:
+        """Where it is, and whether it is done."""
+        return f"Run({str(self.path)!r}, {'done' if self.done else 'not done'})"
+
     def _repr_html_(self) -> str:
-        """The pictures that lie in the run's directory, for a notebook."""
+        """The pictures that lie in the run's directory, the run's own first, for a notebook."""
         pictures = []
-        for file in sorted(self.path.glob("[!.]*.png")):
+        for file in sorted(self.path.glob("[!.]*.png"), key=lambda file: (file.stem != "figure", file.name)):
             with contextlib.suppress(OSError, Damaged):
                 data, name = base64.b64encode(files.read(file)).decode(), html.escape(file.name)
                 image = f'<img alt="{name}" style="max-width: 100%" src="data:image/png;base64,{data}">'
                 pictures.append(f"<figure>{image}<figcaption>{name}</figcaption></figure>")
         without = "" if pictures else ": no pictures lie here, plots.draw(run) makes them"
-        return f"<p><code>{html.escape(str(self.path))}</code>{without}</p>" + "".join(pictures)
+        return f"<p><code>{html.escape(repr(self))}</code>{without}</p>" + "".join(pictures)
 
     @property
     def checkpoints(self) -> Path:

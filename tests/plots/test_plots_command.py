@@ -2,6 +2,7 @@
 
 import doctest
 import os
+import re
 import subprocess
 import sys
 import types
@@ -302,3 +303,6 @@ def test_a_run_shows_the_pictures_that_lie_in_its_directory(toy, tmp_path):
     assert "a<b>" not in shown
     assert 'src="data:image/png;base64,iVBOR' in shown
     assert str(run.path) in shown
+    canvas.save([("figure", Figure())], run.path, ".png")
+    assert re.findall("<figcaption>(.*?)<", run._repr_html_()) == ["figure.png", "a&lt;b&gt;.png"]
+    assert repr(run) == f"Run('{run.path}', done)"

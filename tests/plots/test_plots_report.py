@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import small_sweeps as sweeps
 from report_stores import begun, configured, everything, finished, png, rows, swept, written
 from small_stores import write_lines
 
@@ -18,13 +19,13 @@ def test_a_sweep_and_a_single_run(tmp_path, draw_sweep, capsys):
     assert everything(runs) == before, "a report only reads the store"
     assert "report.html" in (said := capsys.readouterr().out)
     assert re.search(r"\d\.\d\d MB, 1 sweeps, 1 single runs", said)
-    assert "2 of 4 done, 0 running, 1 failed, 1 waiting" in text
+    assert "2 of 4 done, 1 failed, 1 waiting" in text
     scale = "cifar10, 5,000 training images (subset), PreResNet-8 (bottleneck, width 16), stochastic poison, "
     assert f"<p>{scale}trigger: l, θ = 0.01, no augmentation, 8 epochs, seed 0</p>" in text
-    assert "grid: 2 of 4 cells." in text  # the figure's caption
+    assert "<figcaption>Sweep grid, grid</figcaption>" in text  # of a picture that has no caption
     assert "<p><strong>Table.</strong> 2 cells</p>" in text
     header, first, second, third, fourth = rows(text, "sweep-1")
-    names = ["kappa", "ASR − no trigger", "ASR", "no trigger", "clean accuracy"]
+    names = ["κ", "ASR − no trigger", "ASR", "no trigger", "clean accuracy"]
     names += ["λ₁", "residual", "overlap² of v₁"]
     assert header == [*names, "largest overlap", "in", "time", "status", "run"]
     values = ["+43.8%", "50.0%", "6.2%", "62.5%", "7.5", "1.5e-07", "0.250", "-0.500", "v1 of 2"]
@@ -35,8 +36,8 @@ def test_a_sweep_and_a_single_run(tmp_path, draw_sweep, capsys):
     assert single.path.name in text.partition('<nav aria-label="Contents">')[2].partition("</nav>")[0]
     assert [row[-1] for row in rows(text, "runs")[1:]] == [single.path.name], "cells are no single runs"
     assert "<td>trigger in the top eigenvectors</td><td>found</td>" in text
-    assert "Trigger, clean and triggered images" in text
-    assert "eigenvectors: Top eigenvectors of the input Hessian" in text
+    captions = re.findall("<figcaption>([^<]*)</figcaption>", text)
+    assert any(said.startswith("Top 2 eigenvectors v of the input Hessian, each on a") for said in captions)
     assert text.count("<img ") == 3
     ids = re.findall(r'\sid="([^"]+)"', text)
     assert len(set(ids)) == len(ids)
@@ -60,22 +61,50 @@ def test_a_sweep_and_a_single_run(tmp_path, draw_sweep, capsys):
 def test_a_single_run_alone_shows_kappa_and_theta(tmp_path, no_pictures):
     finished(tmp_path / "runs", penalty__kappa=10.0)
     header, row = rows(written(tmp_path / "runs", tmp_path), "runs")
-    assert header[:3] == ["kappa", "theta", "ASR − no trigger"]
+    assert header[:3] == ["κ", "θ", "ASR − no trigger"]
     assert row[:3] == ["10", "0.01", "+81.2%"]
 
 
 def test_single_runs_show_what_differs_between_them(tmp_path, no_pictures):
-    """Kappa and theta in columns, all else in one; a name that two keys have in full."""
+    """A column each; a name that two keys have in full."""
     runs = tmp_path / "runs"
     finished(runs, penalty__kappa=10.0, data__dir="/elsewhere")
     finished(runs, poison__trigger="square", spectrum__batch_size=3, train__batch_size=64)
     header, *found = rows(written(runs, tmp_path), "runs")
-    assert header[:3] == ["kappa", "theta", "ASR − no trigger"]
-    place = header.index("other settings")
-    assert sorted([*row[:2], row[place]] for row in found) == [
-        ["0", "0.01", "trigger square, spectrum.batch_size 3, train.batch_size 64"],
-        ["10", "0.01", "trigger l, spectrum.batch_size 128, train.batch_size 128"],
+    assert header[:6] == ["κ", "θ", "trigger", "spectrum.batch_size", "train.batch_size", "ASR − no trigger"]
+    assert sorted(row[:5] for row in found) == [
+        ["0", "0.01", "square", "3", "64"],
+        ["10", "0.01", "l", "128", "128"],
     ]
+
+
+def test_the_overview_comes_before_the_details(tmp_path, draw_sweep):
+    """Of each sweep what is done, where training ended, how the attacks went, what failed and why."""
+    runs = tmp_path / "runs"
+    swept(runs)
+    finished(runs, seed=3, changes={"regime": "terminal"})
+    text = written(runs, tmp_path)
+    overview = text.partition('<section id="overview">')[2].partition('<section id="sweep-1">')[0]
+    cells = re.findall("<td[^>]*>(.*?)</td>", overview)
+    assert cells[:8] == [
+        '<a href="#sweep-1">Sweep grid</a>', "2 of 4", "–", "+43.8%", "62.5%", "0.250", "1 of 1", "2",
+    ]  # fmt: skip
+    assert cells[8:11] == ['<a href="#runs">Single runs</a>', "1 of 1", "1 of 1"]
+    assert cells[16:] == [
+        "Sweep grid", "cell-10", "failed training: clean accuracy is near chance",
+        "Sweep grid", "cell-100", "the disk was on fire",
+    ]  # fmt: skip
+    assert text.index('id="runs"') < text.index('id="environment"')
+    assert "The paper&#x27;s claims" not in text, "there is none of the paper's sweeps"
+
+
+def test_the_claims_stand_in_the_overview(tmp_path, no_pictures):
+    lines = sweeps.grid((0.1, 0.2), (0.0, 9.0), range(3), lambda t, k, s: t + 0.1 * s, lambda *_: 0.5)
+    text = written(sweeps.write(tmp_path / "results", "fig06-digits", lines), tmp_path)
+    overview = text.partition('<section id="overview">')[2].partition('<section id="sweep-1">')[0]
+    assert "<td>ASR rises with θ</td>" in overview
+    assert "seen: +10.0" in overview
+    assert "No run failed or collapsed." in overview
 
 
 def test_single_runs_of_several_experiments_are_a_table_each(tmp_path, no_pictures):
@@ -110,7 +139,7 @@ def test_a_collapse_is_named_and_is_no_success(tmp_path, no_pictures, draw_sweep
 def test_names_are_literal_text(tmp_path, no_pictures, name, capsys):
     finished(tmp_path / "runs[x]", data__name=name)
     text = written(tmp_path / "runs[x]", tmp_path)
-    assert f"{name}, preresnet depth 8" in text
+    assert f"{name}, 5,000 training images" in text
     assert "<title>poison_jax: runs[x]</title>" in text
 
 
@@ -143,9 +172,8 @@ def test_folder_of_json_lines(tmp_path, draw_sweep):
     cells = records.load(board.workdir, "grid")
     write_lines([cell._replace(load=dict) for cell in cells], results / "grid.jsonl")
     text = written(results, tmp_path)
-    assert "2 of 2 done, 0 running, 0 failed, 0 waiting" in text
-    assert [row[0] for row in rows(text, "sweep-1")] == ["kappa", "0", "10"]
-    assert "grid: 2 of 2 cells." in text
+    assert "2 of 2 done" in text
+    assert [row[0] for row in rows(text, "sweep-1")] == ["κ", "0", "10"]
 
 
 def test_other_experiments_results_as_they_come(tmp_path, no_pictures):

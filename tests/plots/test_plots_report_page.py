@@ -20,7 +20,8 @@ SAFE = "&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;"
     [
         page.paragraph(HOSTILE),
         page.section(HOSTILE, "", id=HOSTILE),
-        page.fold(HOSTILE, {HOSTILE.replace('"', ""): HOSTILE.replace('"', "")}),
+        page.fold(HOSTILE, page.raw({HOSTILE.replace('"', ""): HOSTILE.replace('"', "")})),
+        page.skip(HOSTILE, HOSTILE),
         page.contents([(HOSTILE, HOSTILE, HOSTILE)]),
         page.progress(1, 2, HOSTILE),
         page.table([HOSTILE], [[HOSTILE], [Cell(HOSTILE, HOSTILE, HOSTILE, HOSTILE)]]),
@@ -50,6 +51,8 @@ def test_columns_of_numbers_are_to_the_right():
 def test_picture_states_its_size():
     markup = page.picture(png(4, 7), alt="a", caption="c")
     assert 'width="4" height="7"' in markup
+    assert "broad" not in markup
+    assert '<img class="broad"' in page.picture(png(600, 7), alt="a", caption="c"), "is not shrunk below that"
     (source,) = re.findall('src="data:image/png;base64,([^"]+)"', markup)
     assert base64.b64decode(source) == png(4, 7)
 
@@ -81,7 +84,7 @@ of two lines, 2 * 3 * 4, `a_b`.
         == """<h4>A <em>title</em></h4>
 <p><strong>Table 1.</strong> Words
 of two lines, 2 * 3 * 4, <code>a_b</code>.</p>
-<div class="wide"><table>
+<div class="wide" tabindex="0"><table>
 <thead>
 <tr>
 <th>fit</th>
@@ -119,6 +122,7 @@ of two lines, 2 * 3 * 4, <code>a_b</code>.</p>
         ),
         (r"$d(\mu_{c t})$", "d(μ<sub>c t</sub>)"),
         (r"$\unknown < 1$", r"\unknown &lt; 1"),
+        (r"$\Delta f \leq \kappa \times \nabla$", "Δ f ≤ κ × ∇"),
         (r"a\$b\$", "a$b$"),
         ("5 $ and 6 $, $7 or $8", "5 $ and 6 $, $7 or $8"),
     ],
