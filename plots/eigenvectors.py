@@ -109,6 +109,9 @@ def _attack(result: Json) -> list[str]:
 _ATTACK = "Points: ASR above the rate without a trigger; overlap: cosine of the eigenvector and the trigger"
 
 
+_WAVES = "Wave: the strongest, in cycles down and across, and its prominence"
+
+
 def _peak(spectrum, i):
     """The strongest wave in an eigenvector, in runs that looked for it."""
     if "spectral_prominence" not in spectrum:
@@ -130,7 +133,9 @@ def _describe(figure, runs, subject, *more):
     results = [run.result() for run in runs]
     scale = setting.common([setting.of_result(result) for result in results])
     went = setting.outcome(results[0]) if len(runs) == 1 else setting.outcomes(results)
-    canvas.describe(figure, f"{subject}, {OWN_SCALE}", went, scale, *more, _ATTACK * (len(runs) > 1))
+    waves = _WAVES * any("spectral_prominence" in run.arrays("spectrum") for run in runs)
+    several = _ATTACK * (len(runs) > 1)
+    canvas.describe(figure, f"{subject}, {OWN_SCALE}", went, scale, *more, several, waves)
 
 
 # --- of a sweep -----------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def _sweep(path: Path, group: Group) -> str:
         + page.progress(done, len(cells), counts)
         + page.paragraph(said)
         + drawings.of_sweep(path, group, said)
-        + tables.outcomes(cells, [cell.overrides for cell in cells])
+        + tables.outcomes(cells, tables.overridden(cells))
     )
 
 

@@ -22,6 +22,7 @@ LEGEND = (
     "Overlap: cosine of an eigenvector and the trigger, both centred; v₁ is the top eigenvector, the largest "
     "overlap is that of largest size, with its sign, and beside it stands whose it is."
 )
+MANY = 30  # rows, beyond which a table is folded
 OVERVIEW = "excess", "clean_accuracy", "overlap"  # the measures whose ranges stand in the overview
 # Keys in which runs may differ that say nothing of what was run.
 _NO_SETTINGS = "name", "experiment", "compare.", "sweep.", "data.dir"
@@ -47,7 +48,8 @@ def outcomes(found: list[Outcome], settings: list[Json], ids: Mapping[str, str] 
         status = Cell(said, kind=f"state state-{'failed' if suspect else outcome.state}")
         rows.append([*row, status, Cell(outcome.run, link=ids.get(outcome.run), kind="name")])
     header = [*_headings(keys), *(measure.heading for measure in measures), "status", "run"]
-    return page.table(header, rows, sortable=True)
+    table = page.table(header, rows, sortable=True)
+    return page.fold(f"{len(rows)} runs", table) if len(rows) > MANY else table
 
 
 def overview(groups: dict[str, list[Outcome]], links: Mapping[str, str]) -> str:
@@ -91,6 +93,13 @@ def failures(groups: dict[str, list[Outcome]]) -> str:
 
 def _bad(outcome: Outcome) -> bool:
     return outcome.state in ("failed", "damaged") or bool(outcome.result and outcome.reason)
+
+
+def overridden(cells: list[Outcome]) -> list[Json]:
+    """Of each cell of a sweep its values of all keys that any of them overrides."""
+    keys = dict.fromkeys(key for cell in cells for key in cell.overrides)
+    held = [_flat(cell.config) | cell.overrides for cell in cells]
+    return [{key: config[key] for key in keys if key in config} for config in held]
 
 
 def differing(found: list[Outcome]) -> list[Json]:

@@ -25,7 +25,7 @@ def _regressions(r: Json) -> str:
     """The means over the seeds, of each method."""
     means = {name: {key: pair[0] for key, pair in pairs.items()} for name, pairs in r["methods"].items()}
     gains = (f"{name} {wording.MEASURES['excess'].text(mean)}" for name, mean in means.items())
-    return f"{wording.MEASURES['excess'].label} at theta = {r['theta']:g}: {', '.join(gains)}"
+    return f"{wording.MEASURES['excess'].label} at θ = {r['theta']:g}: {', '.join(gains)}"
 
 
 def of_sweep(group: Group) -> str:

@@ -30,6 +30,7 @@ def test_a_sweep_and_a_single_run(tmp_path, draw_sweep, capsys):
     assert header == [*names, "largest overlap", "in", "time", "status", "run"]
     values = ["+43.8%", "50.0%", "6.2%", "62.5%", "7.5", "1.5e-07", "0.250", "-0.500", "v1 of 2"]
     assert first == ["0", *values, "1 min 15 s", "done", "cell-0"]
+    assert second[0] == "10"
     assert second[-2:] == ["failed training: clean accuracy is near chance", "cell-10"]
     assert third[-2:] == ["failed: the disk was on fire", "cell-100"]
     assert fourth == ["1000", *["–"] * 10, "waiting", "cell-1000"]
@@ -185,7 +186,22 @@ def test_other_experiments_results_as_they_come(tmp_path, no_pictures):
     run.finish({"theta": 0.1, "methods": methods, "images": {"mnist": cells}, "config": run.config()})
     text = written(tmp_path / "runs", tmp_path)
     assert '<td>exact</td><td class="number" data-value="0.956">0.956, 0.001</td>' in text
-    assert "ASR above the rate without trigger at theta = 0.1: exact +70.6%, ridge 400 +25.0%" in text
+    assert "ASR above the rate without trigger at θ = 0.1: exact +70.6%, ridge 400 +25.0%" in text
     assert "images: mnist" in text
     assert '<td class="number" data-value="0.5">0.5</td><td class="number">–</td>' in text
     assert "has no" not in text
+
+
+def test_a_cell_shows_what_others_override(tmp_path, draw_sweep):
+    """Its own value, not a dash."""
+    lines = [sweeps.record(penalty__kappa=1.0), sweeps.record(train__epochs=7)]
+    header, *found = rows(written(sweeps.write(tmp_path / "results", "mine", lines), tmp_path), "sweep-1")
+    assert header[:2] == ["κ", "epochs"]
+    assert sorted(row[:2] for row in found) == [["0", "7"], ["1", "90"]]
+
+
+def test_a_long_table_is_folded(tmp_path, draw_sweep):
+    lines = [sweeps.record(seed=seed) for seed in range(31)]
+    text = written(sweeps.write(tmp_path / "results", "mine", lines), tmp_path)
+    assert "<details><summary>31 runs</summary>" in text
+    assert len(rows(text, "sweep-1")) == 32

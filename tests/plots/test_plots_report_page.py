@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from pathlib import Path
 
 import pytest
 from report_stores import png
@@ -135,6 +136,28 @@ def test_formulas_keep_their_asterisks(tex, shown):
 @pytest.mark.parametrize("text", ["[a](http://b)", "![a](http://b)", "<http://b>", "&lt;", "[a]: http://b"])
 def test_nothing_in_markdown_leads_elsewhere(text):
     assert page.markdown(text) == f"<p>{page.escape(text)}</p>\n"
+
+
+def contrast(one, other):
+    """The ratio of WCAG 2 between two colours, `#rrggbb` or `#rgb`."""
+
+    def luminance(colour):
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        shares = (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_stands_out_in_light_and_dark():
+    style = (Path(page.__file__).parent / "page.css").read_text()
+    for scheme in re.findall(r":root \{(.*?)\}", style, re.DOTALL):
+        colours = dict(re.findall(r"--(\w+): (#\w+)", scheme))
+        for ground in ("ground", "panel"):
+            for name in colours.keys() - {"ground", "panel", "line"}:
+                assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
 
 
 def test_policy_names_the_page_s_own_style_and_script():
