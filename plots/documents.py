@@ -26,7 +26,7 @@ from poison_jax.runs.records import Record
 from poison_jax.runs.store import Run
 
 LIST = "docs/figures.toml"
-_PICTURE = re.compile(r"(!\[[^\]]*\]\((?:docs/)?(images/[\w-]+\.png)\)\n)(?:\n\*[^\n]+\*\n)?")
+_PICTURE = re.compile(r"(!\[[^\]]*\]\((?:docs/)?(images/[\w-]+\.png)\)\n)(?:\n\*[^\n]+\*\n)?(?=(.?))")
 _TABLE = re.compile(r"<!-- plots: (\w+) ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -102,10 +102,10 @@ def _pages(root: Path, results: Path) -> Iterator[tuple[Path, str, str]]:
         return f"<!-- plots: {name} {sweep} -->\n{TABLES[name](results, sweep)}<!-- end -->"
 
     def captioned(match):
-        shown, name = match.groups()
+        shown, name, follows = match.groups()
         picture = root / "docs" / name
         caption = canvas.caption(picture.read_bytes()) if picture.exists() else ""
-        return f"{shown}\n*{tables.markdown(caption)}*\n" if caption else match[0]
+        return f"{shown}\n*{tables.markdown(caption)}*\n" + "\n" * bool(follows) if caption else match[0]
 
     for file in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
         text = file.read_text(encoding="utf-8")

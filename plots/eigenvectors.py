@@ -30,7 +30,7 @@ def _top(run: Run) -> Figure:
     columns = min(count, ROW)
     figure, axes = _grid(-(-count // columns), columns + aside, heading=0.75)
     if aside:
-        panels.trigger(axes[0, 0], mask)
+        panels.mean_change(axes[0, 0], mask)
     for i, axis in enumerate(axes[:, aside:].flat[:count]):
         panels.eigenvector(
             axis,
@@ -176,7 +176,7 @@ def _of_blocks(blocks: dict[str, list[Record]], heading: str) -> list[Figure]:
         axes = part.subplots(rows, count, squeeze=False)
         panels.hide(axes.flat)
         if aside:
-            panels.trigger(axes[0, 0], change)
+            panels.mean_change(axes[0, 0], change)
         _fill(axes[:, aside:], some)
     panels.scale_bar(last, cax=last.add_axes((0.05, 0.3, 0.15, 0.4)))
     results = [record.result for record in records]

@@ -54,21 +54,14 @@ def image(axis: Axes, picture: np.ndarray, *words: str) -> None:
     label(axis, *words)
 
 
-def trigger(axis: Axes, change: np.ndarray, stamped: np.ndarray | float = 1.0) -> None:
-    """Shows the trigger: a stamp `[H, W]` in its own colours on grey, of a warp or a blend the mean change.
+def stamp(axis: Axes, mask: np.ndarray, triggered: np.ndarray) -> None:
+    """Shows a stamp as it is stamped: on grey the pixels of its mask `[H, W]` in a triggered image."""
+    image(axis, np.where(mask[..., None], triggered, np.uint8(153)), "trigger")
+    outline(axis, mask)
 
-    Args:
-        axis: to draw on.
-        change: the stamp's mask (of 0 and 1), or the mean change `[H, W]` or `[H, W, C]`.
-        stamped: what the mask's pixels are set to: one value, or a triggered image `[H, W, C]` in [0, 1].
-    """
-    if is_stamp(change):
-        grey = np.full((*change.shape, np.shape(stamped)[-1] if np.ndim(stamped) else 1), 0.6)
-        image(
-            axis, np.round(255 * np.where(change[..., None] > 0, stamped, grey)).astype(np.uint8), "trigger"
-        )
-        outline(axis, change)
-        return
+
+def mean_change(axis: Axes, change: np.ndarray) -> None:
+    """Shows the mean change `[H, W]` or `[H, W, C]` by a warp or a blend."""
     change = np.abs(np.asarray(change, float))
     change = change if change.ndim == 2 else change.mean(-1)
     _show(axis, change, cmap="gray_r", vmin=0, vmax=change.max() or 1)

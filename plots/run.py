@@ -82,7 +82,10 @@ def _images(part, runs, names):
     classes, mask = examples["class_names"], examples["mask"]
     shown = range(min((ROW - 1) // 2, len(examples["labels"])))
     axes = part.subplots(1, 1 + 2 * len(shown), squeeze=False)[0]
-    panels.trigger(axes[0], mask, examples["triggered"][0] / 255 if len(shown) else 1.0)
+    if panels.is_stamp(mask):
+        panels.stamp(axes[0], mask, examples["triggered"][0])
+    else:
+        panels.mean_change(axes[0], mask)
     for i in shown:
         for axis, kind in zip(axes[1 + 2 * i :], ("clean", "triggered"), strict=False):
             called = [classes[some[f"{kind}_prediction"][i]] for some in found]

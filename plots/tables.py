@@ -1,4 +1,4 @@
-"""Tables 1 to 3 beside the paper's numbers, and how tables are written: as Markdown, as aligned text."""
+"""Tables 1 to 3 beside the paper's numbers, and how tables are written as Markdown."""
 
 import re
 
@@ -146,13 +146,6 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table: the first column to the left, the others to the right."""
     cells = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells)
-
-
-def aligned(header: list[str], rows: list[list[str]]) -> str:
-    """The same for a fixed-width font."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = ("   ".join(map(str.rjust, row, widths)) for row in (header, *rows))
-    return "\n".join(lines)
 
 
 def markdown(name: object) -> str:

@@ -63,11 +63,12 @@ def test_documents_are_written_and_compared(project):
 def test_a_picture_s_caption_stands_below_it(project):
     """It takes the place of an older one, and is compared."""
     page, shown = project / "docs/page.md", "![Figure](images/a.png)\n"
-    page.write_text(f"before\n\n{shown}\n*An older one.*\n\nafter\n")
+    page.write_text(f"before\n\n{shown}{shown}\n*An older one.*\n\nafter\n")
     documents.update(project, project / "results")
     caption = canvas.caption((project / "docs/images/a.png").read_bytes())
     assert caption.startswith("Figure 11. Clean accuracy")
-    assert page.read_text() == f"before\n\n{shown}\n*{tables.markdown(caption)}*\n\nafter\n"
+    captioned = f"{shown}\n*{tables.markdown(caption)}*\n\n"
+    assert page.read_text() == f"before\n\n{captioned}{captioned}after\n"
     assert documents.problems(project, project / "results") == []
     page.write_text(page.read_text().replace("means", "medians").replace("One seed", "Two seeds"))
     assert documents.problems(project, project / "results") == [

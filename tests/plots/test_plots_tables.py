@@ -79,4 +79,3 @@ def test_numbers():
     assert tables.number(float("nan")) == "–"
     assert tables.number(0.012345) == "0.0123"
     assert tables.table(["a", "b|c"], [["x", "1"]]) == "| a | b/c |\n| :-- | --: |\n| x | 1 |"
-    assert tables.aligned(["a", "bb"], [["xyz", "1"]]) == "  a   bb\nxyz    1"
