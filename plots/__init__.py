@@ -74,5 +74,7 @@ def show(run: Run, *names: str) -> None:
         if not isinstance(part, str):
             display.display(display.Image(canvas.render(part)))
         display.display(
-            display.Markdown(part if isinstance(part, str) else tables.markdown(canvas.caption(part)))
+            display.Markdown(
+                part if isinstance(part, str) else tables.markdown(canvas.caption(part), cell=False)
+            )
         )

@@ -105,7 +105,11 @@ def _pages(root: Path, results: Path) -> Iterator[tuple[Path, str, str]]:
         shown, name, follows = match.groups()
         picture = root / "docs" / name
         caption = canvas.caption(picture.read_bytes()) if picture.exists() else ""
-        return f"{shown}\n*{tables.markdown(caption)}*\n" + "\n" * bool(follows) if caption else match[0]
+        return (
+            f"{shown}\n*{tables.markdown(caption, cell=False)}*\n" + "\n" * bool(follows)
+            if caption
+            else match[0]
+        )
 
     for file in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
         text = file.read_text(encoding="utf-8")

@@ -148,13 +148,13 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells)
 
 
-def markdown(name: object) -> str:
-    """A name that Markdown shows as it is.
+def markdown(name: object, *, cell: bool = True) -> str:
+    """A name, or other text, that Markdown shows as it is; in a table's cell a bar is a slash.
 
     >>> print(markdown("*a* _b_c_d <i>|"))
     \\*a\\* \\_b_c_d \\<i\\>/
     """
-    line = " ".join(str(name).split()).replace("|", "/")
+    line = " ".join(str(name).split()).replace("|", "/" if cell else "|")
     return re.sub(r"([\\`*\[\]<>$~&]|(?<!\w)_|_(?!\w))", r"\\\1", line)
 
 

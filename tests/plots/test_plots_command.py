@@ -102,7 +102,7 @@ def toy(tmp_path, monkeypatch):
 
     def one(run):
         figure = Figure()
-        canvas.describe(figure, f"Made of {run.result()['asr']}", "")
+        canvas.describe(figure, f"|Made| of {run.result()['asr']}", "")
         return {"toy": figure, "table": f"asr {run.result()['asr']}\n"}
 
     entry = figures.OfRun("A toy", one, "spectrum", lambda runs: Figure())
@@ -124,7 +124,7 @@ def test_runs(toy, tmp_path, capsys):
     command.main(["toy", str(first)])
     printed = capsys.readouterr().out.split("\n\n")
     assert printed[0].split() == [f"{first}/toy.png", f"{first}/table.md"]
-    assert printed[1] == "toy.png: Made of 0.25."
+    assert printed[1] == "toy.png: |Made| of 0.25."
     assert (first / "toy.svg").exists()
     out = tmp_path / "out"
     command.main(["toy", "--runs", str(first), str(second), "--out", str(out)])
@@ -279,7 +279,7 @@ def test_show_draws_inline_and_writes_nothing(toy, monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=display))
     plots.show(run)
     assert shown[0].startswith(b"\x89PNG")
-    assert shown[1:] == ["Made of 0.25.", "asr 0.25\n"]
+    assert shown[1:] == ["|Made| of 0.25.", "asr 0.25\n"]
     plots.show(run, "table")
     assert len(shown) == 4
     with pytest.raises(UserError, match="has no colour: it has toy, table"):

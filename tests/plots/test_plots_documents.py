@@ -67,7 +67,7 @@ def test_a_picture_s_caption_stands_below_it(project):
     documents.update(project, project / "results")
     caption = canvas.caption((project / "docs/images/a.png").read_bytes())
     assert caption.startswith("Figure 11. Clean accuracy")
-    captioned = f"{shown}\n*{tables.markdown(caption)}*\n\n"
+    captioned = f"{shown}\n*{tables.markdown(caption, cell=False)}*\n\n"
     assert page.read_text() == f"before\n\n{captioned}{captioned}after\n"
     assert documents.problems(project, project / "results") == []
     page.write_text(page.read_text().replace("means", "medians").replace("One seed", "Two seeds"))
