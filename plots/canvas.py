@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -46,8 +47,9 @@ def blank(width: float, height: float) -> Figure:
 
 
 def describe(figure: Figure, *sentences: str) -> None:
-    """Gives a figure its caption; empty sentences are left out."""
-    figure.set_label(" ".join(f"{said.rstrip('.')}." for said in sentences if said))
+    """Gives a figure its caption; empty sentences are left out, prose begins with a capital."""
+    stated = (re.sub("^[a-z](?=[a-z]* )", lambda first: first[0].upper(), said) for said in sentences if said)
+    figure.set_label(" ".join(f"{said.rstrip('.')}." for said in stated))
 
 
 def caption(content: Figure | bytes) -> str:

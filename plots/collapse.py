@@ -21,8 +21,8 @@ def median_ratio(record: Record, column: str) -> float:
 
 
 MEASURES: dict[str, Callable[[Record], float]] = {
-    "d*/d, median over the classes": lambda record: median_ratio(record, "distance_ratio"),
-    "σ*/σ, median over the classes": lambda record: median_ratio(record, "std_ratio"),
+    "d*/d (median)": lambda record: median_ratio(record, "distance_ratio"),
+    "σ*/σ (median)": lambda record: median_ratio(record, "std_ratio"),
     "r/ℓ to the nearest poison": lambda record: record.result.get("near_clone_r_over_l") or np.nan,
     "NC1 of training images": lambda record: record.result.get("nc1") or np.nan,
 }
@@ -42,8 +42,11 @@ def of_sweep(records: list[Record], title: str) -> list[Figure | str]:
     groups = curves.by(records, "train.epochs", "train.weight_decay")
     epochs = sorted({epochs for (epochs, _), _ in groups})
     looks = dict(zip(epochs, panels.looks(len(epochs)), strict=True))
-    figure, axes = canvas.subplots(2, 2, canvas.WIDTH, 5.6)
-    for axis, (name, measure) in zip(axes.flat, MEASURES.items(), strict=True):
+    shown = [name for name, of in MEASURES.items() if np.isfinite([of(record) for record in records]).any()]
+    figure, axes = canvas.subplots(-(-max(len(shown), 1) // 2), 2, canvas.WIDTH, 5.6)
+    panels.hide(axes.flat[len(shown) :])
+    for axis, name in zip(axes.flat, shown, strict=False):
+        measure = MEASURES[name]
         for count in epochs:
             points = []
             for _, group in groups:
@@ -58,6 +61,6 @@ def of_sweep(records: list[Record], title: str) -> list[Figure | str]:
         axis.set(xscale="log", xlabel="decay time T", ylabel=name, ylim=(0, None))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     scale = setting.common([setting.of_result(record.result) for record in records])
-    bars = "Points: means over the seeds; bars: smallest to largest"
+    bars = "Points: means over the seeds, bars: smallest to largest; medians: over the classes but the target"
     canvas.describe(figure, title, setting.outcomes([record.result for record in records]), scale, bars)
     return [figure]

@@ -163,7 +163,7 @@ def _spectrum(axes: list[Axes], results, looks):
     if all(value > 0 for result in results for value in result["eigenvalues"]):
         axes[0].set_yscale("log")
     axes[1].set_yscale("symlog", linthresh=1e-4, linscale=0.5)
-    axes[1].set(ylim=(-3e-5, 1.5), yticks=[0, 1e-4, 1e-2, 1])
+    axes[1].set(ylim=(-3e-5, 30), yticks=[0, 1e-4, 1e-2, 1])
     axes[1].plot([], [], color=panels.GREY, ls=":", lw=1, label="counts as found")
     axes[1].legend(fontsize=9)
     axes[0].set_ylabel("eigenvalue λ")

@@ -79,10 +79,10 @@ def _gap(axis: Axes, records: list[Record]) -> None:
             axis.plot(x, row + shift, marker, color=colour, mfc=fill, ms=7, label=f"{name} {delay.label}")
         axis.plot([min(places), max(places)], [row, row], color=colour, lw=1, alpha=0.5, zorder=0)
     axis.axvspan(right * 1.2, right * 2.2, color="0.93", zorder=-1)
-    axis.text(right * 1.6, len(found) - 0.45, "not\nreached", ha="center", va="bottom", fontsize=9)
+    axis.text(right * 1.6, len(found) + 0.15, "not\nreached", ha="center", va="top", fontsize=9)
     axis.set(
         xlim=(smallest / 2.2, right * 2.2),
-        ylim=(-0.6, len(found) - 0.1),
+        ylim=(-0.6, len(found) + 0.2),
         xlabel="poison fraction θ (10⁻³)",
     )
     axis.set_yticks(range(len(found)), [delay.label for delay in found])

@@ -184,14 +184,14 @@ def test_a_file_holds_its_caption(suffix):
     """Whatever is in it; the words are sentences."""
     with canvas.settings():
         figure = canvas.blank(1, 1)
-    canvas.describe(figure, "θ = 0.1, <b>&$", "", "5 % of them.")
-    said = "θ = 0.1, <b>&$. 5 % of them."
+    canvas.describe(figure, "θ = 0.1, <b>&$", "", "5 % of them.", "digits, all", "the rest")
+    said = "θ = 0.1, <b>&$. 5 % of them. digits, all. The rest."
     assert canvas.caption(figure) == said
     content = canvas.render(figure, suffix)
     if suffix == "png":
         assert canvas.caption(content) == said
     elif suffix == "svg":
-        assert "θ = 0.1, &lt;b&gt;&amp;$. 5 % of them." in content.decode()
+        assert "θ = 0.1, &lt;b&gt;&amp;$. 5 % of them. digits" in content.decode()
     else:
         assert b"/Subject" in content
 

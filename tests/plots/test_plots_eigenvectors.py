@@ -78,7 +78,7 @@ def test_a_run(finished):
         "PreResNet-110",
         "θ = 0.01",
         "κ = 50 (listing)",
-        "trigger adds +41.0 points (ASR 51.0%, 10.0% without it)",
+        "Trigger adds +41.0 points (ASR 51.0%, 10.0% without it)",
         "90 epochs",
         "Hessian of 512",
     ):
