@@ -84,7 +84,7 @@ def _spike_law(a):
     paper = "Rₖ (Δf)², Rₖ = r²/ℓ⁴ (eqs. 16, 20)", (ratios / a["lengthscale"]) ** 2
     posterior = "the same with R of the posterior kernel", a["near_factor"]
     places = (
-        ("far", {"-": paper}, "clones far from the data"),
+        ("far", {"--": paper}, "clones far from the data"),
         ("near", {"--": paper, "-": posterior}, "clones 2 length scales from the data"),
     )
     title = f"Spike against efficacy for m = {m[0]} to {m[-1]} clones with label 1"
@@ -248,18 +248,18 @@ def _against_m(left, right, laws, j):
     score = laws["clean_score"][:, j, None] + laws["efficacy"][:, j]  # [l, m, t]
     spike, law, clean = laws["spike"][:, j], laws["paper_spike"][:, j], laws["clean_curvature"][:, j, None]
     curves = (
-        (left, "left: attack works, score > 0", "o-", np.mean(score > 0, -1)),
-        (left, "left: seen, spike > clean curvature", "s--", np.mean(spike > clean, -1)),
-        (right, "right: measured by fits", "o-", _positive(np.median(_ratio(spike, clean), -1))),
-        (right, "right: paper's law (eq. 15)", "x:", _positive(np.median(_ratio(law, clean), -1))),
+        (left, "left: attack works, score > 0", "-", np.mean(score > 0, -1)),
+        (left, "left: seen, spike > clean curvature", "--", np.mean(spike > clean, -1)),
+        (right, "right: measured by fits", "-", _positive(np.median(_ratio(spike, clean), -1))),
+        (right, "right: paper's law (eq. 15)", ":", _positive(np.median(_ratio(law, clean), -1))),
     )
     looks = panels.looks(len(laws["lengthscales"]))
     for length, look in zip(laws["lengthscales"], looks, strict=True):
-        left.plot([], [], color=look["color"], lw=4, label=f"ℓ = {length:g}")
+        left.plot([], [], label=f"ℓ = {length:g}", **look | {"linestyle": ""})
     for axis, label, style, values in curves:
         for row, look in zip(values, looks, strict=True):
-            axis.plot(laws["clones"], row, style, color=look["color"], ms=4)
-        axis.plot([], [], style, color=GREY, ms=4, label=label)
+            axis.plot(laws["clones"], row, ms=4, **look | {"linestyle": style})
+        axis.plot([], [], style, color=GREY, label=label)
         axis.set_xscale("log")
     left.set(yticks=[0, 0.5, 1], ylim=(-0.06, 1.06))
     right.axhline(1, color=GREY, lw=0.8)
@@ -293,15 +293,15 @@ def _defence(setting, a):
         ("at_zeta", "score f(ζ) at the clone ζ"),
         ("df", "df(κ) / df(0)"),
     )
+    fits = [(kernel, kind) for kernel in ("Gaussian", "linear") for kind in ("cluster", "clones")]
     title = f"Gradient penalty against {m:g} clones of one triggered image, or a cluster of {m:g} images"
     size = f"{count:,.0f} clean points, c = {c:g}; accuracy: target or rest; df: degrees of freedom"
     with _page(4, title, size, f"{setting} (here {length:g})") as axes:
         for axis, (key, quantity) in zip(axes, quantities, strict=True):
-            for kernel, colour in (("Gaussian", BLUE), ("linear", RED)):
-                for kind, style in (("cluster", "o-"), ("clones", "x--")):
-                    values = a[f"{kernel.lower()}_{kind}_{key}"]
-                    values = _ratio(values, values[0]) if key == "df" else values
-                    axis.plot(a["kappas"], values, style, color=colour, ms=4, label=f"{kernel}, {kind}")
+            for (kernel, kind), look in zip(fits, panels.looks(len(fits)), strict=True):
+                values = a[f"{kernel.lower()}_{kind}_{key}"]
+                values = _ratio(values, values[0]) if key == "df" else values
+                axis.plot(a["kappas"], values, ms=4, label=f"{kernel}, {kind}", **look)
             if key == "accuracy":
                 axis.axhline(a["always_rest"], color=BLACK, ls=":", label="always the rest")
             axis.set_ylabel(quantity)
