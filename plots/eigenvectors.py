@@ -14,6 +14,8 @@ from poison_jax.runs.store import Run
 ROW = 5  # eigenvectors in a row
 MANY = 12  # classes, from which on each is shown by its top eigenvector alone
 OWN_SCALE = "each on a colour scale of its own around zero"
+_ATTACK = "Points: ASR above the rate without a trigger; overlap: cosine of the eigenvector and the trigger"
+_WAVES = "Wave: the strongest, in cycles down and across, and its prominence"
 
 
 def of_run(run: Run) -> dict[str, Figure]:
@@ -104,12 +106,6 @@ def _attack(result: Json) -> list[str]:
     said = "no attack" if gain is None else setting.points(gain)
     said += ", collapsed" if setting.collapsed(result) else " points" * (gain is not None)
     return [said, f"overlap {setting.signed(result['overlap'][0])}"]
-
-
-_ATTACK = "Points: ASR above the rate without a trigger; overlap: cosine of the eigenvector and the trigger"
-
-
-_WAVES = "Wave: the strongest, in cycles down and across, and its prominence"
 
 
 def _peak(spectrum, i):

@@ -41,7 +41,8 @@ def of_runs(runs: list[Run]) -> Figure:
         axes[name].set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
         axes[name].set(xlabel=DEFENCES[name], ylim=(-2, 102), ylabel="test images (%)")
     for (name, theta), line in lines.items():
-        places = [sorted({row[name] for row in rows}).index(strength) for strength in line["strength"]]
+        strengths = sorted({row[name] for row in rows})
+        places = [strengths.index(strength) for strength in line["strength"]]
         style = ("-", "--", ":", "-.")[[t for n, t in lines if n == name].index(theta) % 4]
         for key, (measure, look) in MEASURES.items():
             mean, bars = line[key]

@@ -44,8 +44,8 @@ def of_runs(runs: list[Run]) -> Figure:
         made,
         "; ".join(f"{name}: {said}" for name, said in zip(names, map(setting.outcome, results), strict=True)),
         f"Top {k} eigenvectors v of the input Hessian, each on a colour scale of its own around zero, "
-        f"with eigenvalue λ and overlap with the trigger (outlined where it is a stamp); Ritz residuals "
-        f"at most {largest:.0e}",
+        "with eigenvalue λ and overlap with the trigger (outlined where it is a stamp)",
+        f"Ritz residuals at most {largest:.0e}",
         setting.common([setting.of_result(result) for result in results]),
     )
     return made
@@ -83,7 +83,8 @@ def _images(part, runs, names):
     shown = range(min((ROW - 1) // 2, len(examples["labels"])))
     axes = part.subplots(1, 1 + 2 * len(shown), squeeze=False)[0]
     if panels.is_stamp(mask):
-        panels.stamp(axes[0], mask, examples["triggered"][0])
+        white = np.full((*mask.shape, 1), 255, np.uint8)
+        panels.stamp(axes[0], mask, examples["triggered"][0] if len(shown) else white)
     else:
         panels.mean_change(axes[0], mask)
     for i in shown:
