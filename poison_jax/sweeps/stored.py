@@ -65,7 +65,7 @@ def merge(found: Iterable[Record], file: Path, *, replace: bool = False) -> Merg
     Args:
         found: finished cells.
         file: made if it is not there.
-        replace: a cell whose stored line says something else takes its place.
+        replace: a cell whose stored line says something else, or less, takes its place.
 
     Raises:
         UserError: a line of the file is damaged.
@@ -83,11 +83,12 @@ def merge(found: Iterable[Record], file: Path, *, replace: bool = False) -> Merg
         if i is None:
             places[record.key] = len(texts)
             texts.append(records.line(record).encode())
-        elif i < len(stored) and (says := _difference(stored[i][1].result, record.result)):
-            if replace:
+        elif i < len(stored):
+            says = _difference(stored[i][1].result, record.result)
+            if replace and (says or record.result.keys() - stored[i][1].result.keys()):
                 texts[i] = records.line(record).encode()
                 replaced += 1
-            else:
+            elif says:
                 kept.append(f"{stored[i][1].key} ({says})")
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write(file, b"".join(text + b"\n" for text in texts))

@@ -166,6 +166,10 @@ def test_another_machine_is_no_difference(there, tmp_path, capsys):
     add(tmp_path / "again", folder)
     assert (folder / "toy.jsonl").read_bytes() == before
     assert capsys.readouterr().err == ""
+    # What is measured more is taken where the line may be replaced.
+    add(tmp_path / "again", folder, "--replace")
+    assert "0 added, 1 replaced" in capsys.readouterr().out
+    assert "new" in records.load(folder, "toy")[0].result
 
 
 def test_a_damaged_line_stops_it(there):
