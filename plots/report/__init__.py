@@ -100,11 +100,10 @@ def _environment(everything: list[Outcome]) -> Part:
 
 
 def _sweep(path: Path, group: Group) -> str:
-    done, cells, scale = group.count("done"), group.outcomes, words.scale(group.outcomes)
+    done, cells = group.count("done"), group.outcomes
     said, counts = words.of_sweep(group), words.counts(group)
     return (
-        (page.paragraph(scale) if scale else "")
-        + page.paragraph(counts, "state")
+        page.paragraph(counts, "state")
         + page.progress(done, len(cells), counts)
         + page.paragraph(said)
         + drawings.of_sweep(path, group, said)

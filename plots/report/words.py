@@ -1,8 +1,7 @@
-"""The outcome of a run or a sweep in a sentence or two, its state in fewer words, and its scale."""
+"""The outcome of a run or a sweep in a sentence or two, and its state in fewer words."""
 
 from collections import Counter
 
-from plots import setting
 from poison_jax import wording
 from poison_jax.runs.files import Json
 from poison_jax.sweeps.outcomes import STATES, Group, Outcome, attempt
@@ -72,18 +71,3 @@ def counts(group: Group) -> str:
         return "cannot be read"
     others = (f"{n} {state}" for state in STATES[1:] if (n := group.count(state)))
     return ", ".join([f"{group.count('done')} of {len(group.outcomes)} done", *others])
-
-
-def scale(found: list[Outcome]) -> str:
-    """At which scale networks were trained, as far as they agree, and their seeds; "" of others."""
-    configs = [outcome.config for outcome in found if outcome.config]
-    if not configs or any(config.get("experiment") != "train" for config in configs):
-        return ""
-
-    def said(configs):
-        seeds = sorted({config["seed"] for config in configs})
-        agreed = setting.common([setting.words(config) for config in configs])
-        which = ", ".join(map(str, seeds)) if len(seeds) < 6 else f"{seeds[0]} to {seeds[-1]}"
-        return agreed + f", {len(seeds)} seeds ({which})" * (len(seeds) > 1)
-
-    return attempt(said, configs, "")

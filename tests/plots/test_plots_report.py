@@ -20,8 +20,6 @@ def test_a_sweep_and_a_single_run(tmp_path, draw_sweep, capsys):
     assert "report.html" in (said := capsys.readouterr().out)
     assert re.search(r"\d\.\d\d MB, 1 sweeps, 1 single runs", said)
     assert "2 of 4 done, 1 failed, 1 waiting" in text
-    scale = "cifar10, 5,000 training images (subset), PreResNet-8 (bottleneck, width 16), stochastic poison, "
-    assert f"<p>{scale}trigger: l, θ = 0.01, no augmentation, 8 epochs, seed 0</p>" in text
     assert "<figcaption>Sweep grid, grid</figcaption>" in text  # of a picture that has no caption
     assert "<p><strong>Table.</strong> 2 cells</p>" in text
     header, first, second, third, fourth = rows(text, "sweep-1")
