@@ -34,6 +34,18 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+// What is wider than the window can be reached and scrolled by keyboard.
+function reach() {
+  for (const box of document.querySelectorAll(".wide")) {
+    const wide = box.scrollWidth > box.clientWidth;
+    for (const [name, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", "scrolls sideways"]]) {
+      wide ? box.setAttribute(name, value) : box.removeAttribute(name);
+    }
+  }
+}
+addEventListener("load", reach);
+addEventListener("resize", reach);
+
 // For tests, and for whoever wonders: how many of the pictures could be shown.
 addEventListener("load", () => {
   const shown = [...document.images].filter((image) => image.naturalWidth > 0);

@@ -182,7 +182,7 @@ def _symbol(command: str) -> str:
     return sign if len(sign) == 1 else ""
 
 
-_WIDE = '<div class="wide" tabindex="0">'  # scrolls where the window is narrow, by keyboard too
+_WIDE = '<div class="wide">'  # scrolls where the window is narrow
 _LEGIBLE = 544  # pixels, to which no wider picture is shrunk
 _MARKDOWN = _markdown()
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from report_stores import hostile_store, swept, written
+from report_stores import finished, hostile_store, swept, written
 
 from plots.report import page
 
@@ -19,9 +19,9 @@ QUIET = (
 )
 
 
-def opened(file: Path, profile: Path) -> tuple[str, list[str]]:
+def opened(file: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
     """The DOM of a page after its scripts have run, and what the browser's console says."""
-    command = [BROWSER, *QUIET, f"--user-data-dir={profile}", "--dump-dom", file.as_uri()]
+    command = [BROWSER, *QUIET, *flags, f"--user-data-dir={profile}", "--dump-dom", file.as_uri()]
     process = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     return process.stdout, [line for line in process.stderr.splitlines() if "CONSOLE" in line]
@@ -33,7 +33,7 @@ def test_a_browser_shows_all_of_it(tmp_path, draw_sweep):
     written(hostile_store(tmp_path / "runs"), tmp_path)
     dom, console = opened(tmp_path / "report.html", tmp_path / "profile")
     assert console == []
-    pictures = dom.count('<img src="data:')
+    pictures = dom.count(' src="data:image/png')
     assert pictures == 4
     assert f'<body data-images="{pictures} of {pictures}">' in dom
     assert '<button type="button">ASR</button>' in dom
@@ -50,6 +50,29 @@ def test_the_policy_stops_what_is_not_the_page_s(tmp_path, draw_sweep):
     assert "data-foreign" not in dom
     assert "data-images" in dom, "its own script runs"
     assert sum("Content Security Policy" in line for line in console) >= 3
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scrolls"), [(500, True), (1400, False)])
+def test_two_widths(tmp_path, width, scrolls):
+    """The page is no wider than the window; what is scrolls, by keyboard too, and pictures stay legible."""
+    finished(tmp_path / "runs")
+    text = re.sub(
+        "<meta http-equiv[^>]*>", "", written(tmp_path / "runs", tmp_path)
+    )  # for a script of the test's
+    says = """
+    addEventListener("load", () => {
+      const wide = document.documentElement.scrollWidth > innerWidth;
+      const image = document.querySelector("img.broad");
+      const box = image.parentNode.getAttribute("role");
+      document.title = `${innerWidth} ${wide} ${box} ${image.offsetWidth >= 544}`;
+    });
+    """
+    (tmp_path / "page.html").write_text(text.replace("</body>", f"<script>{says}</script></body>"))
+    dom, console = opened(tmp_path / "page.html", tmp_path / "profile", f"--window-size={width},900")
+    assert console == []
+    assert f"<title>{width} false {'region' if scrolls else 'null'} true</title>" in dom
 
 
 @needs_browser

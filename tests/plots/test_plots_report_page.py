@@ -85,7 +85,7 @@ of two lines, 2 * 3 * 4, `a_b`.
         == """<h4>A <em>title</em></h4>
 <p><strong>Table 1.</strong> Words
 of two lines, 2 * 3 * 4, <code>a_b</code>.</p>
-<div class="wide" tabindex="0"><table>
+<div class="wide"><table>
 <thead>
 <tr>
 <th>fit</th>
