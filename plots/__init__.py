@@ -50,11 +50,11 @@ def draw_sweep(path: Path, name: str, out: Path) -> list[Path]:
     return canvas.save(figures.named(parts, name), Path(out), *canvas.SWEEP, results=results)
 
 
-def show(run: Run, *names: str) -> None:
+def show(run: Run | list[Run], *names: str) -> None:
     """Shows a finished run's figures, with their captions, and tables in a notebook; writes nothing.
 
     Args:
-        run: a finished one.
+        run: a finished one; of a list the one picture that has them side by side.
         names: of the files, as `figure` or `table3`; all if there are none.
 
     Raises:
@@ -66,15 +66,16 @@ def show(run: Run, *names: str) -> None:
         raise UserError("figures are shown in a notebook only: `plots.draw` writes them as files") from None
     from plots import canvas, figures, tables
 
-    made = figures.of_run(run)
+    if isinstance(run, list):
+        with canvas.settings():
+            made = {"figure": figures.RUNS["run"].several(run)}
+    else:
+        made = figures.of_run(run)
     if unknown := set(names) - made.keys():
-        raise UserError(f"{run.path} has no {', '.join(sorted(unknown))}: it has {', '.join(made)}")
+        raise UserError(f"there is no {', '.join(sorted(unknown))}: there is {', '.join(made)}")
     for name in names or made:
-        part = made[name]
+        text = part = made[name]
         if not isinstance(part, str):
             display.display(display.Image(canvas.render(part)))
-        display.display(
-            display.Markdown(
-                part if isinstance(part, str) else tables.markdown(canvas.caption(part), cell=False)
-            )
-        )
+            text = tables.markdown(canvas.caption(part), cell=False)
+        display.display(display.Markdown(text))

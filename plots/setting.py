@@ -102,7 +102,7 @@ def differing(settings: list[dict[str, str]]) -> list[str]:
 
 
 def strength(result: Json) -> tuple[float, ...]:
-    """What networks that differ in it are sorted by: theta, the defences' strengths, the seed."""
+    """A sort key for networks: theta, how strong each defence is, the seed."""
     c = result["config"]
     penalty = c["penalty"]
     return c["poison"]["fraction"], penalty["kappa"], penalty.get("epsilon", 0.0), c["seed"]

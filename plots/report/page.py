@@ -183,7 +183,7 @@ def _symbol(command: str) -> str:
 
 
 _WIDE = '<div class="wide">'  # scrolls where the window is narrow
-_LEGIBLE = 544  # pixels, to which no wider picture is shrunk
+_LEGIBLE = 544  # pixels (34 rem): no picture is shrunk below that
 _MARKDOWN = _markdown()
 
 

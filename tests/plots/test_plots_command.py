@@ -276,14 +276,18 @@ def test_show_draws_inline_and_writes_nothing(toy, monkeypatch):
     monkeypatch.setattr(figures, "RUNS", {"toy": figures.RUNS["toy"]})
     before, shown = sorted(run.path.iterdir()), []
     display = types.SimpleNamespace(Image=lambda data: data, Markdown=lambda text: text, display=shown.append)
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=display, version_info=(9, 0)))
     plots.show(run)
     assert shown[0].startswith(b"\x89PNG")
     assert shown[1:] == ["|Made| of 0.25.", "asr 0.25\n"]
     plots.show(run, "table")
     assert len(shown) == 4
-    with pytest.raises(UserError, match="has no colour: it has toy, table"):
+    with pytest.raises(UserError, match="there is no colour: there is toy, table"):
         plots.show(run, "colour")
+    shown.clear()
+    monkeypatch.setitem(figures.RUNS, "run", figures.RUNS["toy"])
+    plots.show([run, run])  # side by side
+    assert list(map(type, shown)) == [bytes, str]
     assert sorted(run.path.iterdir()) == before
     monkeypatch.setitem(sys.modules, "IPython", None)
     with pytest.raises(UserError, match="in a notebook only"):
