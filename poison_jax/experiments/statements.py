@@ -12,8 +12,9 @@ from poison_jax.arrays import digest
 from poison_jax.errors import UserError
 from poison_jax.experiments import views
 from poison_jax.runs import provenance, store
-from poison_jax.theory import STATEMENTS, Entry, images, report
+from poison_jax.theory import STATEMENTS, THEOREMS, Entry, images, report
 from poison_jax.theory.curves import CURVES
+from poison_jax.theory.entry import VERDICTS
 
 DEFENCE_POINTS = 1000  # clean points of the penalised fits, which take an eigendecomposition each
 _COLUMNS = {  # of the images' summary -> head, and how it is printed
@@ -109,7 +110,7 @@ def _fill(config: ml_collections.ConfigDict, run: store.Run, problems: list[imag
         {
             "status": "ok",
             "statements": len(entries),
-            **{verdict: verdicts.count(verdict) for verdict in ("exact", "approximate", "fails")},
+            **{verdict: verdicts.count(verdict) for verdict in VERDICTS},
             "images": summaries,
             "wall_seconds": sum(float(arrays["seconds"]) for arrays in stages),
             "config": config.to_dict(),
@@ -125,8 +126,8 @@ def _file_name(name: str) -> str:
 
 def _statements() -> dict[str, np.ndarray]:
     entries = []
-    with console.progress("  statements", len(STATEMENTS)) as advance:
-        for statement in STATEMENTS:
+    with console.progress("  statements", len(STATEMENTS) + len(THEOREMS)) as advance:
+        for statement in (*STATEMENTS, *THEOREMS):
             entries += [entry._asdict() for entry in statement()]
             advance()
     return {"json": np.array(json.dumps(entries))}

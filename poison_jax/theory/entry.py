@@ -7,7 +7,7 @@ import numpy as np
 
 EXACT, APPROXIMATE, MISPRINT, FAILS = "exact", "approximate", "misprint", "fails"
 VERDICTS = (EXACT, APPROXIMATE, MISPRINT, FAILS)
-STATED, REPEATED, OURS = "stated", "repeated", "ours"
+STATED, REPEATED, DEFINITION, OURS = "stated", "repeated", "definition", "ours"
 
 
 class Entry(NamedTuple):
@@ -20,7 +20,7 @@ class Entry(NamedTuple):
     error: float  # relative, or absolute where the prediction is zero
     verdict: str  # exact | approximate | misprint | fails
     note: str  # under which assumption; where it fails, what is true instead
-    kind: str = STATED  # by the paper; repeated: it states the same elsewhere; ours: it does not state it
+    kind: str = STATED  # by the paper; or repeated there, a definition, or ours
 
 
 def relative_error(predicted: float, measured: float) -> float:
@@ -73,9 +73,7 @@ def fails(
     return Entry(statement, setup, float(predicted), float(measured), error, verdict, note)
 
 
-def misprint(
-    statement: str, setup: str, printed: float, read: float, measured: float, note: str
-) -> Entry:
+def misprint(statement: str, setup: str, printed: float, read: float, measured: float, note: str) -> Entry:
     """`misprint` where the obvious reading equals what is measured and the printed formula does not.
 
     Args:

@@ -55,7 +55,9 @@ class LinearFit(NamedTuple):
     coefficient: float  # |rho| over the threshold for v1
 
 
-def linear_fit(size: float, poisons: int, *, seed: int = 0, dimension: int = 100, classes: int = 10) -> LinearFit:
+def linear_fit(
+    size: float, poisons: int, *, seed: int = 0, dimension: int = 100, classes: int = 10
+) -> LinearFit:
     """2,000 random images with random labels; the trigger is a coordinate of its own, of this size.
 
     Their weights are what Theorem D assumes, noise; and the poisons, of all classes but the target's, carry
@@ -101,7 +103,7 @@ def theorem_d() -> Iterator[Entry]:
         *shown,
         "overlap^2 = 1 - (beta + vartheta^2) / (vartheta^2 (vartheta^2 + 1)), beta = K / d, vartheta = |rho| / (tau sqrt d). "
         f"Worst deviation {worst:.1f} standard errors; at half of the threshold, with d = 3,072 and K = 100, the overlap is {below:.3f}. In "
-        "place of Remark 3.5's \"for linear kernels no intrinsic lag occurs\": |rho| tends to |y_t - f| / s for a trigger of "
+        'place of Remark 3.5\'s "for linear kernels no intrinsic lag occurs": |rho| tends to |y_t - f| / s for a trigger of '
         "size s, so that no number of poisons shows a large trigger.",
         tolerance=4.5,
         worst=worst,
@@ -186,7 +188,9 @@ def theorem_g() -> Iterator[Entry]:
     shift = float(fisher.visible_mean(background, images))
     clean, found = (mean_scores(images, q, draws, seed=i) for i, q in enumerate((0.0, shift)))
     unit = np.sqrt(2 * len(background)) / images
-    spread = abs(clean.std(ddof=1) / unit - 1) * np.sqrt(2 * draws) / 1.1  # in its standard errors, with some skew
+    spread = (
+        abs(clean.std(ddof=1) / unit - 1) * np.sqrt(2 * draws) / 1.1
+    )  # in its standard errors, with some skew
     deviation = abs(found.mean() / unit - 3) / (found.std(ddof=1) / unit / np.sqrt(draws))
     second = repeat(gaussian_gradients(1 + shift, images, background[1:]), 16).mean
     yield agrees(

@@ -45,7 +45,9 @@ def violation(kappas: np.ndarray, E: np.ndarray, V: np.ndarray) -> float:
     lower = E[0] / (1 + kappas * V[0] / E[0])
     upper = E[0] * (1 - kappas * V / E)
     concave = np.diff(np.diff(1 / E) / np.diff(kappas)) * E[1:-1] * kappas[1:-1]
-    return float(max((lower - E).max() / E[0], (E - upper).max() / E[0], concave.max(), np.diff(E).max() / E[0]))
+    return float(
+        max((lower - E).max() / E[0], (E - upper).max() / E[0], concave.max(), np.diff(E).max() / E[0])
+    )
 
 
 def halving(kappas: np.ndarray, E: np.ndarray) -> float:
@@ -99,7 +101,9 @@ def theorem_a() -> Iterator[Entry]:
         f"Worst violation, relative to E: {below(max(worst, 0))}. E is decreasing and convex, and 1/E is concave: that "
         "is twice as sharp as convexity alone, which gives E / (2 V). What the training set's Gauss-Newton "
         "matrix does not see, no small penalty removes.",
-        worst=max(worst, abs(krr.PenaltyVisibility(E[0], V[0]).halving / np.interp(2 / E[0], 1 / E, KAPPAS) - 1)),
+        worst=max(
+            worst, abs(krr.PenaltyVisibility(E[0], V[0]).halving / np.interp(2 / E[0], 1 / E, KAPPAS) - 1)
+        ),
     )._replace(kind=OURS)
 
     rises, falls, tried, isotropic = 0, 0, 0, []
@@ -181,7 +185,9 @@ def mean_square_by_fits(dimension: int, points: int, strength: float) -> float:
 
     unit = np.eye(dimension, dtype=int)
     # cov(d_i f(x), d_j f(x')) = -d_i d_j k(x - x'); cov(f(zeta), d_j f(x')) = -d_j k(zeta - x').
-    gram = -np.block([[product(tables, unit[i] + unit[j]) for j in range(dimension)] for i in range(dimension)])
+    gram = -np.block(
+        [[product(tables, unit[i] + unit[j]) for j in range(dimension)] for i in range(dimension)]
+    )
     cross = -np.concatenate([product(clone, unit[j]) for j in range(dimension)])
     bent = -sum(
         np.concatenate([product(clone, unit[j] + 2 * unit[i]) for j in range(dimension)])
@@ -203,7 +209,9 @@ def by_parts(dimension: int, strength: float) -> float:
         return integrate.quad(function, 0, 30, points=(0.5, 3.0, 8.0), limit=400, epsabs=0, epsrel=1e-11)[0]
 
     logs = integral(lambda w: w ** (dimension - 3) * np.log1p(scale * w**2 * np.exp(-(w**2) / 2)) / scale)
-    return 2 + (dimension - 2) * logs / integral(lambda w: w ** (dimension - 1) / (np.exp(w**2 / 2) + scale * w**2))
+    return 2 + (dimension - 2) * logs / integral(
+        lambda w: w ** (dimension - 1) / (np.exp(w**2 / 2) + scale * w**2)
+    )
 
 
 def theorem_c() -> Iterator[Entry]:
@@ -264,7 +272,9 @@ def gaussian_derivatives(x: np.ndarray, Z: np.ndarray, alpha: np.ndarray, length
     return weights.sum(1), gradient, hessian - weights.sum(1)[:, None, None] * np.eye(x.shape[1]) / length**2
 
 
-def far_clones(distance: float, counts: np.ndarray, *, seed: int = 0, ridge: float = RIDGE, length: float = 1.0):
+def far_clones(
+    distance: float, counts: np.ndarray, *, seed: int = 0, ridge: float = RIDGE, length: float = 1.0
+):
     """Clones at a distance from 30 clean points in 3 dimensions, refitted: what changes at the clean points.
 
     Returns:
@@ -287,7 +297,9 @@ def far_clones(distance: float, counts: np.ndarray, *, seed: int = 0, ridge: flo
 
     for m in counts:
         # m equal rows add up: the system with one row of weight m, [[K + c, m k], [k', c + m]].
-        system = np.block([[K + ridge * np.eye(30), m * cross[:, None]], [cross[None], np.array([[ridge + m]])]])
+        system = np.block(
+            [[K + ridge * np.eye(30), m * cross[:, None]], [cross[None], np.array([[ridge + m]])]]
+        )
         alpha = np.linalg.solve(system, np.r_[y, y_t])
         alpha[-1] *= m
         after = gaussian_derivatives(X, Z, alpha, length)
@@ -319,5 +331,3 @@ def theorem_e() -> Iterator[Entry]:
         f"{mean_change.max():.0e}. The paper measures a mean over clean data; its theory is at one point, the trigger's.",
     )
     yield found._replace(kind=OURS)
-
-
