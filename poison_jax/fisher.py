@@ -146,10 +146,11 @@ def images_needed(eigenvalue: float, background: np.ndarray) -> float:
     """Theorem F: how many images a test needs, N* = sum_j lambda_j^2 / (alpha - lambda_j)^2.
 
     A poison's eigenvalue alpha of the population's F, above every other eigenvalue lambda_j, turns the top
-    eigenvector of the mean over N images towards its direction iff N > N*; then by `expected_overlap`. Below
-    the background nothing shows at any N. *Proof.* For Gaussian gradients, as N and d grow, the sample's
-    eigenvalue is psi(alpha) = alpha (1 + sum_j lambda_j / (alpha - lambda_j) / N), it leaves the bulk iff psi'(alpha)
-    = 1 - N*/N is positive, and overlap^2 = alpha psi'(alpha) / psi(alpha) (Paul 2007; Bai and Yao 2012).
+    eigenvector of the mean over N images towards its direction iff N > N*; then by `expected_overlap`.
+    Below the background nothing shows at any N. *Proof.* For Gaussian gradients, as N and d grow, the
+    sample's eigenvalue is psi(alpha) = alpha (1 + sum_j lambda_j / (alpha - lambda_j) / N), it leaves the
+    bulk iff psi'(alpha) = 1 - N*/N is positive, and overlap^2 = alpha psi'(alpha) / psi(alpha) (Paul 2007;
+    Bai and Yao 2012).
 
     Args:
         eigenvalue: alpha > 0.
@@ -196,14 +197,16 @@ def visible_mean(background: np.ndarray, images: np.ndarray, *, deviations: floa
     """Theorem G, first-order visibility: the squared length |q|^2 of a common part that N gradients show.
 
     Let gradients of a score at N images be h_i + q: what differs from image to image, of mean zero and
-    covariance C, and what a backdoor adds to all. The mean over images has |mean|^2 - tr C / N of mean |q|^2, and
-    of standard deviation sqrt(2 tr C^2) / N where q = 0 (Gaussian h_i): q shows, by so many deviations, from
+    covariance C, and what a backdoor adds to all. The mean over images has |mean|^2 - tr C / N of mean
+    |q|^2, and of standard deviation sqrt(2 tr C^2) / N where q = 0 (Gaussian h_i): q shows, by so many
+    deviations, from
 
         |q|^2 = deviations * sqrt(2 tr C^2) / N
 
-    on. The second-order threshold for the same gradients (Theorem F) is |q|^2 ~ lambda sqrt(d / N) in a flat
-    background, which is larger by sqrt(N / 2) / deviations: *a mean needs less than a variance*. It does not where
-    clean classes' means differ by themselves: their covariance takes the place of C / N, and no N helps.
+    on. The second-order threshold for the same gradients (Theorem F) is |q|^2 ~ lambda sqrt(d / N) in a
+    flat background, which is larger by sqrt(N / 2) / deviations: *a mean needs less than a variance*. It
+    does not where clean classes' means differ by themselves: their covariance takes the place of C / N, and
+    no N helps.
 
     Args:
         background: eigenvalues of C `[d]`, >= 0.

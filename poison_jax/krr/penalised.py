@@ -109,7 +109,7 @@ class PenalisedPath:
     @in_float64
     def alpha(self, y: np.ndarray, ridge: float, kappa: float) -> np.ndarray:
         """Coefficients alpha `[n]` for targets y `[n]`."""
-        check_strengths(ridge, kappa)
+        _check(ridge, kappa)
         y = finite("y", y, 1)
         if len(y) != len(self._half):
             raise UserError(f"y has {len(y)} targets for {len(self._half)} points in K")
@@ -122,7 +122,7 @@ class PenalisedPath:
         `tr[K (K + lambda I + kappa G)^-1]` (eq. 28) for `paper`; for `exact` the trace of the matrix that
         takes y to its fit.
         """
-        check_strengths(ridge, kappa)
+        _check(ridge, kappa)
         return float(np.trace(self._solved(ridge, kappa, self._A)))
 
     def _solved(self, ridge, kappa, b):
@@ -134,7 +134,7 @@ class PenalisedPath:
         return z
 
 
-def check_strengths(ridge, kappa):
+def _check(ridge, kappa):
     if not 0 < ridge < float("inf"):
         raise UserError(f"ridge = {ridge}: must be positive and finite")
     if not 0 <= kappa < float("inf"):
@@ -169,7 +169,7 @@ def hermite_fit(kernel: Kernel, X: np.ndarray, y: np.ndarray, ridge: float, kapp
         ridge: lambda > 0.
         kappa: > 0.
     """
-    check_strengths(ridge, kappa)
+    _check(ridge, kappa)
     if kappa == 0:
         raise UserError("kappa = 0: there is no penalty, use krr.fit")
     X, y = as_data(X, y)

@@ -10,7 +10,7 @@ from scipy import integrate
 from poison_jax.arrays import finite
 from poison_jax.errors import UserError
 from poison_jax.krr.kernels import Gaussian, Kernel
-from poison_jax.krr.penalised import PenalisedPath, check_strengths, gradient_gram
+from poison_jax.krr.penalised import PenalisedPath, gradient_gram
 from poison_jax.krr.regression import KRR, as_data, in_float64
 
 
@@ -44,12 +44,13 @@ def penalty_visibility(
         dE / dkappa = -V,    E / (1 + h V / E)  <=  E(kappa + h)  <=  E (1 - h V(kappa + h) / E(kappa + h)).
 
     E is decreasing and convex, 1/E is concave, and it takes at least E / V more kappa to halve E. *Proof.*
-    The fit is linear in the labels, so that Delta f = f_z minimises |delta - f_z(X)|^2 / 2 + lambda |f_z|^2 / 2 +
-    kappa z'P z / 2 with z'P z = V; the minimum is (|delta|^2 - E) / 2, and its derivative in kappa is V / 2
-    (envelope theorem). With M the form's part without P, E = b'(M + kappa P)^-1 b, hence 1/E = min over
-    b'z = 1 of z'(M + kappa P) z: a minimum of functions that are affine in kappa, so it is concave, and E is
-    decreasing with 1/E concave and increasing. The bounds are its tangents at both ends; equality holds where
-    a single generalised eigenvector of (P, M) carries b. The slope alone gives E(kappa + h) >= E - h V.
+    The fit is linear in the labels, so that Delta f = f_z minimises |delta - f_z(X)|^2 / 2 + lambda |f_z|^2
+    / 2 + kappa z'P z / 2 with z'P z = V; the minimum is (|delta|^2 - E) / 2, and its derivative in kappa is
+    V / 2 (envelope theorem). With M the form's part without P, E = b'(M + kappa P)^-1 b, hence 1/E = min
+    over b'z = 1 of z'(M + kappa P) z: a minimum of functions that are affine in kappa, so it is concave,
+    and E is decreasing with 1/E concave and increasing. The bounds are its tangents at both ends; equality
+    holds where a single generalised eigenvector of (P, M) carries b. The slope alone gives E(kappa + h) >=
+    E - h V.
 
     Args:
         kernel: the kernel.
@@ -63,8 +64,8 @@ def penalty_visibility(
 
     >>> from poison_jax.krr import linear
     >>> seen = penalty_visibility(linear(), [[1.0], [2.0]], [0.0, 1.0], ridge=5.0)
-    >>> print(f"{seen.efficacy:.2f} {seen.visibility:.2f}, at least {seen.halving:.0f} more kappa to halve it")
-    0.40 0.08, at least 5 more kappa to halve it
+    >>> print(f"E {seen.efficacy:.2f}, V {seen.visibility:.2f}, at least {seen.halving:.1f} to halve E")
+    E 0.40, V 0.08, at least 5.0 to halve E
     """
     X, delta = as_data(X, delta)
     with jax.enable_x64(True):
@@ -83,9 +84,9 @@ def spike_factor_at_clone(clean: KRR, zeta: np.ndarray) -> float:
     """Theorem B, the near-clone law with clean data: `|grad log v(zeta)|^2 / 4`, v the posterior variance.
 
     As x0 tends to the clones zeta their spike |grad Delta f(x0)|^2 tends to Delta f(zeta)^2 times this
-    factor, for every kernel, label and number of clones. It vanishes only at a critical point of
-    v(x) = kt(x, x), and not, as Corollary 3.7 has it, at every clone. *Proof.* Delta f is proportional to
-    kt(., zeta) (`clone_effect`), and by the symmetry of kt grad_1 kt(zeta, zeta) = grad v(zeta) / 2; divide by
+    factor, for every kernel, label and number of clones. It vanishes only at a critical point of v(x) =
+    kt(x, x), and not, as Corollary 3.7 has it, at every clone. *Proof.* Delta f is proportional to kt(.,
+    zeta) (`clone_effect`), and by the symmetry of kt grad_1 kt(zeta, zeta) = grad v(zeta) / 2; divide by
     v(zeta).
 
     Args:
@@ -105,14 +106,14 @@ def spike_factor_at_clone(clean: KRR, zeta: np.ndarray) -> float:
 def mean_square_frequency(dimension: int, strength: float, *, lengthscale: float = 1.0) -> float:
     """Theorem C, the dimension decides: the mean square frequency M2 of a Gaussian kernel under the penalty.
 
-    Penalise gradients, and no values, uniformly over R^p: kappa rho int |grad f|^2 beside lambda |f|^2. That
-    changes the kernel's spectrum to 1/kh_tau = 1/kh + tau w^2, tau = kappa rho / lambda, and the near-clone factor
-    to R = r^2 (M2 / p)^2, M2 = int w^2 kh_tau / int kh_tau. At tau = 0 M2 = p / l^2. For every tau > 0 it is smaller
-    for p = 1, the same for p = 2 and larger for p >= 3: the penalty makes near clones harder to hide from
-    three dimensions on, and easier in one. *Proof* (l = 1, u = w^2). kh' = -kh / 2 in u, so that
-    d log(1 + tau u kh) = tau (1 - u / 2) kh_tau du; times u^(p/2 - 1) and by parts,
-    M2 = 2 + (p - 2) int u^(p/2 - 2) log(1 + tau u kh) / tau du / int u^(p/2 - 1) kh_tau du, and log(1 + x) > x / (1 + x)
-    makes the ratio of integrals larger than 1.
+    Penalise gradients, and no values, uniformly over R^p: kappa rho int |grad f|^2 beside lambda |f|^2.
+    That changes the kernel's spectrum to 1/kh_tau = 1/kh + tau w^2, tau = kappa rho / lambda, and the
+    near-clone factor to R = r^2 (M2 / p)^2, M2 = int w^2 kh_tau / int kh_tau. At tau = 0 M2 = p / l^2. For
+    every tau > 0 it is smaller for p = 1, the same for p = 2 and larger for p >= 3: the penalty makes near
+    clones harder to hide from three dimensions on, and easier in one. *Proof* (l = 1, u = w^2). kh' = -kh /
+    2 in u, so that d log(1 + tau u kh) = tau (1 - u / 2) kh_tau du; times u^(p/2 - 1) and by parts, M2 = 2
+    + (p - 2) int u^(p/2 - 2) log(1 + tau u kh) / tau du / int u^(p/2 - 1) kh_tau du, and log(1 + x) > x /
+    (1 + x) makes the ratio of integrals larger than 1.
 
     *Where it stops:* values fitted at the same density, at a ridge, add a constant to 1/kh; then M2 exceeds
     p / l^2 without a penalty already, and the penalty lowers it in two dimensions, and in more where the
@@ -170,11 +171,11 @@ def far_clone_bounds(clean: KRR, zeta: np.ndarray, y_t: float, distance: float) 
         |Hess Delta f(x)|  <= b ((D^2 - l^2) / l^4 + sqrt(3 n / c) / l^2) e,
 
     while at the clones the efficacy tends to y_t - f(zeta): every statistic of Hessians at clean points is
-    blind. *Proof.* Delta f = b' kt(., zeta) with |b'| <= b (`clone_effect`: m / (c + v m) < 1 / v). Of
-    kt = k - k(., X) (K + c)^-1 k(X, zeta) the first term's derivatives at distance D or more are largest at D (for
-    the second from sqrt(3) l on). In the second term Cauchy-Schwarz in (K + c)^-1 separates the derivative of
-    k(X, x), whose form is at most the prior variance of that derivative (1, 1 / l^2 or 3 / l^4, since a
-    posterior variance is not negative), from k(X, zeta), whose form is at most n e^2 / c.
+    blind. *Proof.* Delta f = b' kt(., zeta) with |b'| <= b (`clone_effect`: m / (c + v m) < 1 / v). Of kt =
+    k - k(., X) (K + c)^-1 k(X, zeta) the first term's derivatives at distance D or more are largest at D
+    (for the second from sqrt(3) l on). In the second term Cauchy-Schwarz in (K + c)^-1 separates the
+    derivative of k(X, x), whose form is at most the prior variance of that derivative (1, 1 / l^2 or 3 /
+    l^4, since a posterior variance is not negative), from k(X, zeta), whose form is at most n e^2 / c.
 
     Args:
         clean: the fit to the clean data, with a Gaussian kernel.
@@ -192,7 +193,7 @@ def far_clone_bounds(clean: KRR, zeta: np.ndarray, y_t: float, distance: float) 
     at_zeta, variance = float(clean.predict(zeta)), float(clean.posterior(zeta).predict(zeta))
     nearest = float(np.sqrt(np.sum((np.asarray(clean.points) - zeta) ** 2, 1).min()))
     D = min(float(finite("distance", distance, 0)), nearest)
-    if not D >= math.sqrt(3) * length:
+    if not math.sqrt(3) * length <= D:
         raise UserError(
             f"distance = {D:.4g} (the nearest clean point is at {nearest:.4g}): must be at least sqrt(3) l = "
             f"{math.sqrt(3) * length:.4g}"

@@ -20,14 +20,14 @@ class Threshold(NamedTuple):
 def visible_coefficient(noise: float, dimension: int, classes: int) -> Threshold:
     """Theorem D: a linear model has a twilight zone; the coefficients |rho| at which it ends.
 
-    Let the clean weights W (d x K) have iid entries of variance tau^2, and let a poison add t rho', t the unit
-    trigger and rho its K coefficients (Lemma F.1). The loss's input Hessian is W W' for squared error. As d
-    and K grow, its top eigenvector v1 overlaps t iff |rho| > tau (d K)^(1/4), and then by `spike_overlap`. A
-    tester who knows t sees |W't|^2 = tau^2 chi^2_K rise by |rho|^2, beyond a standard deviation of
-    tau^2 sqrt(2 K): about tau (2 K)^(1/4), d^(1/4) times less. *Proof.* W / (tau sqrt d) is a matrix with
-    entries of variance 1/d and a perturbation of rank one and size |rho| / (tau sqrt d): Benaych-Georges
-    and Nadakuditi (2012), Theorem 2.8. Perfectly fitted poisons of size s have s |rho| <= |y_t - f|: *no number
-    of poisons is ever visible* if |y_t - f| / s is below the threshold.
+    Let the clean weights W (d x K) have iid entries of variance tau^2, and let a poison add t rho', t the
+    unit trigger and rho its K coefficients (Lemma F.1). The loss's input Hessian is W W' for squared error.
+    As d and K grow, its top eigenvector v1 overlaps t iff |rho| > tau (d K)^(1/4), and then by
+    `spike_overlap`. A tester who knows t sees |W't|^2 = tau^2 chi^2_K rise by |rho|^2, beyond a standard
+    deviation of tau^2 sqrt(2 K): about tau (2 K)^(1/4), d^(1/4) times less. *Proof.* W / (tau sqrt d) is a
+    matrix with entries of variance 1/d and a perturbation of rank one and size |rho| / (tau sqrt d):
+    Benaych-Georges and Nadakuditi (2012), Theorem 2.8. Perfectly fitted poisons of size s have s |rho| <=
+    |y_t - f|: *no number of poisons is ever visible* if |y_t - f| / s is below the threshold.
 
     Args:
         noise: tau, of the clean weights.
@@ -56,7 +56,7 @@ def spike_overlap(coefficient: np.ndarray, noise: float, dimension: int, classes
         noise, dimension, classes: tau, d and K, as in `visible_coefficient`.
 
     >>> print(spike_overlap(np.array([9.0, 20.0, 100.0]), 1.0, 784, 10).round(3))
-    [0.    0.313 0.926]
+    [0.    0.321 0.927]
     """
     _positive(noise=noise, dimension=dimension, classes=classes)
     size = np.abs(finite("coefficient", coefficient)) / (noise * math.sqrt(dimension))
@@ -69,8 +69,9 @@ def spike_overlap(coefficient: np.ndarray, noise: float, dimension: int, classes
 def dead_trigger_overlap(gram: np.ndarray, rho: np.ndarray) -> float:
     """Squared overlap of v1 with a trigger that the clean weights do not use, whatever they are.
 
-    Where W't = 0 before the poison, as for the minimum-norm fit and a trigger on pixels that are zero in the clean
-    images, let u be the top eigenvector of W'W + rho rho', and lambda its eigenvalue. Exactly, for every W,
+    Where W't = 0 before the poison, as for the minimum-norm fit and a trigger on pixels that are zero in
+    the clean images, let u be the top eigenvector of W'W + rho rho', and lambda its eigenvalue. Exactly,
+    for every W,
 
         overlap^2 = (rho'u)^2 / lambda.
 
@@ -90,10 +91,10 @@ def dead_trigger_overlap(gram: np.ndarray, rho: np.ndarray) -> float:
 def flipping_margin(classes: int) -> float:
     """The rise a of the target's score, in standard deviations of a score, that flips half of the images.
 
-    The root of P(z_1 + a > max of z_2, ..., z_K) = 1/2 for independent standard normals: 1.47 for K = 10, and
-    sqrt(2 ln K) to leading order for many classes. A trigger of size s on images of length |x| with random
-    clean scores works from s rho_t = a tau |x| on, and shows from |rho| = tau (d K)^(1/4) on: *the attack precedes its
-    detection iff s > a |x| / (d K)^(1/4)*, where rho has the target's entry alone.
+    The root of P(z_1 + a > max of z_2, ..., z_K) = 1/2 for independent standard normals: 1.47 for K = 10,
+    and sqrt(2 ln K) to leading order for many classes. A trigger of size s on images of length |x| with
+    random clean scores works from s rho_t = a tau |x| on, and shows from |rho| = tau (d K)^(1/4) on: *the
+    attack precedes its detection iff s > a |x| / (d K)^(1/4)*, where rho has the target's entry alone.
 
     Args:
         classes: K >= 2.

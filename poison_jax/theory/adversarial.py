@@ -118,6 +118,6 @@ def remark_3_14() -> Iterator[Entry]:
         float(gradient[0] @ gradient[0]),
         float(np.mean(np.sum(gradient**2, 1))),
         trace,
-        "An expectation is missing on the left: E|grad L|^2 = tr F is exact. Adversarial training penalises E|grad "
-        "L|, to first order; the square weighs steep points more.",
+        "An expectation is missing on the left: E|grad L|^2 = tr F is exact. Adversarial training penalises "
+        "E|grad L|, to first order; the square weighs steep points more.",
     )

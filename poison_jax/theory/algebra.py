@@ -80,10 +80,10 @@ def algorithm_1() -> Iterator[Entry]:
         "the eigenvalue 100 is found",
         1,
         np.sum(np.abs(many - 100) < 0.1),
-        "True of v1, which stays right (|sin| of its angle "
-        f"{error_of_v1:.0e} after 60 steps). Copies of converged eigenvalues appear, and displace the pairs that come next: "
-        "lambda_2 is a copy of lambda_1, and the gap, which Algorithm 2 reports as well, is zero. With full "
-        f"reorthogonalisation it is found {np.sum(np.abs(ours.values - 100) < 0.1)} time. After the 10 "
-        f"steps that the paper takes there are {np.sum(np.abs(few - 100) < 0.1)}, and the basis is off "
-        f"orthonormal by {lost:.0e} already. (Listing 6 calls a library's routine, not Algorithm 1.)",
+        f"True of v1, which stays right (|sin| of its angle {error_of_v1:.0e} after 60 steps). Copies of "
+        "converged eigenvalues appear, and displace the pairs that come next: lambda_2 is a copy of "
+        "lambda_1, and the gap, which Algorithm 2 reports as well, is zero. With full reorthogonalisation "
+        f"it is found {np.sum(np.abs(ours.values - 100) < 0.1)} time. After the 10 steps that the paper "
+        f"takes there are {np.sum(np.abs(few - 100) < 0.1)}, and the basis is off orthonormal by {lost:.0e} "
+        "already. (Listing 6 calls a library's routine, not Algorithm 1.)",
     )

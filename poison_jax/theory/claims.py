@@ -49,19 +49,20 @@ def abstract() -> Iterator[Entry]:
     narrow, wide = (tangent_error(width) for width in (32, 1024))
     yield agrees(
         "Abstract: kernel ridge regression is an exact model of wide networks",
-        "two-layer tanh network of 2 x 1,024 hidden units, squared loss, trained to stationarity; its relative distance at test "
-        "points from the ridge regression with its tangent kernel",
+        "two-layer tanh network of 2 x 1,024 hidden units, squared loss, trained to stationarity; its "
+        "relative distance at test points from the ridge regression with its tangent kernel",
         0,
         wide,
-        f"In the limit of infinite width, in the tangent kernel's scaling and for the squared loss: at 2 x 32 units the distance is {narrow:.2f}. "
-        "The networks of Section 5 are narrow, batch-normalised and trained on cross-entropy until their features collapse: for them the theory is a "
-        "picture to be measured.",
+        "In the limit of infinite width, in the tangent kernel's scaling and for the squared loss: at 2 x "
+        f"32 units the distance is {narrow:.2f}. The networks of Section 5 are narrow, batch-normalised and "
+        "trained on cross-entropy until their features collapse: for them the theory is a picture to be "
+        "measured.",
         tolerance=0.1,
     )
 
 
 def triggered_digits() -> tuple[np.ndarray, ...]:
-    """Clean digits `[500, 64]` and their +-1 labels, a triggered training image, triggered test images, mask."""
+    """Clean digits `[500, 64]`, +-1 labels, a triggered training image, triggered test images, the mask."""
     train, test = (data.load("digits", split) for split in ("train", "test"))
     mask = poison.trigger_mask("l", 8, 8, 1, margin=2, size=2)
 
@@ -100,14 +101,16 @@ def contribution_1() -> Iterator[Entry]:
         rows.append(overlap(effect.input_gradient(triggered)))
     yield fails(
         "Contribution 1: the top eigenvector of the input Hessian aligns with the poison direction",
-        "digits, 20 clones of a triggered image, 40 triggered test images, Gaussian kernel; squared overlap of the model's spike "
-        "with the trigger, said to be 1",
+        "digits, 20 clones of a triggered image, 40 triggered test images, Gaussian kernel; squared overlap "
+        "of the model's spike with the trigger, said to be 1",
         1,
         overlap(by_kernel),
-        f"Under Assumption 3.1 the spike of Theorem 3.4 points along zeta - x0, and where both images carry the stamped trigger they agree in its "
-        f"pixels (centred as in Listing 7 the squared overlap is {centred(by_kernel):.3f}). What aligns it, as far as anything does, is the cross-block that the "
-        "assumption neglects, where the clean data do not vary in the trigger's direction: with the posterior kernel the median squared overlap is "
-        f"{', '.join(f'{row:.2f}' for row in rows)} at length scales of 0.5, 1 and 2 median distances (a random direction has 1/64).",
+        "Under Assumption 3.1 the spike of Theorem 3.4 points along zeta - x0, and where both images carry "
+        "the stamped trigger they agree in its pixels (centred as in Listing 7 the squared overlap is "
+        f"{centred(by_kernel):.3f}). What aligns it, as far as anything does, is the cross-block that the "
+        "assumption neglects, where the clean data do not vary in the trigger's direction: with the "
+        f"posterior kernel the median squared overlap is {', '.join(f'{row:.2f}' for row in rows)} at "
+        "length scales of 0.5, 1 and 2 median distances (a random direction has 1/64).",
     )
 
 
@@ -124,7 +127,8 @@ def eq_4() -> Iterator[Entry]:
     found = f.loss_hessian(x0, 1.0)
     yield holds(
         "Eq. 4: the input Hessian of the squared loss is grad f grad f' + (f - y) Hess f",
-        "a fit to 20 random points, by the equation and by central differences; its trace, worst error of its entries",
+        "a fit to 20 random points, by the equation and by central differences; its trace, worst error of "
+        "its entries",
         np.trace(found),
         np.trace(differences),
         "An identity. Its second term is what Theorems A.3 and A.4 leave out.",
@@ -175,7 +179,8 @@ def appendix_a_5() -> Iterator[Entry]:
         "10 random points, Gaussian kernel; |yhat|^2 by modes and by a solve, worst error of yhat",
         by_modes @ by_modes,
         fitted @ fitted,
-        f"At each length scale. U depends on it, which the proof of A.5 leaves out: between l = 0.5 and l = 1 the top eigenvector's squared overlap with itself is {turned:.2f}.",
+        "At each length scale. U depends on it, which the proof of A.5 leaves out: between l = 0.5 and l = "
+        f"1 the top eigenvector's squared overlap with itself is {turned:.2f}.",
         worst=float(np.abs(by_modes - fitted).max()),
     )
     factors = [basis[0][-1] / (basis[0][-1] + RIDGE) for basis in bases]
@@ -184,8 +189,8 @@ def appendix_a_5() -> Iterator[Entry]:
         "the same points; the largest factor at l = 0.5 (an upper bound, if the step held) and at l = 1",
         factors[0],
         factors[1],
-        "It contradicts the constant trace of the sentence before: where some eigenvalues fall others rise. What falls is the sum "
-        "of the factors, for the Gaussian kernel.",
+        "It contradicts the constant trace of the sentence before: where some eigenvalues fall others rise. "
+        "What falls is the sum of the factors, for the Gaussian kernel.",
         margin=1e-3,
     )
 
@@ -198,11 +203,12 @@ def eq_49() -> Iterator[Entry]:
     mean = np.mean([a @ np.outer(v, v) for a, v in zip(A, g, strict=True)], 0)
     yield fails(
         "Eq. 49: E[A g g'] = A F",
-        "two examples, A = diag(1, 0) and diag(0, 1), g = (1, 0) and (0, 3); the trace of E[A] F and of E[A g g']",
+        "two examples, A = diag(1, 0) and diag(0, 1), g = (1, 0) and (0, 3); the trace of E[A] F and of E[A "
+        "g g']",
         np.trace(A.mean(0) @ F),
         np.trace(mean),
-        "A(w, x) and g(x) belong to one example: the mean of a product is not the product of the means. True for a single example, or an A that "
-        "all examples share.",
+        "A(w, x) and g(x) belong to one example: the mean of a product is not the product of the means. "
+        "True for a single example, or an A that all examples share.",
     )
 
 
@@ -236,12 +242,15 @@ def section_6() -> Iterator[Entry]:
     )
     yield fails(
         "Section 6: no defence can eliminate poisoning without sacrificing expressive power",
-        f"digits, least squares, {len(rows)} poisons with a trigger on the {len(dead)} pixels that are zero in every clean image; directions "
-        "in which trusted clean images have no variance are dropped from the weights; the ASR before and after",
+        f"digits, least squares, {len(rows)} poisons with a trigger on the {len(dead)} pixels that are zero "
+        "in every clean image; directions in which trusted clean images have no variance are dropped from "
+        "the weights; the ASR before and after",
         before,
         after,
-        f"Untriggered images are taken for the target at a rate of {untriggered:.3f}, and no score of a clean test image moves by more than {moved:.0e}: the poison is gone, "
-        "at no cost on clean inputs. It holds in the reading that the defended model cannot represent functions of the dropped directions, which "
-        "no clean image asks for, and where the trigger lies among the directions that clean images use: there a projection removes both.",
+        f"Untriggered images are taken for the target at a rate of {untriggered:.3f}, and no score of a "
+        f"clean test image moves by more than {moved:.0e}: the poison is gone, at no cost on clean inputs. "
+        "It holds in the reading that the defended model cannot represent functions of the dropped "
+        "directions, which no clean image asks for, and where the trigger lies among the directions that "
+        "clean images use: there a projection removes both.",
         margin=0.1,
     )

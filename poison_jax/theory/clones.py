@@ -118,13 +118,15 @@ def tight_cluster() -> Iterator[Entry]:
     x = m * spread**4 / c
     yield fails(
         "Assumption 3.1 (tight cluster): K_PP = k_zeta 11' to good accuracy makes eqs. 10 and 16 hold",
-        f"Gaussian kernel of l = 1, {m} poisons spread by {spread:g} l in each coordinate (their kernel values differ from 1 by 1%), "
-        f"c = {c:g}, x0 at {r:g} l from their centre; the spike over R_k (Delta f)^2",
+        f"Gaussian kernel of l = 1, {m} poisons spread by {spread:g} l in each coordinate (their kernel "
+        f"values differ from 1 by 1%), c = {c:g}, x0 at {r:g} l from their centre; the spike over R_k "
+        "(Delta f)^2",
         1,
         spike,
-        f"True of the efficacy, here {efficacy:.3f} of its law: its relative error is of order s^2 / l^2. The spike law needs m s^4 << l^4 c as "
-        "well, a condition on c / m: a cluster that is not quite one point lets the fit flatten its top, and for s << l its spike is "
-        f"about (1 + m s^4 / (l^4 c))^-2 of the law ({(1 + x) ** -2:.3f} here). Curvature then shows *less* of a cluster than of clones.",
+        f"True of the efficacy, here {efficacy:.3f} of its law: its relative error is of order s^2 / l^2. "
+        "The spike law needs m s^4 << l^4 c as well, a condition on c / m: a cluster that is not quite one "
+        "point lets the fit flatten its top, and for s << l its spike is about (1 + m s^4 / (l^4 c))^-2 of "
+        f"the law ({(1 + x) ** -2:.3f} here). Curvature then shows *less* of a cluster than of clones.",
     )
 
 
@@ -164,9 +166,9 @@ def theorem_3_3_limits() -> Iterator[Entry]:
         m,
         [case.shift(case.zeta) for case in cases],
         "Relative error k_zeta m / c on the linear side, c / (k_zeta m) on the other: with m = 500, c = "
-        f"0.01 the efficacy is {many.shift(many.zeta):.6f} of its limit. Both are limits at a fixed c. At a fixed lambda "
-        "c = n lambda grows with the poisons: S = theta / (lambda + k_zeta theta) for a fraction theta = m / n, and the "
-        "efficacy saturates where theta >> lambda / k_zeta.",
+        f"0.01 the efficacy is {many.shift(many.zeta):.6f} of its limit. Both are limits at a fixed c. At a "
+        "fixed lambda c = n lambda grows with the poisons: S = theta / (lambda + k_zeta theta) for a "
+        "fraction theta = m / n, and the efficacy saturates where theta >> lambda / k_zeta.",
     )
 
 

@@ -50,9 +50,9 @@ def remark_3_10() -> Iterator[Entry]:
         circle_response(omega, form="remark")[1],
         response[1],
         "True instead: kh / (kh + lambda + kappa |w|^2 kh), App. D's formula multiplied out (worst error "
-        f"over w = 0 to 7: {below(np.abs(response - predicted).max())}). Printed and measured at w = 1, 3, 5: "
-        f"{sides}: too high where kh > 1, too low where kh < 1. Eq. 26 as printed does something "
-        f"else again: kappa |w|^2 kh^2 (error {below(np.abs(paper - paper_predicted).max())}).",
+        f"over w = 0 to 7: {below(np.abs(response - predicted).max())}). Printed and measured at w = 1, 3, "
+        f"5: {sides}: too high where kh > 1, too low where kh < 1. Eq. 26 as printed does something else "
+        f"again: kappa |w|^2 kh^2 (error {below(np.abs(paper - paper_predicted).max())}).",
     )
 
     without = circle_response(omega, 0.0)
@@ -61,11 +61,12 @@ def remark_3_10() -> Iterator[Entry]:
         "the same; response at w = 5 over response at w = 1 (a high-pass filter: at least 1)",
         1,
         response[5] / response[1],
-        "True instead: the absolute response is low-pass, and falls faster with the penalty (without it the ratio is "
-        f"{without[5] / without[1]:.2f}). The penalty's own factor, response with it over response without, is a notch: 1 / (1 + "
-        "kappa w^2 kh / (kh + lambda)) is 1 at w = 0, falls, and rises to 1 again where the ridge has removed the mode already "
-        f"(at w = 0, 2, 4, 7: {', '.join(f'{q:.2f}' for q in (response / without)[[0, 2, 4, 7]])}). For the Gaussian kernel it is least where kh = "
-        "lambda (l^2 w^2 / 2 - 1).",
+        "True instead: the absolute response is low-pass, and falls faster with the penalty (without it the "
+        f"ratio is {without[5] / without[1]:.2f}). The penalty's own factor, response with it over response "
+        "without, is a notch: 1 / (1 + kappa w^2 kh / (kh + lambda)) is 1 at w = 0, falls, and rises to 1 "
+        "again where the ridge has removed the mode already (at w = 0, 2, 4, 7: "
+        f"{', '.join(f'{q:.2f}' for q in (response / without)[[0, 2, 4, 7]])}). For the Gaussian kernel it "
+        "is least where kh = lambda (l^2 w^2 / 2 - 1).",
     )
 
     # On the line: l_eff agrees with the penalty to second order in w.
@@ -98,9 +99,10 @@ def remark_3_10() -> Iterator[Entry]:
         "r = 0.1, l = 1, l_eff of the line above; r / l_eff, said to be at least r / l",
         r / length,
         r / effective,
-        "A longer length scale makes it *easier*: r / l_eff is smaller, and R = r^2 / l_eff^4 smaller still. But the "
-        "penalty is no longer length scale. What it does to R is decided by the dimension (Theorem C): it lowers it for p = 1, "
-        "leaves it for p = 2 and raises it for p >= 3, where the remark's conclusion holds, for another reason.",
+        "A longer length scale makes it *easier*: r / l_eff is smaller, and R = r^2 / l_eff^4 smaller "
+        "still. But the penalty is no longer length scale. What it does to R is decided by the dimension "
+        "(Theorem C): it lowers it for p = 1, leaves it for p = 2 and raises it for p >= 3, where the "
+        "remark's conclusion holds, for another reason.",
     )
 
 

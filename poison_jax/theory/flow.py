@@ -48,9 +48,9 @@ def theorem_3_12() -> Iterator[Entry]:
         energy[0],
         energy[-1],
         "The flow on J follows the loss as well, and a model that learns can gain input sensitivity; eq. 31 "
-        f"holds on the way (alpha >= {np.floor(1000 * alpha.min()) / 1000:.3f}), so that eq. 32 fails with it. True instead: J "
-        "itself does not increase under the flow on J, and E|g|^2 = tr F does not under the flow on the "
-        "penalty alone.",
+        f"holds on the way (alpha >= {np.floor(1000 * alpha.min()) / 1000:.3f}), so that eq. 32 fails with "
+        "it. True instead: J itself does not increase under the flow on J, and E|g|^2 = tr F does not under "
+        "the flow on the penalty alone.",
     )
 
     # g_j = w - a_j has the derivative 1 in w, so that alpha = 1; the two pull w in opposite directions.

@@ -75,12 +75,14 @@ def corollary_3_7() -> Iterator[Entry]:
     rest = np.exp(-(RATIOS[-1] ** 2))  # k_0^2, which the law leaves to its error
     yield misprint(
         "Corollary 3.7 (eq. 24): the Gauss-Newton spike is S^2 r^2 / l^4 [1 + O(r^2 / l^2)]",
-        f"r / l = 1/256, clones far from the data, y_t = {y_t:g}; the spike over its factor 1 + O(r^2 / l^2), k_0^2",
+        f"r / l = 1/256, clones far from the data, y_t = {y_t:g}; the spike over its factor 1 + O(r^2 / "
+        "l^2), k_0^2",
         law[-1] / y_t**2,
         law[-1],
         spikes[-1] / rest,
-        f"A factor y_t^2 is missing, as in eq. 15: with it the relative error is of order {order:.2f} in r / l. That is "
-        "without cross-block; with clean data the spike does not vanish at the clones (Theorem B).",
+        f"A factor y_t^2 is missing, as in eq. 15: with it the relative error is of order {order:.2f} in r "
+        "/ l. That is without cross-block; with clean data the spike does not vanish at the clones (Theorem "
+        "B).",
     )
 
 
@@ -116,8 +118,8 @@ def proposition_a_4() -> Iterator[Entry]:
         krr.gain(M, case.c, 1.0) ** 2 * RATIOS[-1] ** 2 / LENGTHSCALE**2,
         top_curvature(case.poisoned, points[-1], 1.0),
         "True of the Gauss-Newton term only (with y_t^2). As r -> 0 the top eigenvalue for y = y_t tends to "
-        "(y_t - f) f / l^2, which is zero only if the fit interpolates. What is left of the poison is isotropic: "
-        "the Hessian's size shows it, and no direction of the trigger does.",
+        "(y_t - f) f / l^2, which is zero only if the fit interpolates. What is left of the poison is "
+        "isotropic: the Hessian's size shows it, and no direction of the trigger does.",
     )
 
 

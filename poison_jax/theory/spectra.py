@@ -96,15 +96,16 @@ def theorem_d() -> Iterator[Entry]:
                 shown = law, found.mean
     below = repeat(random_weights(3072, 100, 0.5), 4).mean
     yield agrees(
-        "Theorem D (ours): a linear model has a twilight zone: v1 of W W' turns towards the trigger iff |rho| > tau "
-        "(d K)^(1/4)",
+        "Theorem D (ours): a linear model has a twilight zone: v1 of W W' turns towards the trigger iff "
+        "|rho| > tau (d K)^(1/4)",
         "random weights with d = 784, K = 10 at twice the threshold, 24 draws; the squared overlap, worst of "
         f"{cases} cases in standard errors",
         *shown,
-        "overlap^2 = 1 - (beta + vartheta^2) / (vartheta^2 (vartheta^2 + 1)), beta = K / d, vartheta = |rho| / (tau sqrt d). "
-        f"Worst deviation {worst:.1f} standard errors; at half of the threshold, with d = 3,072 and K = 100, the overlap is {below:.3f}. In "
-        'place of Remark 3.5\'s "for linear kernels no intrinsic lag occurs": |rho| tends to |y_t - f| / s for a trigger of '
-        "size s, so that no number of poisons shows a large trigger.",
+        "overlap^2 = 1 - (beta + vartheta^2) / (vartheta^2 (vartheta^2 + 1)), beta = K / d, vartheta = "
+        f"|rho| / (tau sqrt d). Worst deviation {worst:.1f} standard errors; at half of the threshold, with "
+        f"d = 3,072 and K = 100, the overlap is {below:.3f}. In place of Remark 3.5, by which a linear "
+        "kernel has no lag: |rho| tends to |y_t - f| / s for a trigger of size s, so that no number of "
+        "poisons shows a large one.",
         tolerance=4.5,
         worst=worst,
         kind=OURS,
@@ -113,14 +114,16 @@ def theorem_d() -> Iterator[Entry]:
     small, large = linear_fit(4.0, 160), linear_fit(60.0, 160)
     exact = max(abs(fit.predicted - fit.overlap) for fit in (small, large))
     yield holds(
-        "Theorem D (ours), dead trigger: overlap^2 = (rho'u)^2 / lambda, (lambda, u) the top eigenpair of W'W + rho rho'",
-        "least squares on 2,000 random images with random labels, d = 100, K = 10, 160 poisons with a trigger of size 4 on "
-        "a pixel of its own; v1's squared overlap",
+        "Theorem D (ours), dead trigger: overlap^2 = (rho'u)^2 / lambda, (lambda, u) the top eigenpair of "
+        "W'W + rho rho'",
+        "least squares on 2,000 random images with random labels, d = 100, K = 10, 160 poisons with a "
+        "trigger of size 4 on a pixel of its own; v1's squared overlap",
         small.predicted,
         small.overlap,
-        f"Any clean weights W that do not use the trigger. The size alone decides what is seen: at size 4 the ASR is {small.asr:.0%} and "
-        f"the overlap {small.overlap:.2f} (|rho| = {small.coefficient:.1f} thresholds), at size 60 {large.asr:.0%} and {large.overlap:.3f} "
-        f"({large.coefficient:.1f} thresholds).",
+        "Any clean weights W that do not use the trigger. The size alone decides what is seen: at size 4 "
+        f"the ASR is {small.asr:.0%} and the overlap {small.overlap:.2f} (|rho| = {small.coefficient:.1f} "
+        f"thresholds), at size 60 {large.asr:.0%} and {large.overlap:.3f} ({large.coefficient:.1f} "
+        "thresholds).",
         worst=exact,
     )._replace(kind=OURS)
 
@@ -158,13 +161,13 @@ def theorem_f() -> Iterator[Entry]:
     hidden = repeat(gaussian_gradients(0.9, 2000), 4).mean
     needed = fisher.images_needed(2.0, BACKGROUND)
     yield agrees(
-        "Theorem F (ours): a test needs N* = sum_j lambda_j^2 / (alpha - lambda_j)^2 images, then overlap^2 = (1 - N*/N) / (1 + "
-        "sum_j lambda_j / (alpha - lambda_j) / N)",
-        "Gaussian gradients, 100 background eigenvalues from 0.2 to 1, alpha = 2, N = 4 N*, 16 draws; the squared overlap, worst of "
-        f"{cases} cases in standard errors",
+        "Theorem F (ours): a test needs N* = sum_j lambda_j^2 / (alpha - lambda_j)^2 images, then overlap^2 "
+        "= (1 - N*/N) / (1 + sum_j lambda_j / (alpha - lambda_j) / N)",
+        "Gaussian gradients, 100 background eigenvalues from 0.2 to 1, alpha = 2, N = 4 N*, 16 draws; the "
+        f"squared overlap, worst of {cases} cases in standard errors",
         *shown,
-        f"Here N* = {needed:.0f}; at N = 20 the overlap is {few:.2f}, and with alpha = 0.9, below the background's top, it is {hidden:.2f} "
-        f"at N = 2,000. Worst deviation {worst:.1f} standard errors.",
+        f"Here N* = {needed:.0f}; at N = 20 the overlap is {few:.2f}, and with alpha = 0.9, below the "
+        f"background's top, it is {hidden:.2f} at N = 2,000. Worst deviation {worst:.1f} standard errors.",
         tolerance=4.5,
         worst=worst,
         kind=OURS,
@@ -184,7 +187,7 @@ def mean_scores(images: int, shift: float, draws: int, *, dimension: int = 100, 
 
 def theorem_g() -> Iterator[Entry]:
     """The mean's statistic at its threshold, in its own standard deviations; and v1 at the same poison."""
-    images, background, draws = 100, np.ones(100), 4000
+    images, background, draws = 10, np.ones(100), 40_000
     shift = float(fisher.visible_mean(background, images))
     clean, found = (mean_scores(images, q, draws, seed=i) for i, q in enumerate((0.0, shift)))
     unit = np.sqrt(2 * len(background)) / images
@@ -192,16 +195,22 @@ def theorem_g() -> Iterator[Entry]:
         abs(clean.std(ddof=1) / unit - 1) * np.sqrt(2 * draws) / 1.1
     )  # in its standard errors, with some skew
     deviation = abs(found.mean() / unit - 3) / (found.std(ddof=1) / unit / np.sqrt(draws))
-    second = repeat(gaussian_gradients(1 + shift, images, background[1:]), 16).mean
+    many = 400
+    faint = float(fisher.visible_mean(background, many))
+    second = repeat(gaussian_gradients(1 + faint, many, background[1:]), 16).mean
     yield agrees(
-        "Theorem G (ours): what a backdoor adds to every image's gradient shows in their mean from |q|^2 = z sqrt(2 tr C^2) / N on",
-        "unit Gaussian gradients, d = 100, N = 100, |q|^2 at the threshold for z = 3; the statistic |mean|^2 - tr C / N in its "
-        "clean standard deviations, mean of 4,000 draws; worst error of it and of the deviation, in standard errors",
+        "Theorem G (ours): what a backdoor adds to every image's gradient shows in their mean from |q|^2 = "
+        "z sqrt(2 tr C^2) / N on",
+        "unit Gaussian gradients, d = 100, N = 10, |q|^2 at the threshold for z = 3; the statistic |mean|^2 "
+        "- tr C / N in its clean standard deviations, mean of 40,000 draws; worst error of it and of the "
+        "deviation, in standard errors",
         3.0,
         found.mean() / unit,
-        f"The second-order threshold (F: |q|^2 > sqrt(d / N)) is {np.sqrt(100 / images) / shift:.1f} times as high, and v1's squared overlap "
-        f"is {second:.2f}. The ratio grows as sqrt(N / 2) / z. It ends where clean classes' means differ by themselves, where the images are far "
-        "(E), and where the trigger's gradient changes its sign from image to image.",
+        "The second-order threshold (F: |q|^2 > sqrt(d / N) here) is sqrt(N / 2) / z times as high: at N = "
+        f"400 {np.sqrt(len(background) / many) / faint:.1f} times, and v1's squared overlap at the "
+        f"first-order threshold is {second:.2f} there. It ends where clean classes' means differ by "
+        "themselves, where the images are far (E), and where the trigger's gradient changes its sign from "
+        "image to image.",
         tolerance=4.5,
         worst=float(max(spread, deviation)),
         kind=OURS,

@@ -25,8 +25,8 @@ def theorem_3_4() -> Iterator[Entry]:
         at.gradient_squared * S**2,
         at.gradient_squared * (y_t * S) ** 2,
         measured,
-        "A factor y_t^2 is missing, as eqs. 9 and 16 show: with it the law is exact. Nothing is lost for labels "
-        "of +-1.",
+        "A factor y_t^2 is missing, as eqs. 9 and 16 show: with it the law is exact. Nothing is lost for "
+        "labels of +-1.",
     )
 
     near = poison(GAUSSIAN, m, y_t, distance=3.0)
@@ -80,23 +80,25 @@ def remark_3_5() -> Iterator[Entry]:
         "gradient",
         np.sqrt(background @ background / factor),
         case.shift(x0),
-        "It says when a spike counts as seen: where the poison's part of the gradient is the larger one, as here, by "
-        "eq. 16. Where the clean gradient at x0 and the poison's make an angle, the total |grad f|^2 has a "
-        "cross term. For the Gaussian kernel the threshold exceeds the largest efficacy there is, k_0 |y_t| / "
-        "k_zeta, once r < l^2 sqrt(Lambda_clean) / |y_t|: then no number of clones shows in the Gauss-Newton term.",
+        "It says when a spike counts as seen: where the poison's part of the gradient is the larger one, as "
+        "here, by eq. 16. Where the clean gradient at x0 and the poison's make an angle, the total |grad "
+        "f|^2 has a cross term. For the Gaussian kernel the threshold exceeds the largest efficacy there "
+        "is, k_0 |y_t| / k_zeta, once r < l^2 sqrt(Lambda_clean) / |y_t|: then no number of clones shows in "
+        "the Gauss-Newton term.",
     )._replace(kind=DEFINITION)
 
     large, zeta = spectra.linear_fit(60.0, 160), 10 * np.ones(4)
     yield fails(
         "Remark 3.5 (linear kernels): R_k is constant, of order one, and no intrinsic lag occurs",
-        f"least squares on 2,000 random images, 160 poisons with a trigger of size 60, ASR {large.asr:.0%}; the trigger's "
-        "coefficients in units of what shows in v1, said to be at least 1",
+        f"least squares on 2,000 random images, 160 poisons with a trigger of size 60, ASR {large.asr:.0%}; "
+        "the trigger's coefficients in units of what shows in v1, said to be at least 1",
         1,
         large.coefficient,
-        "True instead: Theorem D. A linear model has a twilight zone, in which an attack that works shows in no "
-        f"top eigenvector, however many poisons there are (here its squared overlap is {large.overlap:.3f}). R_k is constant in m and "
-        "lambda, as it is for every kernel, and for a linear one 1 / (|x0| cos)^2 with the angle between x0 and zeta: it "
-        "cannot vanish as the Gaussian's does, but its order is that of the inputs' scale "
+        "True instead: Theorem D. A linear model has a twilight zone, in which an attack that works shows "
+        "in no top eigenvector, however many poisons there are (here its squared overlap is "
+        f"{large.overlap:.3f}). R_k is constant in m and lambda, as it is for every kernel, and for a "
+        "linear one 1 / (|x0| cos)^2 with the angle between x0 and zeta: it cannot vanish as the Gaussian's "
+        "does, but its order is that of the inputs' scale "
         f"({krr.trigger(kernel, zeta, zeta).spike_factor:.4f} at x0 = zeta of norm 20).",
     )
 
@@ -107,12 +109,13 @@ def remark_3_5() -> Iterator[Entry]:
     needed = np.sqrt(np.sum(clean.input_gradient(x0) ** 2) / factor)
     yield fails(
         "Remark 3.5 (only if): a detectability lag arises only when R_k is small",
-        f"linear kernel, targets +-1, R = {factor:.3g} (not small), clean score {clean.predict(x0):.3g} at the trigger point; the "
-        "efficacy that flips it, and the efficacy needed to be seen",
+        f"linear kernel, targets +-1, R = {factor:.3g} (not small), clean score {clean.predict(x0):.3g} at "
+        "the trigger point; the efficacy that flips it, and the efficacy needed to be seen",
         -clean.predict(x0),
         needed,
-        f"True instead: what decides is Lambda_clean / R_k. Many clones have an efficacy of {effect.predict(x0):.3g} here: they flip the "
-        "label, and are never seen, since the clean function is steep.",
+        "True instead: what decides is Lambda_clean / R_k. Many clones have an efficacy of "
+        f"{effect.predict(x0):.3g} here: they flip the label, and are never seen, since the clean function "
+        "is steep.",
     )
 
 
@@ -139,8 +142,8 @@ def theorem_a_3() -> Iterator[Entry]:
         "l^2 and for r << l the larger one unless f = y: with y = y_t it gives the p - 1 directions "
         f"orthogonal to x0 - zeta the eigenvalue (y_t - f) f / l^2 = {closed:.4f}, and x0 - zeta itself f "
         "(2 f - y_t) r^2 / l^4 more. True instead: |lambda_max - R_k (Delta f)^2| <= |f - y| |Hess f|. That "
-        "curvature is not hidden but nearly isotropic. Its top eigenvector is x0 - zeta where f > y_t / 2: the "
-        "direction in which two triggered images differ, which has no part along a stamped trigger.",
+        "curvature is not hidden but nearly isotropic. Its top eigenvector is x0 - zeta where f > y_t / 2: "
+        "the direction in which two triggered images differ, which has no part along a stamped trigger.",
     )
 
 

@@ -74,9 +74,9 @@ def theorem_a() -> Iterator[Entry]:
         "space",
         -around[1, 1],
         slope,
-        "E = delta' Delta f(X) is the efficacy of a change delta of the labels at fixed inputs, Delta f what it "
-        "changes of the corrected penalised fit. For any kernel, points, ridge and delta: |delta|^2 - E is twice "
-        "the minimum of an objective in which kappa multiplies V / 2.",
+        "E = delta' Delta f(X) is the efficacy of a change delta of the labels at fixed inputs, Delta f "
+        "what it changes of the corrected penalised fit. For any kernel, points, ridge and delta: |delta|^2 "
+        "- E is twice the minimum of an objective in which kappa multiplies V / 2.",
         worst=float(max(abs(-slope / around[1, 1] - 1), whole_error)),
         tolerance=1e-6,
     )._replace(kind=OURS)
@@ -92,15 +92,15 @@ def theorem_a() -> Iterator[Entry]:
     X = np.arange(1.0, 6.0)[:, None]
     E, V = penalty_path(krr.linear(), X, X[:, 0], RIDGE, KAPPAS)
     yield holds(
-        "Theorem A (ours), bounds: E / (1 + kappa V / E) <= E(kappa) <= E (1 - kappa V(kappa) / E(kappa)), so "
-        "that kappa_half >= E / V",
-        f"linear kernel in one dimension, where a single mode makes it an equality, kappa_half; worst violation at "
-        f"{tried} kappas of other kernels, ridges, clones, clusters and random labels",
+        "Theorem A (ours), bounds: E / (1 + kappa V / E) <= E(kappa) <= E (1 - kappa V(kappa) / E(kappa)), "
+        "so that kappa_half >= E / V",
+        "linear kernel in one dimension, where a single mode makes it an equality, kappa_half; worst "
+        f"violation at {tried} kappas of other kernels, ridges, clones, clusters and random labels",
         krr.PenaltyVisibility(E[0], V[0]).halving,
         np.interp(2 / E[0], 1 / E, KAPPAS),
-        f"Worst violation, relative to E: {below(max(worst, 0))}. E is decreasing and convex, and 1/E is concave: that "
-        "is twice as sharp as convexity alone, which gives E / (2 V). What the training set's Gauss-Newton "
-        "matrix does not see, no small penalty removes.",
+        f"Worst violation, relative to E: {below(max(worst, 0))}. E is decreasing and convex, and 1/E is "
+        "concave: that is twice as sharp as convexity alone, which gives E / (2 V). What the training set's "
+        "Gauss-Newton matrix does not see, no small penalty removes.",
         worst=max(
             worst, abs(krr.PenaltyVisibility(E[0], V[0]).halving / np.interp(2 / E[0], 1 / E, KAPPAS) - 1)
         ),
@@ -108,7 +108,7 @@ def theorem_a() -> Iterator[Entry]:
 
     rises, falls, tried, isotropic = 0, 0, 0, []
     for seed in range(10):
-        X, y, K, G = capacity.problem(n=8, seed=seed)
+        _, _, K, G = capacity.problem(n=8, seed=seed)
         path = krr.PenalisedPath(K, G)
         smoothers = [
             np.array([K @ path.alpha(e, RIDGE, kappa) for e in np.eye(8)]) for kappa in (0, 0.1, 1, 10, 100)
@@ -124,8 +124,8 @@ def theorem_a() -> Iterator[Entry]:
         f"10 problems of 8 random points; counterexamples in {tried} steps of kappa",
         0,
         int(rises) + falls,
-        "In place of Theorem 3.9's residual, which for a single y need not increase. E(kappa) = delta' H delta "
-        "decreases for every delta; 0 <= I - H <= I then makes tr (I - H)^2 increase.",
+        "In place of Theorem 3.9's residual, which for a single y need not increase. E(kappa) = delta' H "
+        "delta decreases for every delta; 0 <= I - H <= I then makes tr (I - H)^2 increase.",
     )._replace(kind=OURS)
 
 
@@ -144,15 +144,15 @@ def theorem_b() -> Iterator[Entry]:
     pair = krr.fit(clones.GAUSSIAN, [[-1.0, 0.0], [1.0, 0.0]], [1.0, -1.0], 0.1)
     critical, beside = (krr.spike_factor_at_clone(pair, np.array([x, 0.0])) for x in (0.0, 0.3))
     yield holds(
-        "Theorem B (ours): near the clones the spike tends to Delta f(zeta)^2 |grad log v(zeta)|^2 / 4, v the "
-        "posterior variance of the clean data",
-        f"Gaussian kernel, {m} clones refitted at 0.7 to 3.3 length scales from the data's centre; the spike at "
-        "2 length scales, worst relative error of four distances",
+        "Theorem B (ours): near the clones the spike tends to Delta f(zeta)^2 |grad log v(zeta)|^2 / 4, v "
+        "the posterior variance of the clean data",
+        f"Gaussian kernel, {m} clones refitted at 0.7 to 3.3 length scales from the data's centre; the "
+        "spike at 2 length scales, worst relative error of four distances",
         rows[2][0],
         rows[2][1],
-        "In place of Corollary 3.7: with clean data the spike vanishes only where v is critical, as between two "
-        f"points ({below(critical)} in the middle, {beside:.2g} beside it), and far from all data, where v is "
-        "constant. Any kernel, label, and number of clones.",
+        "In place of Corollary 3.7: with clean data the spike vanishes only where v is critical, as between "
+        f"two points ({below(critical)} in the middle, {beside:.2g} beside it), and far from all data, "
+        "where v is constant. Any kernel, label, and number of clones.",
         worst=worst,
     )._replace(kind=OURS)
 
@@ -224,13 +224,13 @@ def theorem_c() -> Iterator[Entry]:
     yield holds(
         "Theorem C (ours): the dimension decides: a gradient penalty lowers the near-clone factor for p = 1, "
         "leaves it for p = 2, raises it for p >= 3",
-        "Gaussian kernel of l = 1, gradients penalised uniformly with tau = 1, p = 3; the mean square frequency "
-        "M2, by quadrature and by the proof's integrals; worst of 5 dimensions and 9 strengths",
+        "Gaussian kernel of l = 1, gradients penalised uniformly with tau = 1, p = 3; the mean square "
+        "frequency M2, by quadrature and by the proof's integrals; worst of 5 dimensions and 9 strengths",
         by_parts(3, 1.0),
         krr.mean_square_frequency(3, 1.0),
-        f"R = r^2 (M2 / p)^2; without a penalty M2 = p. The sign is wrong in {wrong} of {len(errors)} cases. It "
-        "needs the penalty to act where no values are fitted: values at the same density raise M2 by themselves, and the "
-        "penalty then lowers it for p = 2, and for larger p where they are many.",
+        f"R = r^2 (M2 / p)^2; without a penalty M2 = p. The sign is wrong in {wrong} of {len(errors)} "
+        "cases. It needs the penalty to act where no values are fitted: values at the same density raise M2 "
+        "by themselves, and the penalty then lowers it for p = 2, and for larger p where they are many.",
         worst=max(errors) if not wrong else np.inf,
         tolerance=1e-8,
     )._replace(kind=OURS)
@@ -239,13 +239,14 @@ def theorem_c() -> Iterator[Entry]:
     sums = {p: mean_square_on_torus(p, 1.0) for p in fits}
     yield agrees(
         "Theorem C (ours), fits: 1/kh_tau = 1/kh + tau w^2 is what fits with derivative sections do",
-        "torus of circumference 2 pi l, gradients observed on grids of 24, 14^2 and 8^3 points, tau = 1; M2 for p = 3, "
-        "by the torus's frequencies and by a dense solve, worst relative error of p = 1, 2, 3",
+        "torus of circumference 2 pi l, gradients observed on grids of 24, 14^2 and 8^3 points, tau = 1; M2 "
+        "for p = 3, by the torus's frequencies and by a dense solve, worst relative error of p = 1, 2, 3",
         sums[3],
         fits[3],
-        f"M2 / p for p = 1, 2, 3: {', '.join(f'{fits[p] / p:.4f}' for p in fits)}, by the sum over frequencies "
-        f"{', '.join(f'{sums[p] / p:.4f}' for p in sums)} (over R^p "
-        f"{', '.join(f'{krr.mean_square_frequency(p, 1.0) / p:.4f}' for p in sums)}: so small a torus has few frequencies).",
+        f"M2 / p for p = 1, 2, 3: {', '.join(f'{fits[p] / p:.4f}' for p in fits)}, by the sum over "
+        f"frequencies {', '.join(f'{sums[p] / p:.4f}' for p in sums)} (over R^p "
+        f"{', '.join(f'{krr.mean_square_frequency(p, 1.0) / p:.4f}' for p in sums)}: so small a torus has "
+        "few frequencies).",
         tolerance=2e-3,
         worst=max(abs(fits[p] / sums[p] - 1) for p in fits),
         kind=OURS,
@@ -312,7 +313,7 @@ def far_clones(
 
 
 def theorem_e() -> Iterator[Entry]:
-    """The bounds in a search over distances, counts, ridges and data; efficacy and the mean Hessian beside."""
+    """The bounds in a search over distances, counts, ridges, data; efficacy and the mean Hessian beside."""
     counts, worst, tried = 10.0 ** np.arange(6), -np.inf, 0
     for seed, (distance, ridge) in enumerate(itertools.product((1.8, 3.0, 4.0, 6.0), (1e-3, 0.1, 10.0))):
         _, changes, _, bounds = far_clones(distance, counts, seed=seed, ridge=ridge)
@@ -325,9 +326,10 @@ def theorem_e() -> Iterator[Entry]:
         f"{tried} cases of other distances, ridges and data",
         0,
         0 if worst <= 1 else 1,
-        f"With e = exp(-D^2 / (2 l^2)): |grad Delta f| <= b (D / l^2 + sqrt(n / c) / l) e and a like bound for the Hessian, "
-        f"whatever m. The closest case is {worst:.2f} of its bound. At D = 6 l the efficacy goes from "
-        f"{efficacy[0]:.2f} to {efficacy[-1]:.2f} for m = 1 to 10^5, and the mean loss Hessian changes by at most "
-        f"{mean_change.max():.0e}. The paper measures a mean over clean data; its theory is at one point, the trigger's.",
+        "With e = exp(-D^2 / (2 l^2)): |grad Delta f| <= b (D / l^2 + sqrt(n / c) / l) e and a like bound "
+        f"for the Hessian, whatever m. The closest case is {worst:.2f} of its bound. At D = 6 l the "
+        f"efficacy goes from {efficacy[0]:.2f} to {efficacy[-1]:.2f} for m = 1 to 10^5, and the mean loss "
+        f"Hessian changes by at most {mean_change.max():.0e}. The paper measures a mean over clean data; "
+        "its theory is at one point, the trigger's.",
     )
     yield found._replace(kind=OURS)
