@@ -12,10 +12,10 @@ from poison_jax.arrays import digest
 from poison_jax.errors import UserError
 from poison_jax.experiments import views
 from poison_jax.runs import provenance, store
-from poison_jax.theory import STATEMENTS, THEOREMS, Entry, images, report
-from poison_jax.theory.curves import CURVES
+from poison_jax.theory import STATEMENTS, THEOREMS, Entry, curves, images, report, theorem_curves
 from poison_jax.theory.entry import VERDICTS
 
+CURVES = curves.CURVES | theorem_curves.CURVES
 DEFENCE_POINTS = 1000  # clean points of the penalised fits, which take an eigendecomposition each
 _COLUMNS = {  # of the images' summary -> head, and how it is printed
     "lengthscale": ("l", "g"),
@@ -25,14 +25,16 @@ _COLUMNS = {  # of the images' summary -> head, and how it is printed
     "efficacy": ("efficacy", ".3f"),
     "efficacy_of_law": ("/ law", ".2f"),
     "factor_of_law": ("R / R_k", ".3g"),
+    "overlap": ("overlap", ".2f"),
     "m_works": ("m works", "d"),
     "m_seen": ("m seen", "d"),
     "m_seen_by_law": ("by law", "d"),
 }
 _LEGEND = """\
 l in median distances; / law: measured efficacy over eq. 11; R: measured spike over squared efficacy, R_k:
-eq. 17; m works: clones at which half of the test images flip; m seen: at which half of them show more of
-the poison's gradient than of the clean one (Remark 3.5); by law: at which half should by the paper's law"""
+eq. 17; overlap: squared, of the spike with the trigger; m works: clones at which half of the test images
+flip; m seen: at which half of them show more of the poison's gradient than of the clean one (Remark 3.5); by
+law: at which half should by the paper's law"""
 
 
 def run(
@@ -157,7 +159,7 @@ def _show(run: store.Run, config: ml_collections.ConfigDict) -> None:
 
 def _show_images(name: str, cells: list[dict[str, Any]], c: ml_collections.ConfigDict) -> None:
     rows = [
-        ["-" if cell[key] is None else format(cell[key], spec) for key, (_, spec) in _COLUMNS.items()]
+        ["-" if cell.get(key) is None else format(cell[key], spec) for key, (_, spec) in _COLUMNS.items()]
         for cell in cells
     ]
     console.say("")
