@@ -193,6 +193,29 @@ def expected_overlap(eigenvalue: float, background: np.ndarray, images: np.ndarr
     return np.maximum(0, 1 - needed / images) / (1 + pull / images)
 
 
+def sampling_constant(matrices: np.ndarray) -> float:
+    """Theorem F without Gaussian gradients: C in `overlap^2 = 1 - C / N` for the mean of N matrices, N >> C.
+
+    C = sum_j E[(v1'A v_j)^2] / (lambda_1 - lambda_j)^2, over the eigenpairs of the population's mean:
+    second-order perturbation of its top eigenvector. For A = g g' and Gaussian g it is sum_j alpha lambda_j
+    / (alpha - lambda_j)^2, the first order of `expected_overlap`. Steep images make it larger: for a
+    network that knows its training images the spectrum alone promises too much.
+
+    Args:
+        matrices: of all images: Hessians, or outer products of gradients, symmetric `[N, d, d]`.
+
+    Returns:
+        C; infinite where the top eigenvalue is double.
+    """
+    matrices = finite("matrices", matrices, 3)
+    values, vectors = np.linalg.eigh(matrices.mean(0))
+    gaps = values[-1] - values[:-1]
+    if not gaps.size or gaps.min() <= 0:
+        return float("inf") if gaps.size else 0.0
+    mixed = (matrices @ vectors[:, -1]) @ vectors[:, :-1]
+    return float(np.sum(np.mean(mixed**2, 0) / gaps**2))
+
+
 def visible_mean(background: np.ndarray, images: np.ndarray, *, deviations: float = 3.0) -> np.ndarray:
     """Theorem G, first-order visibility: the squared length |q|^2 of a common part that N gradients show.
 

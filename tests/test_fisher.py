@@ -224,6 +224,27 @@ def test_images_needed_by_the_slope_of_the_sample_eigenvalue():
     assert fisher.expected_overlap(alpha, background, images) == pytest.approx(expected, rel=1e-6)
 
 
+def test_the_sampling_constant():
+    """1 - C / N by samples of heavy-tailed matrices; and the Gaussian value that theory gives."""
+    rng = np.random.default_rng(0)
+    scale = np.sqrt(np.r_[4.0, np.linspace(0.5, 1.5, 9)])
+    gradients = rng.normal(size=(20_000, 10)) * scale
+    outer = np.einsum("ni,nj->nij", gradients, gradients)
+    assert fisher.sampling_constant(outer) == pytest.approx(
+        np.sum(4 * scale[1:] ** 2 / (4 - scale[1:] ** 2) ** 2), rel=0.05
+    )
+    heavy = outer[:2000] * rng.exponential(size=(2000, 1, 1)) ** 2
+    top, constant, images = np.linalg.eigh(heavy.mean(0))[1][:, -1], fisher.sampling_constant(heavy), 1000
+    lost = [
+        1 - (np.linalg.eigh(heavy[rng.integers(2000, size=images)].mean(0))[1][:, -1] @ top) ** 2
+        for _ in range(400)
+    ]
+    assert np.mean(lost) == pytest.approx(constant / images, rel=0.15)
+    assert constant > 3 * fisher.sampling_constant(outer)
+    assert fisher.sampling_constant(np.eye(3)[None]) == np.inf
+    assert fisher.sampling_constant(np.ones((4, 1, 1))) == 0
+
+
 def test_a_mean_shows_what_a_variance_does_not():
     """Theorem G's threshold: the statistic's clean deviation, and its mean at three of them."""
     background, images = np.linspace(0.2, 2, 40), 25
