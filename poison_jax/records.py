@@ -19,7 +19,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--runs", type=Path, required=True, help="store: the --workdir of the sweeps")
     parser.add_argument("--out", type=Path, required=True, help="folder for <sweep>.jsonl")
     parser.add_argument(
-        "--replace", action="store_true", help="write a cell again whose stored line says something else, or less"
+        "--replace",
+        action="store_true",
+        help="write a cell again whose stored line says something else, or less",
     )
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="names; all that the store holds if none")
     arguments = parser.parse_args(argv)

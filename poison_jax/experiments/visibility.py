@@ -77,7 +77,7 @@ def kappa_of_eq_25(config) -> float:
 
 
 def penalty_paths(networks: Sequence[Network]) -> list[PenaltyPath]:
-    """Theorem A for every fraction and seed with a network at kappa = 0; networks without a twin are left out.
+    """Theorem A for every fraction and seed with a network at kappa = 0; those without a twin are left out.
 
     Raises:
         UserError: no poisoned network has its clean twin among them.
