@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from plots import canvas, panels
+from plots import canvas, panels, theorems
 from plots.panels import BLACK, BLUE, GREEN, GREY, ORANGE, RED
 from poison_jax.runs.store import Run
 
@@ -18,8 +18,8 @@ FLOW = "24 clean and 8 poisoned points in 3 dimensions, Gaussian kernel, ℓ = 1
 
 
 def of_run(run: Run) -> dict[str, Figure]:
-    """A figure for each curve; `images_`, `visibility_` and `defence_<data set>` for each data set."""
-    figures = {
+    """A figure for each curve; `images_`, `visibility_`, `defence_`, `penalty_bounds_` and each data set."""
+    figures = theorems.of_run(run) | {
         "spike_law": _spike_law(run.arrays("spike_law")),
         "twilight_zone": _twilight_zone(run.arrays("twilight_zone")),
         "lost_capacity": _lost_capacity(run.arrays("lost_capacity")),

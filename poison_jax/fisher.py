@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from poison_jax import batches
+from poison_jax.arrays import finite
 from poison_jax.autodiff import value_and_input_gradient
 from poison_jax.errors import UserError
 from poison_jax.lanczos import Eigenpairs, top_eigenpairs
@@ -139,3 +140,115 @@ def trace(gradients: jax.Array) -> float:
     `losses.gradient_penalised`, kappa / 2 of it with `eq25`, kappa / N of it with `listing`.
     """
     return float(jnp.sum(jnp.square(gradients)) / len(gradients))
+
+
+def images_needed(eigenvalue: float, background: np.ndarray) -> float:
+    """Theorem F: how many images a test needs, N* = sum_j lambda_j^2 / (alpha - lambda_j)^2.
+
+    A poison's eigenvalue alpha of the population's F, above every other eigenvalue lambda_j, turns the top
+    eigenvector of the mean over N images towards its direction iff N > N*; then by `expected_overlap`.
+    Below the background nothing shows at any N. *Proof.* For Gaussian gradients, as N and d grow, the
+    sample's eigenvalue is psi(alpha) = alpha (1 + sum_j lambda_j / (alpha - lambda_j) / N), it leaves the
+    bulk iff psi'(alpha) = 1 - N*/N is positive, and overlap^2 = alpha psi'(alpha) / psi(alpha) (Paul 2007;
+    Bai and Yao 2012).
+
+    Args:
+        eigenvalue: alpha > 0.
+        background: the other eigenvalues lambda_j of F `[d - 1]`, >= 0, zeros included or not.
+
+    Returns:
+        N*; infinite where an eigenvalue of the background reaches alpha.
+
+    Raises:
+        UserError: an eigenvalue that is negative, or alpha that is not positive.
+
+    >>> images_needed(2.0, np.ones(100))
+    100.0
+    """
+    background = _spectrum(eigenvalue, background)
+    if background.max() >= eigenvalue:
+        return float("inf")
+    return float(np.sum((background / (eigenvalue - background)) ** 2))
+
+
+def expected_overlap(eigenvalue: float, background: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Squared overlap of the sample's top eigenvector with the population's (Theorem F), zero up to N*.
+
+        overlap^2 = (1 - N*/N) / (1 + sum_j lambda_j / (alpha - lambda_j) / N)
+
+    Args:
+        eigenvalue, background: as in `images_needed`.
+        images: N > 0, of any shape.
+
+    >>> print(expected_overlap(2.0, np.ones(100), np.array([50, 200, 1000])).round(3))
+    [0.    0.333 0.818]
+    """
+    images, needed = finite("images", images), images_needed(eigenvalue, background)
+    if not (images > 0).all():
+        raise UserError(f"images = {images.min():g}: must be positive")
+    if needed == float("inf"):
+        return np.zeros(images.shape)
+    background = np.asarray(background, float)
+    pull = np.sum(background / (eigenvalue - background))
+    return np.maximum(0, 1 - needed / images) / (1 + pull / images)
+
+
+def sampling_constant(matrices: np.ndarray) -> float:
+    """Theorem F without Gaussian gradients: C in `overlap^2 = 1 - C / N` for the mean of N matrices, N >> C.
+
+    C = sum_j E[(v1'A v_j)^2] / (lambda_1 - lambda_j)^2, over the eigenpairs of the population's mean:
+    second-order perturbation of its top eigenvector. For A = g g' and Gaussian g it is sum_j alpha lambda_j
+    / (alpha - lambda_j)^2, the first order of `expected_overlap`. Steep images make it larger: for a
+    network that knows its training images the spectrum alone promises too much.
+
+    Args:
+        matrices: of all images: Hessians, or outer products of gradients, symmetric `[N, d, d]`.
+
+    Returns:
+        C; infinite where the top eigenvalue is double.
+    """
+    matrices = finite("matrices", matrices, 3)
+    values, vectors = np.linalg.eigh(matrices.mean(0))
+    gaps = values[-1] - values[:-1]
+    if not gaps.size or gaps.min() <= 0:
+        return float("inf") if gaps.size else 0.0
+    mixed = (matrices @ vectors[:, -1]) @ vectors[:, :-1]
+    return float(np.sum(np.mean(mixed**2, 0) / gaps**2))
+
+
+def visible_mean(background: np.ndarray, images: np.ndarray, *, deviations: float = 3.0) -> np.ndarray:
+    """Theorem G, first-order visibility: the squared length |q|^2 of a common part that N gradients show.
+
+    Let gradients of a score at N images be h_i + q: what differs from image to image, of mean zero and
+    covariance C, and what a backdoor adds to all. The mean over images has |mean|^2 - tr C / N of mean
+    |q|^2, and of standard deviation sqrt(2 tr C^2) / N where q = 0 (Gaussian h_i): q shows, by so many
+    deviations, from
+
+        |q|^2 = deviations * sqrt(2 tr C^2) / N
+
+    on. The second-order threshold for the same gradients (Theorem F) is |q|^2 ~ lambda sqrt(d / N) in a
+    flat background, which is larger by sqrt(N / 2) / deviations: *a mean needs less than a variance*. It
+    does not where clean classes' means differ by themselves: their covariance takes the place of C / N, and
+    no N helps.
+
+    Args:
+        background: eigenvalues of C `[d]`, >= 0.
+        images: N > 0, of any shape.
+        deviations: how many standard deviations count as seen.
+
+    >>> print(visible_mean(np.ones(8), np.array([4, 400])))
+    [3.   0.03]
+    """
+    background, images = _spectrum(1.0, background), finite("images", images)
+    if not (images > 0).all():
+        raise UserError(f"images = {images.min():g}: must be positive")
+    return deviations * np.sqrt(2 * np.sum(background**2)) / images
+
+
+def _spectrum(eigenvalue: float, background: np.ndarray) -> np.ndarray:
+    background = finite("background", background, 1)
+    if not 0 < eigenvalue < float("inf"):
+        raise UserError(f"eigenvalue = {eigenvalue}: must be positive and finite")
+    if background.min() < 0:
+        raise UserError(f"background has an eigenvalue of {background.min():.3g}: must be at least 0")
+    return background

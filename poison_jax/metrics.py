@@ -149,16 +149,19 @@ def overlap(vector: np.ndarray, mask: np.ndarray) -> float:
 def overlap_threshold(dimension: int, k: int, *, level: float = 1e-3, floor: float = 0.1) -> float:
     """The squared overlap from which on a trigger counts as found among k eigenvectors.
 
-    The squared cosine of a fixed and a uniformly random direction is Beta(1/2, (d - 1)/2); the best of
-    k exceeds the returned quantile with probability `level` (Bonferroni). In high dimension that is
-    tiny, and the smooth eigenvectors of a clean network are not uniform: hence the `floor`.
+    `overlap` centres both vectors, so that they lie in d - 1 dimensions; the squared cosine of a fixed and
+    a uniformly random direction is Beta(1/2, (d - 2)/2) there. The best of k exceeds the returned quantile
+    with probability `level` (Bonferroni). In high dimension that is tiny, and the smooth eigenvectors of a
+    clean network are not uniform: hence the `floor`.
 
     Raises:
-        UserError: k below 1.
+        UserError: k below 1, dimension below 3.
     """
     if k < 1:
         raise UserError(f"a trigger among k = {k} eigenvectors: give at least 1")
-    return max(floor, float(special.betainccinv(0.5, (dimension - 1) / 2, level / k)))
+    if dimension < 3:
+        raise UserError(f"an image of {dimension} pixels: centred, any two directions in it are parallel")
+    return max(floor, float(special.betainccinv(0.5, (dimension - 2) / 2, level / k)))
 
 
 def found(overlaps: np.ndarray, dimension: int) -> bool:

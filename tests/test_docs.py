@@ -24,6 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "krr_theory": "measures memory at 5,000 points, a minute",
     "mnist_linear": "reads the run that its first command makes",
+    "theorems": "reads MNIST, half a minute",
 }
 OPTIONAL = ("equinox", "torch")
 OURS = ("poison_jax", "plots", "benchmarks", "tests")

@@ -176,3 +176,98 @@ def run(**changes):
     images, labels = batch(8)
     arguments = {"images": images, "labels": labels, "k": 2, "num_iters": 5, "batch_size": 8} | changes
     return fisher.input_fisher(two_layers, weights(np.float32), key=KEY, **arguments)
+
+
+# --- how many images a test needs -----------------------------------------------------------------
+
+
+def sampled_overlap(eigenvalue, background, images, draws):
+    """Squared overlap of the mean outer product's top eigenvector with the poison's, its mean and error."""
+    scale, found = np.sqrt(np.r_[eigenvalue, background]), []
+    for seed in range(draws):
+        gradients = np.random.default_rng(seed).normal(size=(images, len(scale))) * scale
+        found.append(np.linalg.eigh(gradients.T @ gradients)[1][0, -1] ** 2)
+    return np.mean(found), np.std(found, ddof=1) / np.sqrt(draws)
+
+
+@pytest.mark.parametrize(("eigenvalue", "multiple"), [(1.5, 60), (3.0, 150)])
+def test_the_overlap_expected_of_a_sample(eigenvalue, multiple):
+    """Theorem F within 4.5 standard errors; these are so small that a law off by 1% fails."""
+    background = np.r_[np.linspace(0.1, 1, 40), np.zeros(3)]
+    images = int(multiple * fisher.images_needed(eigenvalue, background))
+    mean, error = sampled_overlap(eigenvalue, background, images, 80)
+    law = fisher.expected_overlap(eigenvalue, background, images)
+    assert error < 0.01 * law / 4.5
+    assert abs(mean - law) < 4.5 * error
+
+
+def test_what_too_few_images_show():
+    background = np.linspace(0.1, 1, 60)
+    needed = fisher.images_needed(1.5, background)
+    assert sampled_overlap(1.5, background, int(needed / 8), 10)[0] < 0.1
+    np.testing.assert_array_equal(fisher.expected_overlap(1.5, background, needed * np.array([0.1, 1])), 0)
+    assert fisher.images_needed(1.0, background) == np.inf  # the background reaches it
+    assert fisher.expected_overlap(0.9, background, 1e9) == 0
+    assert sampled_overlap(0.9, background, 4000, 3)[0] < 0.1
+
+
+def test_images_needed_by_the_slope_of_the_sample_eigenvalue():
+    """psi(alpha) = alpha (1 + sum_j lambda_j / (alpha - lambda_j) / N): psi' by differences."""
+    background, alpha, images, step = np.random.default_rng(0).uniform(0, 1, 30), 1.7, 200.0, 1e-6
+
+    def psi(a):
+        return a * (1 + np.sum(background / (a - background)) / images)
+
+    slope = (psi(alpha + step) - psi(alpha - step)) / (2 * step)
+    assert 1 - fisher.images_needed(alpha, background) / images == pytest.approx(slope, rel=1e-6)
+    expected = alpha * slope / psi(alpha)
+    assert fisher.expected_overlap(alpha, background, images) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_sampling_constant():
+    """1 - C / N by samples of heavy-tailed matrices; and the Gaussian value that theory gives."""
+    rng = np.random.default_rng(0)
+    scale = np.sqrt(np.r_[4.0, np.linspace(0.5, 1.5, 9)])
+    gradients = rng.normal(size=(20_000, 10)) * scale
+    outer = np.einsum("ni,nj->nij", gradients, gradients)
+    assert fisher.sampling_constant(outer) == pytest.approx(
+        np.sum(4 * scale[1:] ** 2 / (4 - scale[1:] ** 2) ** 2), rel=0.05
+    )
+    heavy = outer[:2000] * rng.exponential(size=(2000, 1, 1)) ** 2
+    top, constant, images = np.linalg.eigh(heavy.mean(0))[1][:, -1], fisher.sampling_constant(heavy), 1000
+    lost = [
+        1 - (np.linalg.eigh(heavy[rng.integers(2000, size=images)].mean(0))[1][:, -1] @ top) ** 2
+        for _ in range(400)
+    ]
+    assert np.mean(lost) == pytest.approx(constant / images, rel=0.15)
+    assert constant > 3 * fisher.sampling_constant(outer)
+    assert fisher.sampling_constant(np.eye(3)[None]) == np.inf
+    assert fisher.sampling_constant(np.ones((4, 1, 1))) == 0
+
+
+def test_a_mean_shows_what_a_variance_does_not():
+    """Theorem G's threshold: the statistic's clean deviation, and its mean at three of them."""
+    background, images = np.linspace(0.2, 2, 40), 25
+    shift = float(fisher.visible_mean(background, images))
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(60_000, 40)) * np.sqrt(background / images)  # of the images' gradients
+    clean = np.sum(means**2, 1) - background.sum() / images
+    assert clean.std() == pytest.approx(shift / 3, rel=0.02)
+    means[:, 3] += np.sqrt(shift)
+    assert np.mean(np.sum(means**2, 1)) - background.sum() / images == pytest.approx(shift, rel=0.02)
+    assert fisher.visible_mean(background, 4 * images, deviations=6) == pytest.approx(shift / 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: fisher.images_needed(0.0, np.ones(3)), "eigenvalue = 0.0"),
+        (lambda: fisher.images_needed(1.0, np.array([0.5, -0.1])), "background has an eigenvalue of -0.1"),
+        (lambda: fisher.expected_overlap(2.0, np.ones(3), 0), "images = 0"),
+        (lambda: fisher.visible_mean(np.ones(3), np.array([4, -1])), "images = -1"),
+        (lambda: fisher.images_needed(1.0, np.ones((2, 2))), "background is"),
+    ],
+)
+def test_no_threshold_without_a_spectrum(call, says):
+    with pytest.raises(UserError, match=says):
+        call()

@@ -223,10 +223,11 @@ def test_overlap_of_a_constant_is_zero(constant, dtype):
 
 @pytest.mark.parametrize(("dimension", "k"), [(10, 1), (20, 4), (64, 10)])
 def test_overlap_threshold_against_random_directions(dimension, k):
-    """The squared overlaps of a direction with k random orthonormal vectors: k squared coordinates of a
-    uniformly random unit vector. Bonferroni's bound is exact for k = 1 and nearly so here."""
+    """The squared overlaps of a direction with k random orthonormal vectors, all centred: k squared
+    coordinates of a uniformly random unit vector in d - 1 dimensions. Bonferroni's bound is exact for k = 1
+    and nearly so here."""
     level, draws = 0.02, 100_000
-    directions = np.random.default_rng(0).standard_normal((draws, dimension))
+    directions = np.random.default_rng(0).standard_normal((draws, dimension - 1))
     squared = directions[:, :k] ** 2 / (directions**2).sum(1, keepdims=True)
     rate = np.mean(squared.max(1) > metrics.overlap_threshold(dimension, k, level=level, floor=0.0))
     error = 4 * np.sqrt(level / draws)
@@ -250,6 +251,21 @@ def test_found_is_the_best_of_the_squared_overlaps(overlaps, expected):
     assert metrics.found(overlaps, 3072) is expected
     with pytest.raises(UserError, match="at least 1"):
         metrics.found([], 3072)
+
+
+def test_overlap_threshold_is_that_of_the_overlap():
+    """For k = 1 by `overlap` itself, which centres: in ten pixels d instead of d - 1 would be seen."""
+    level, draws, (mask, *vectors) = 0.05, 20_000, np.random.default_rng(1).standard_normal((20_001, 10))
+    mask = mask.reshape(2, 5)
+    rate = np.mean(
+        [
+            metrics.overlap(v, mask) ** 2 > metrics.overlap_threshold(10, 1, level=level, floor=0)
+            for v in vectors
+        ]
+    )
+    assert rate == pytest.approx(level, abs=4 * np.sqrt(level / draws))
+    with pytest.raises(UserError, match="2 pixels"):
+        metrics.overlap_threshold(2, 1)
 
 
 def test_overlap_threshold_has_a_floor():

@@ -16,7 +16,8 @@ def of_result(found: Json) -> str:
 
 
 def _statements(r: Json) -> str:
-    verdicts = ", ".join(f"{r[verdict]} {verdict}" for verdict in ("exact", "approximate", "fails"))
+    names = ("exact", "approximate", "misprint", "fails")
+    verdicts = ", ".join(f"{r.get(name, 0)} {name}" for name in names)
     return f"{r['statements']} statements checked: {verdicts}"
 
 

@@ -12,9 +12,10 @@ from poison_jax.arrays import digest
 from poison_jax.errors import UserError
 from poison_jax.experiments import views
 from poison_jax.runs import provenance, store
-from poison_jax.theory import STATEMENTS, Entry, images, report
-from poison_jax.theory.curves import CURVES
+from poison_jax.theory import STATEMENTS, THEOREMS, Entry, curves, images, report, theorem_curves
+from poison_jax.theory.entry import VERDICTS
 
+CURVES = curves.CURVES | theorem_curves.CURVES
 DEFENCE_POINTS = 1000  # clean points of the penalised fits, which take an eigendecomposition each
 _COLUMNS = {  # of the images' summary -> head, and how it is printed
     "lengthscale": ("l", "g"),
@@ -24,14 +25,16 @@ _COLUMNS = {  # of the images' summary -> head, and how it is printed
     "efficacy": ("efficacy", ".3f"),
     "efficacy_of_law": ("/ law", ".2f"),
     "factor_of_law": ("R / R_k", ".3g"),
+    "overlap": ("overlap", ".2f"),
     "m_works": ("m works", "d"),
     "m_seen": ("m seen", "d"),
     "m_seen_by_law": ("by law", "d"),
 }
 _LEGEND = """\
 l in median distances; / law: measured efficacy over eq. 11; R: measured spike over squared efficacy, R_k:
-eq. 17; m works: clones at which half of the test images flip; m seen: at which half of them show more of
-the poison's gradient than of the clean one (Remark 3.5); by law: at which half should by the paper's law"""
+eq. 17; overlap: squared, of the spike with the trigger; m works: clones at which half of the test images
+flip; m seen: at which half of them show more of the poison's gradient than of the clean one (Remark 3.5); by
+law: at which half should by the paper's law"""
 
 
 def run(
@@ -109,7 +112,7 @@ def _fill(config: ml_collections.ConfigDict, run: store.Run, problems: list[imag
         {
             "status": "ok",
             "statements": len(entries),
-            **{verdict: verdicts.count(verdict) for verdict in ("exact", "approximate", "fails")},
+            **{verdict: verdicts.count(verdict) for verdict in VERDICTS},
             "images": summaries,
             "wall_seconds": sum(float(arrays["seconds"]) for arrays in stages),
             "config": config.to_dict(),
@@ -125,8 +128,8 @@ def _file_name(name: str) -> str:
 
 def _statements() -> dict[str, np.ndarray]:
     entries = []
-    with console.progress("  statements", len(STATEMENTS)) as advance:
-        for statement in STATEMENTS:
+    with console.progress("  statements", len(STATEMENTS) + len(THEOREMS)) as advance:
+        for statement in (*STATEMENTS, *THEOREMS):
             entries += [entry._asdict() for entry in statement()]
             advance()
     return {"json": np.array(json.dumps(entries))}
@@ -156,7 +159,7 @@ def _show(run: store.Run, config: ml_collections.ConfigDict) -> None:
 
 def _show_images(name: str, cells: list[dict[str, Any]], c: ml_collections.ConfigDict) -> None:
     rows = [
-        ["-" if cell[key] is None else format(cell[key], spec) for key, (_, spec) in _COLUMNS.items()]
+        ["-" if cell.get(key) is None else format(cell[key], spec) for key, (_, spec) in _COLUMNS.items()]
         for cell in cells
     ]
     console.say("")

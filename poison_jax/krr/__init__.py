@@ -23,19 +23,31 @@ from poison_jax.krr.penalised import (
     penalised_fit,
 )
 from poison_jax.krr.regression import KRR, Expansion, fit
+from poison_jax.krr.visibility import (
+    FarClone,
+    PenaltyVisibility,
+    far_clone_bounds,
+    mean_square_frequency,
+    penalty_visibility,
+    spike_factor_at_clone,
+    visibility_on,
+)
 
 __all__ = [
     "KRR",
     "Expansion",
+    "FarClone",
     "HermiteFit",
     "Kernel",
     "NearClone",
     "PenalisedPath",
+    "PenaltyVisibility",
     "TriggerPoint",
     "clone_effect",
     "deep",
     "detectable_efficacy",
     "efficacy",
+    "far_clone_bounds",
     "filter_response",
     "fit",
     "gain",
@@ -43,8 +55,12 @@ __all__ = [
     "gradient_gram",
     "hermite_fit",
     "linear",
+    "mean_square_frequency",
     "near_clone",
     "penalised_fit",
+    "penalty_visibility",
     "spike",
+    "spike_factor_at_clone",
     "trigger",
+    "visibility_on",
 ]

@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-EXACT, APPROXIMATE, FAILS = "exact", "approximate", "fails"
+EXACT, APPROXIMATE, MISPRINT, FAILS = "exact", "approximate", "misprint", "fails"
+VERDICTS = (EXACT, APPROXIMATE, MISPRINT, FAILS)
+STATED, REPEATED, DEFINITION, OURS = "stated", "repeated", "definition", "ours"
 
 
 class Entry(NamedTuple):
@@ -16,8 +18,9 @@ class Entry(NamedTuple):
     predicted: float  # by the statement
     measured: float
     error: float  # relative, or absolute where the prediction is zero
-    verdict: str  # exact | approximate | fails
+    verdict: str  # exact | approximate | misprint | fails
     note: str  # under which assumption; where it fails, what is true instead
+    kind: str = STATED  # by the paper; or repeated there, a definition, or ours
 
 
 def relative_error(predicted: float, measured: float) -> float:
@@ -68,6 +71,39 @@ def fails(
     error = relative_error(predicted, measured)
     verdict = FAILS if not error <= margin else EXACT  # what is not a number is not exact
     return Entry(statement, setup, float(predicted), float(measured), error, verdict, note)
+
+
+def misprint(statement: str, setup: str, printed: float, read: float, measured: float, note: str) -> Entry:
+    """`misprint` where the obvious reading equals what is measured and the printed formula does not.
+
+    Args:
+        printed, read: what the formula predicts as printed, and as it must be meant.
+    """
+    entry = fails(statement, setup, printed, measured, note)
+    meant = relative_error(read, measured) <= 1e-9
+    return entry._replace(verdict=MISPRINT) if entry.verdict == FAILS and meant else entry
+
+
+def agrees(
+    statement: str,
+    setup: str,
+    predicted: float,
+    measured: float,
+    note: str,
+    *,
+    tolerance: float,
+    worst: float | None = None,
+    kind: str = STATED,
+) -> Entry:
+    """`approximate` where measured agrees with predicted within a tolerance that the set-up accounts for.
+
+    Args:
+        tolerance: largest relative error, as from a standard error; of `worst` where that is given.
+        worst: the largest of the errors, in the tolerance's unit, where more was compared.
+    """
+    error = relative_error(predicted, measured)
+    verdict = APPROXIMATE if (error if worst is None else worst) <= tolerance else FAILS
+    return Entry(statement, setup, float(predicted), float(measured), error, verdict, note, kind)
 
 
 def has_order(

@@ -9,7 +9,7 @@ import scipy.integrate
 
 from poison_jax import krr
 from poison_jax.theory import capacity, clones
-from poison_jax.theory.entry import Entry, fails, holds
+from poison_jax.theory.entry import OURS, REPEATED, Entry, fails, holds
 
 KAPPA = 0.5
 
@@ -48,9 +48,9 @@ def theorem_3_12() -> Iterator[Entry]:
         energy[0],
         energy[-1],
         "The flow on J follows the loss as well, and a model that learns can gain input sensitivity; eq. 31 "
-        f"holds on the way (alpha >= {alpha.min():.3f}), so that eq. 32 fails with it. True instead: J "
-        "itself does not increase under the flow on J, and E|g|^2 = tr F does not under the flow on the "
-        "penalty alone.",
+        f"holds on the way (alpha >= {np.floor(1000 * alpha.min()) / 1000:.3f}), so that eq. 32 fails with "
+        "it. True instead: J itself does not increase under the flow on J, and E|g|^2 = tr F does not under "
+        "the flow on the penalty alone.",
     )
 
     # g_j = w - a_j has the derivative 1 in w, so that alpha = 1; the two pull w in opposite directions.
@@ -138,8 +138,8 @@ def theorem_a_6() -> Iterator[Entry]:
         np.exp(-2 * KAPPA * time) * g[0, 0] ** 2,
         g[1, 0] ** 2,
         "Energy turns from the large direction into v. True for v an eigenvector of A (one example, A "
-        "constant): then v'F v falls exactly as exp(-2 kappa alpha t).",
-    )
+        "constant): then v'F v falls exactly as exp(-2 kappa alpha t). (Eq. 32 again, with its proof.)",
+    )._replace(kind=REPEATED)
 
     times = np.linspace(0, 4, 60)
     trace = np.sum(gradients(start, times) ** 2, 1)
@@ -158,7 +158,7 @@ def theorem_a_6() -> Iterator[Entry]:
         "mu is the infimum along the path, and with many examples that of the operator across examples.",
         worst=float(max(violations)),
         tolerance=1e-8,
-    )
+    )._replace(kind=OURS)
 
 
 class PoisonedFlow:

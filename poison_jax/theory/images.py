@@ -36,6 +36,7 @@ class Problem(NamedTuple):
     test: np.ndarray  # clean test points
     test_y: np.ndarray  # +-1
     median_distance: float  # between clean training points
+    mask: np.ndarray  # 1 in the trigger's pixels [p]
 
 
 def load(
@@ -92,6 +93,8 @@ def load(
     if not median > 0:
         raise UserError(f"{name}: most of the first {len(X[:1000])} training images are equal to each other")
     poisons = points(train.images[spare[: num_triggered + 1]], triggered=True)
+    pixels = np.zeros(train.images.shape[1:])
+    pixels[mask] = 1
     return Problem(
         name,
         X,
@@ -102,6 +105,7 @@ def load(
         points(test.images[:2000]),
         signs(test.labels[:2000]),
         median,
+        pixels.ravel(),
     )
 
 
@@ -130,7 +134,10 @@ def laws(problem: Problem, kernel: krr.Kernel, c: float, clones: np.ndarray) -> 
         gain = krr.gain(clones, c, float(part.predict(zeta)))[:, None] * label
         result[f"{law}_efficacy"] = part.predict(x0) * gain
         result[f"{law}_spike"] = np.sum(part.input_gradient(x0) ** 2, 1) * gain**2
+    change = fits[-1].input_gradient(x0) - gradient
+    lengths = np.linalg.norm(change, axis=1) * np.linalg.norm(problem.mask)
     return result | {
+        "overlap": np.divide(change @ problem.mask, lengths, out=np.zeros(len(x0)), where=lengths > 0) ** 2,
         "clean_score": before,
         "clean_curvature": np.sum(gradient**2, 1),
         "clean_at_zeta": np.array(at_zeta),
@@ -165,8 +172,9 @@ def sweep(
 def summary(arrays: Arrays) -> list[dict[str, float | int | None]]:
     """What a `sweep` found, one dict for every length scale and ridge; medians over the trigger points.
 
-    `asr`, `efficacy` and the ratios of measured to the paper's law (`efficacy_of_law`; `factor_of_law` for
-    R, spike over squared efficacy) are those of the most clones. `m_works`, `m_seen`, `m_seen_by_law` are the
+    `asr`, `efficacy`, `overlap` (squared, of the spike's direction with the trigger) and the ratios of
+    measured to the paper's law (`efficacy_of_law`; `factor_of_law` for R, spike over squared efficacy) are
+    those of the most clones. `m_works`, `m_seen`, `m_seen_by_law` are the
     smallest m at which half of the trigger points have a positive score; have more of the poison's
     gradient than of the clean one (Remark 3.5); and should have, by the paper's law. None: at no m.
     """
@@ -197,6 +205,7 @@ def summary(arrays: Arrays) -> list[dict[str, float | int | None]]:
                 "worst_error_of_exact_law": float(max(errors)),
                 "explained_of_k_zeta": float(1 - cell["open_at_zeta"] / cell["k_zeta"]),
                 "clean_score_at_zeta": float(cell["clean_at_zeta"]),
+                "overlap": float(np.median(cell["overlap"])),
                 "m_works": first(scores > 0),
                 "m_seen": first(cell["spike"] > cell["clean_curvature"]),
                 "m_seen_by_law": first(cell["paper_spike"] > cell["clean_curvature"]),
@@ -209,7 +218,8 @@ def approach(problem: Problem, length: float, c: float, m: int, paths: int = 3) 
     """From a clone to a natural trigger point: x0 = zeta + s (x - zeta), every point with the trigger.
 
     Efficacy, the poison's Gauss-Newton spike, and the top eigenvalue of the loss's input Hessian (y = +1)
-    without and with the poison, over STEPS for a few x: arrays `[paths, steps]`.
+    without and with the poison, over STEPS for a few x: arrays `[paths, steps]`. And `limit`, what the spike
+    tends to at the clones by Theorem B.
     """
     kernel = krr.gaussian(length * problem.median_distance)
     clean, poisoned = with_clones(problem, kernel, c, m)
@@ -223,6 +233,10 @@ def approach(problem: Problem, length: float, c: float, m: int, paths: int = 3) 
         "spike": np.sum(gradient**2, 1).reshape(shape),
         "full": np.array([top_curvature(poisoned, x, Y_T) for x in flat]).reshape(shape),
         "full_clean": np.array([top_curvature(clean, x, Y_T) for x in flat]).reshape(shape),
+        "limit": np.array(
+            float(poisoned.predict(problem.zeta) - clean.predict(problem.zeta)) ** 2
+            * krr.spike_factor_at_clone(clean, problem.zeta)
+        ),
         "label": np.array([length, c, m]),
     }
 
@@ -231,7 +245,8 @@ def defend(problem: Problem, length: float, c: float, m: int, count: int) -> Arr
     """The gradient penalty against clones and against a cluster of different triggered images.
 
     The corrected system of eq. 26, Gaussian and linear kernel, on the first `count` points and m poisons:
-    degrees of freedom, clean accuracy, mean score and attack success at the trigger points, against KAPPAS.
+    degrees of freedom, clean accuracy, mean score and attack success at the trigger points, against KAPPAS;
+    and of the same poisons' flip from -1 to +1 the efficacy and what the penalty sees of it (Theorem A).
     """
     result: Arrays = {"kappas": KAPPAS, "label": np.array([length, c, m, count])}
     result["always_rest"] = np.array(np.mean(problem.test_y < 0))  # accuracy of f = -1
@@ -245,10 +260,14 @@ def defend(problem: Problem, length: float, c: float, m: int, count: int) -> Arr
                 np.asarray(kernel.against(X)(jnp.asarray(Z), jnp.asarray(X)))
                 for Z in (X, problem.test, problem.triggered, problem.zeta[None])
             )
-        path = krr.PenalisedPath(K, krr.gradient_gram(kernel, X))
+        G, delta = krr.gradient_gram(kernel, X), np.r_[np.zeros(count), np.full(m, 2.0)]
+        path = krr.PenalisedPath(K, G)
         alphas = np.array([path.alpha(y, c, kappa) for kappa in KAPPAS])
         scores = alphas @ triggered.T
+        seen = np.array([krr.visibility_on(path, K, G, delta, c, kappa) for kappa in KAPPAS])
         result |= {
+            f"{name}_{kind}_efficacy": seen[:, 0],
+            f"{name}_{kind}_visibility": seen[:, 1],
             f"{name}_{kind}_df": np.array([path.degrees_of_freedom(c, kappa) for kappa in KAPPAS]),
             f"{name}_{kind}_accuracy": np.mean((alphas @ test.T > 0) == (problem.test_y > 0), 1),
             f"{name}_{kind}_score": scores.mean(1),

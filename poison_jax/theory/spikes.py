@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from poison_jax import krr, lanczos
+from poison_jax.theory import spectra
 from poison_jax.theory.clones import DIMENSION, GAUSSIAN, LENGTHSCALE, RIDGE, poison, step_from
-from poison_jax.theory.entry import Entry, below, fails, has_order, holds
+from poison_jax.theory.entry import DEFINITION, REPEATED, Entry, below, fails, has_order, holds, misprint
 
 
 def theorem_3_4() -> Iterator[Entry]:
@@ -18,14 +19,14 @@ def theorem_3_4() -> Iterator[Entry]:
     x0 = step_from(case.zeta, 1.0)
     at, S = krr.trigger(GAUSSIAN, x0, case.zeta), krr.gain(m, case.c, 1.0)
     measured = np.sum(case.poisoned.input_gradient(x0) ** 2)
-    yield fails(
+    yield misprint(
         "Theorem 3.4 (eq. 15): the spike |grad f(x0)|^2 is |grad k(x0, zeta)|^2 S^2",
         f"Gaussian kernel, clones far away, y_t = {y_t:g}",
         at.gradient_squared * S**2,
+        at.gradient_squared * (y_t * S) ** 2,
         measured,
-        "True instead: |grad k|^2 y_t^2 S^2 "
-        f"(error {below(at.gradient_squared * (y_t * S) ** 2 / measured - 1)}); as printed only for y_t = "
-        "+-1.",
+        "A factor y_t^2 is missing, as eqs. 9 and 16 show: with it the law is exact. Nothing is lost for "
+        "labels of +-1.",
     )
 
     near = poison(GAUSSIAN, m, y_t, distance=3.0)
@@ -79,32 +80,42 @@ def remark_3_5() -> Iterator[Entry]:
         "gradient",
         np.sqrt(background @ background / factor),
         case.shift(x0),
-        "Exact where the clean gradient at x0 is orthogonal to the poison's; where the two make an angle, "
-        "the total |grad f|^2 has a cross term. For the Gaussian kernel the threshold exceeds the largest "
-        "efficacy there is, k_0 |y_t| / k_zeta, once r < l^2 sqrt(Lambda_clean) / |y_t|: then no number of "
-        "clones shows in the Gauss-Newton term.",
-    )
+        "It says when a spike counts as seen: where the poison's part of the gradient is the larger one, as "
+        "here, by eq. 16. Where the clean gradient at x0 and the poison's make an angle, the total |grad "
+        "f|^2 has a cross term. For the Gaussian kernel the threshold exceeds the largest efficacy there "
+        "is, k_0 |y_t| / k_zeta, once r < l^2 sqrt(Lambda_clean) / |y_t|: then no number of clones shows in "
+        "the Gauss-Newton term.",
+    )._replace(kind=DEFINITION)
 
-    zeta = 10 * np.ones(4)
+    large, zeta = spectra.linear_fit(60.0, 160), 10 * np.ones(4)
     yield fails(
         "Remark 3.5 (linear kernels): R_k is constant, of order one, and no intrinsic lag occurs",
-        "linear kernel, x0 = zeta of norm 20; R_k",
+        f"least squares on 2,000 random images, 160 poisons with a trigger of size 60, ASR {large.asr:.0%}; "
+        "the trigger's coefficients in units of what shows in v1, said to be at least 1",
         1,
-        krr.trigger(kernel, zeta, zeta).spike_factor,
-        "True instead: R_k = |zeta|^2 / (x0 . zeta)^2 = 1 / (|x0| cos)^2. It depends neither on m nor on "
-        "lambda and is at least 1 / |x0|^2, so that it cannot vanish as the Gaussian's does; its size is a "
-        "matter of the inputs' scale.",
+        large.coefficient,
+        "True instead: Theorem D. A linear model has a twilight zone, in which an attack that works shows "
+        "in no top eigenvector, however many poisons there are (here its squared overlap is "
+        f"{large.overlap:.3f}). R_k is constant in m and lambda, as it is for every kernel, and for a "
+        "linear one 1 / (|x0| cos)^2 with the angle between x0 and zeta: it cannot vanish as the Gaussian's "
+        "does, but its order is that of the inputs' scale "
+        f"({krr.trigger(kernel, zeta, zeta).spike_factor:.4f} at x0 = zeta of norm 20).",
     )
 
-    zeta = np.array([0.0, 1.0])
-    steep = krr.fit(kernel, [[1.0, 0.0]], [10.0 + 1e-6], 1e-6).input_gradient(zeta)
+    # One clean image (0.1, 0) with the label -1; the poison is the same with the trigger in the second pixel.
+    clean, x0, y_t = krr.fit(kernel, [[0.1, 0.0]], [-1.0 - 1e-8], 1e-10), np.array([0.1, 1.0]), 1.0
+    effect = krr.clone_effect(clean, x0, y_t, 1000)
+    factor = np.sum(effect.input_gradient(x0) ** 2) / effect.predict(x0) ** 2
+    needed = np.sqrt(np.sum(clean.input_gradient(x0) ** 2) / factor)
     yield fails(
         "Remark 3.5 (only if): a detectability lag arises only when R_k is small",
-        "linear kernel, R_k = 1, one steep clean direction; efficacy needed to be seen, against the 1 that "
-        "flips a label",
-        1,
-        np.sqrt(np.sum(steep**2) / krr.trigger(kernel, zeta, zeta).spike_factor),
-        "True instead: what decides is Lambda_clean / R_k. A steep clean function hides the spike as well.",
+        f"linear kernel, targets +-1, R = {factor:.3g} (not small), clean score {clean.predict(x0):.3g} at "
+        "the trigger point; the efficacy that flips it, and the efficacy needed to be seen",
+        -clean.predict(x0),
+        needed,
+        "True instead: what decides is Lambda_clean / R_k. Many clones have an efficacy of "
+        f"{effect.predict(x0):.3g} here: they flip the label, and are never seen, since the clean function "
+        "is steep.",
     )
 
 
@@ -114,6 +125,7 @@ def theorem_a_3() -> Iterator[Entry]:
     yield eq_15._replace(
         statement="Theorem A.3 (eq. 39): |grad f(x0)|^2 = |grad k(x0, zeta)|^2 S^2",
         note=eq_15.note + " (Eq. 15 again.)",
+        kind=REPEATED,
     )
 
     m, y_t = 20, 1.0
@@ -130,7 +142,8 @@ def theorem_a_3() -> Iterator[Entry]:
         "l^2 and for r << l the larger one unless f = y: with y = y_t it gives the p - 1 directions "
         f"orthogonal to x0 - zeta the eigenvalue (y_t - f) f / l^2 = {closed:.4f}, and x0 - zeta itself f "
         "(2 f - y_t) r^2 / l^4 more. True instead: |lambda_max - R_k (Delta f)^2| <= |f - y| |Hess f|. That "
-        "curvature is nearly isotropic: it points at no trigger.",
+        "curvature is not hidden but nearly isotropic. Its top eigenvector is x0 - zeta where f > y_t / 2: "
+        "the direction in which two triggered images differ, which has no part along a stamped trigger.",
     )
 
 

@@ -12,7 +12,7 @@ from poison_jax.experiments import statements
 from poison_jax.theory import images, report
 from poison_jax.theory.entry import Entry
 
-KEYS = ["statement", "setup", "predicted", "measured", "error", "verdict", "note"]
+KEYS = ["statement", "setup", "predicted", "measured", "error", "verdict", "note", "kind"]
 ENTRIES = [
     Entry("Theorem A.5 (residual): it increases", "two points", 0.02, 0.01, 0.5, "fails", "It falls."),
     Entry("Lemma 1: it is so", "a set-up", 1.0, 1.0, 0.0, "exact", "Always."),
@@ -55,6 +55,7 @@ def calls(monkeypatch):
 
     curves = {name: counted(name, {"x": np.arange(3.0)}) for name in STAGES[1:3]}
     monkeypatch.setattr(statements, "STATEMENTS", [counted(entry.statement, [entry]) for entry in ENTRIES])
+    monkeypatch.setattr(statements, "THEOREMS", ())
     monkeypatch.setattr(statements, "CURVES", curves)
     return made
 
@@ -114,7 +115,7 @@ def test_a_run_that_was_killed_twice(tmp_path, calls, monkeypatch, capsys):
     # As many different poisons as clones; all of the clean points, being fewer than a thousand.
     np.testing.assert_array_equal(done.arrays("defence_digits")["label"], [1.0, 0.1, 3, 60])
     assert (result["status"], result["statements"]) == ("ok", 2)
-    assert [result[verdict] for verdict in ("exact", "approximate", "fails")] == [1, 0, 1]
+    assert [result[verdict] for verdict in ("exact", "approximate", "misprint", "fails")] == [1, 0, 0, 1]
     assert result["images"] == {"digits": images.summary(laws)}
     assert result["config"] == done.config()
     assert result["wall_seconds"] > 0

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 import plots
-from plots import canvas, krr_theory
+from plots import canvas, krr_theory, theorems
 from poison_jax.runs import store
-from poison_jax.theory import capacity, clones, filters
+from poison_jax.theory import capacity, clones, filters, spectra, visibility
 from poison_jax.theory.flow import PoisonedFlow
 
 CURVES = {"spike_law.png", "twilight_zone.png", "lost_capacity.png", "filter.png", "fisher_decay.png"}
+CURVES |= {"penalty_bounds.png", "transition.png", "far_clones.png", "images_needed.png"}
 CONFIG = {
     "experiment": "krr_theory",
     "poison": {"target": 0, "trigger": "square"},
@@ -42,6 +43,25 @@ def curves():
         "lost_capacity": {"kappas": KAPPAS}
         | {f"{form}_{key}": some(3) for form in ("exact", "paper") for key in residuals},
         "filter_responses": {"omega": np.arange(2), "measured": some(2)} | {key: some(5) for key in fine},
+        "penalty_bounds": {"kappas": KAPPAS}
+        | {f"{kind}_{key}": some(3) for kind in ("cluster", "clones") for key in ("efficacy", "visibility")},
+        "transition": {"shapes": np.array([[9, 3], [4, 4]]), "sizes": ratios, "fine": ratios}
+        | {f"{key}_{i}": some(3) for key in ("law", "mean", "error") for i in range(2)},
+        "far_clones": {
+            "distances": ratios,
+            "counts": np.array([1.0, 10.0]),
+            "efficacy": some(3, 2),
+            "changes": some(3, 2, 3),
+            "mean_hessian": some(3, 2),
+            "bounds": some(3, 3),
+        },
+        "images_needed": {
+            "eigenvalues": np.array([0.9, 2.0]),
+            "images": ratios,
+            "fine": ratios,
+            "needed": np.array([np.inf, 3.0]),
+            **{key: some(2, 3) for key in ("law", "mean", "error")},
+        },
         "fisher_decay": {"times": times, "kappas": KAPPAS} | {key: some(3, 4) for key in fisher},
     }
 
@@ -60,7 +80,9 @@ def images(lengths, ridges, m, points):
     approach = {key: some(3, 4) for key in ("ratios", "efficacy", "spike", "full", "full_clean")}
     fits = [f"{kernel}_{kind}" for kernel in ("gaussian", "linear") for kind in ("clones", "cluster")]
     defence = {
-        f"{fit}_{key}": some(3) for fit in fits for key in ("df", "accuracy", "score", "asr", "at_zeta")
+        f"{fit}_{key}": some(3)
+        for fit in fits
+        for key in ("df", "accuracy", "score", "asr", "at_zeta", "efficacy", "visibility")
     }
     return {
         "laws": laws,
@@ -92,7 +114,7 @@ def test_figures_of_a_run(finished):
     # Neither l nor c of the config.
     single = images(np.array([2.0]), np.array([0.5]), np.array([1]), points=2)
     files = plots.draw(finished(digits=several, my_own=single))
-    kinds = ("images", "visibility", "defence")
+    kinds = ("images", "visibility", "defence", "penalty_bounds")
     of_data = {f"{kind}_{name}.png" for kind in kinds for name in ("digits", "my_own")}
     assert {file.name for file in files} == CURVES | of_data
     assert all(canvas.caption(file.read_bytes()) for file in files)
@@ -116,6 +138,18 @@ def test_captions_state_the_code_s_settings():
         f"{circle}, λ = {filters.RIDGE:g}, κ = {filters.KAPPA:g}",
         f"24 clean and {len(system.start) - 24} poisoned points in {dimension} dimensions, "
         "Gaussian kernel, ℓ = 1.5",
+        f"16 clean and 8 poisoned points in the plane, Gaussian kernel, ℓ = 1, λ = {visibility.RIDGE:g}",
+        f"30 clean points in 3 dimensions, Gaussian kernel, ℓ = 1, c = {visibility.RIDGE:g}",
+        f"Gaussian gradients, {len(spectra.BACKGROUND)} background eigenvalues from "
+        f"{spectra.BACKGROUND.min():g} to {spectra.BACKGROUND.max():g}",
     )
-    shown = krr_theory.CLONES, krr_theory.CAPACITY, krr_theory.FILTER, krr_theory.FLOW
+    shown = (
+        krr_theory.CLONES,
+        krr_theory.CAPACITY,
+        krr_theory.FILTER,
+        krr_theory.FLOW,
+        theorems.FLIPS,
+        theorems.FAR,
+        theorems.GRADIENTS,
+    )
     assert shown == captions

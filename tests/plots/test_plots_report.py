@@ -109,12 +109,14 @@ def test_the_claims_stand_in_the_overview(tmp_path, no_pictures):
 def test_single_runs_of_several_experiments_are_a_table_each(tmp_path, no_pictures):
     finished(tmp_path / "runs")
     run = begun(tmp_path / "runs", "theory", experiment="krr_theory")
-    run.finish({"statements": 3, "exact": 1, "approximate": 0, "fails": 2, "config": run.config()})
+    run.finish(
+        {"statements": 3, "exact": 1, "approximate": 0, "misprint": 1, "fails": 1, "config": run.config()}
+    )
     text = written(tmp_path / "runs", tmp_path)
     section = text.partition('<section id="runs">')[2].partition('<section id="run-1">')[0]
     assert re.findall("<h4>(.*)</h4>", section) == ["train", "krr_theory"]
     assert section.count('<table class="sortable">') == 2
-    assert "3 statements checked: 1 exact, 0 approximate, 2 fails" in text
+    assert "3 statements checked: 1 exact, 0 approximate, 1 misprint, 1 fails" in text
 
 
 def test_a_collapse_is_named_and_is_no_success(tmp_path, no_pictures, draw_sweep):

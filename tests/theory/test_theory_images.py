@@ -68,6 +68,7 @@ def test_images_as_points(problem):
     np.testing.assert_array_equal(problem.test_y, np.where(digits["test"].labels[:2000] == TARGET, 1, -1))
     distances = np.sqrt(((problem.X[:, None] - problem.X) ** 2).sum(-1))[np.triu_indices(POINTS, 1)]
     assert problem.median_distance == pytest.approx(np.median(distances))
+    np.testing.assert_array_equal(problem.mask, MASK.ravel())
 
     # Poisons: training images behind the clean ones, trigger points: test images; none of the target class.
     poisons = np.vstack([problem.zeta, problem.cluster])
@@ -168,6 +169,7 @@ def test_summary_by_hand():
         "points": np.array([40, 64]),
         "clean_accuracy": np.full((1, 1), 0.9),
         "clean_at_zeta": np.full((1, 1), -0.8),
+        "overlap": np.array([0.1, 0.2, 0.4, 0.5])[None, None],
         "open_at_zeta": np.full((1, 1), 0.25),
         "k_zeta": np.ones((1, 1)),
     }
@@ -180,6 +182,7 @@ def test_summary_by_hand():
     assert row["worst_error_of_exact_law"] == pytest.approx(0.01)
     assert row["explained_of_k_zeta"] == 0.75
     assert row["clean_score_at_zeta"] == -0.8
+    assert row["overlap"] == pytest.approx(0.3)
 
 
 # Approach and defence
@@ -191,6 +194,7 @@ def test_approach(problem):
     steps = len(images.STEPS)
     assert {key: value.shape for key, value in found.items()} == {
         **dict.fromkeys(("ratios", "efficacy", "spike", "full", "full_clean"), (1, steps)),
+        "limit": (),
         "label": (3,),
     }
     whole = np.linalg.norm(problem.triggered[0] - problem.zeta) / length
@@ -200,6 +204,13 @@ def test_approach(problem):
         "full": (X, dense(gram(X, X, length), np.r_[problem.y, np.ones(m)])),
         "full_clean": (problem.X, dense(gram(problem.X, problem.X, length), problem.y)),
     }
+    # At the clones themselves, where the ratio is 0.
+    shift, slope = (
+        np.subtract(*(f(problem.zeta, *fit) for fit in fits.values()))
+        for f in (lambda x, X, a: gram(x[None], X, length)[0] @ a, lambda x, X, a: slopes(x, X, a, length))
+    )
+    assert shift > 0.1
+    assert found["limit"] == pytest.approx(slope @ slope, rel=1e-7)
     for i in (0, steps - 1):
         x = problem.zeta + images.STEPS[i] * (problem.triggered[0] - problem.zeta)
         scores = [gram(x[None], *fit[:1], length)[0] @ fit[1] for fit in fits.values()]
@@ -218,12 +229,12 @@ def test_defence(problem, monkeypatch):
     m, count, length = 4, POINTS, 0.7 * problem.median_distance
     found = images.defend(problem, 0.7, RIDGE, m, count)
     np.testing.assert_array_equal(found["kappas"], images.KAPPAS)
-    names = ("df", "accuracy", "score", "asr", "at_zeta")
+    names = ("df", "accuracy", "score", "asr", "at_zeta", "efficacy", "visibility")
     series = {f"{k}_{p}_{n}" for k in ("gaussian", "linear") for p in ("clones", "cluster") for n in names}
     assert found.keys() == {"kappas", "label", "always_rest"} | series
     assert found["always_rest"] == np.mean(problem.test_y == -1)
     assert {found[key].shape for key in series} == {(3,)}
-    y = np.r_[problem.y[:count], np.ones(m)]
+    y, delta = np.r_[problem.y[:count], np.ones(m)], np.r_[np.zeros(count), 2 * np.ones(m)]
     for kind, poisons in (("clones", np.tile(problem.zeta, (m, 1))), ("cluster", problem.cluster[:m])):
         X = np.vstack([problem.X[:count], poisons])
         rows = [("gaussian", 0, gram(X, X, length), lambda Z, X=X: gram(Z, X, length), RIDGE)]
@@ -240,8 +251,12 @@ def test_defence(problem, monkeypatch):
                 "score": scores.mean(),
                 "asr": np.mean(scores > 0),
                 "at_zeta": (section(problem.zeta[None]) @ smoother @ y)[0],
+                "efficacy": delta @ K @ smoother @ delta,
             }
-            got = {name: found[f"{kernel}_{kind}_{name}"][i] for name in names}
+            got = {name: found[f"{kernel}_{kind}_{name}"][i] for name in expected}
             assert got == pytest.approx(expected, rel=1e-6), (kernel, kind, i)
+            if kernel == "linear":  # one ridge more: -dE / dkappa by hand
+                seen = len(X) * delta @ K @ smoother @ smoother @ delta
+                assert found[f"linear_{kind}_visibility"][i] == pytest.approx(seen, rel=1e-6)
         for kernel in ("gaussian", "linear"):
             assert (np.diff(found[f"{kernel}_{kind}_df"]) < 0).all()

@@ -1,0 +1,191 @@
+"""Theorems A and F on trained networks: poisoned ones beside clean twins, Hessians of samples of images."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from poison_jax import config as config_lib
+from poison_jax import console, fisher
+from poison_jax.errors import UserError
+from poison_jax.experiments.setup import Setup
+from poison_jax.losses import cross_entropy, logits_of
+from poison_jax.runs import checkpoint, store
+
+SAMPLES = (8, 32, 128, 512)
+DRAWS = 40
+
+
+class Network(NamedTuple):
+    """A trained network and where it stands in a grid of twins."""
+
+    setup: Setup
+    variables: Any
+    fraction: float  # theta
+    kappa: float  # in the convention of eq. 25
+    seed: int
+
+
+class PenaltyPath(NamedTuple):
+    """A poison's efficacy against kappa, for one fraction and seed."""
+
+    fraction: float
+    seed: int
+    kappas: np.ndarray  # of eq. 25, rising from 0
+    efficacy: np.ndarray  # mean log-odds of the target at triggered test images, poisoned less clean twin
+    visibility: np.ndarray  # mean |grad of that difference|^2 over the training images, poisons at their rate
+    bound: float  # on the kappa that halves the efficacy, Theorem A
+    half: float  # that kappa; infinite beyond the largest
+
+
+class Sampling(NamedTuple):
+    """The top eigenvector of the mean input Hessian over N images, against that over all."""
+
+    images: tuple[int, ...]
+    overlap: np.ndarray  # squared, mean over draws
+    gaussian: np.ndarray  # by Theorem F from the spectrum alone
+    needed: float  # N*
+    constant: float  # `fisher.sampling_constant`
+
+
+def load(runs: Sequence[store.Run]) -> list[Network]:
+    """Networks trained to the end; the penalty's kappa in the convention of eq. 25.
+
+    Raises:
+        UserError: a run without a whole checkpoint of a trained network.
+    """
+    networks = []
+    for run in runs:
+        config = config_lib.from_json(run.config(), str(run.path))
+        setup = Setup(config)
+        restored = checkpoint.newest(run.checkpoints, setup.first_state(), warn=console.warn)
+        if restored is None or int(restored[0].step) < config.train.epochs * setup.steps_per_epoch:
+            raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
+        networks.append(
+            Network(setup, restored[0].variables, config.poison.fraction, kappa_of_eq_25(config), config.seed)
+        )
+    return networks
+
+
+def kappa_of_eq_25(config) -> float:
+    """kappa / 2 of eq. 25 is what a run's reduction multiplies the mean of |grad_x loss_i|^2 with."""
+    factors = {"eq25": 1.0, "per_example": 2.0, "listing": 2.0 / config.train.batch_size}
+    return config.penalty.kappa * factors[config.penalty.reduction]
+
+
+def penalty_paths(networks: Sequence[Network]) -> list[PenaltyPath]:
+    """Theorem A for every fraction and seed with a network at kappa = 0; those without a twin are left out.
+
+    Raises:
+        UserError: no poisoned network has its clean twin among them.
+    """
+    by_setting = {(n.fraction, n.seed, n.kappa): n for n in networks}
+    paths = []
+    for fraction, seed in sorted({key[:2] for key in by_setting if key[0] and (*key[:2], 0.0) in by_setting}):
+        kappas = sorted(
+            kappa
+            for theta, s, kappa in by_setting
+            if (theta, s) == (fraction, seed) and (0.0, seed, kappa) in by_setting
+        )
+        if not kappas or kappas[0] != 0:
+            continue
+        found = [
+            difference(by_setting[fraction, seed, kappa], by_setting[0.0, seed, kappa]) for kappa in kappas
+        ]
+        efficacy, visible = np.array(found).T
+        target = by_setting[fraction, seed, 0.0].setup.config.poison.target
+        share = fraction * np.mean(by_setting[fraction, seed, 0.0].setup.train_set.labels != target)
+        # E = delta' Delta f(X) with delta = Delta f at the poisons, per training image: share * efficacy^2.
+        bound = share * efficacy[0] ** 2 / visible[0]
+        paths.append(
+            PenaltyPath(fraction, seed, np.array(kappas), efficacy, visible, bound, half(kappas, efficacy))
+        )
+    if not paths:
+        raise UserError("no poisoned run has its clean twin (same seed and kappa, fraction 0) among the runs")
+    return paths
+
+
+def half(kappas: Sequence[float], efficacy: np.ndarray) -> float:
+    """Where the efficacy falls to half of its start, 1 / efficacy interpolated; infinite if it never does.
+
+    >>> half([0.0, 1.0, 2.0], np.array([8.0, 6.0, 3.0]))
+    1.5
+    """
+    below = np.flatnonzero(efficacy <= efficacy[0] / 2)
+    if not below.size:
+        return np.inf
+    i = below[0]
+    return float(np.interp(2 / efficacy[0], 1 / efficacy[[i - 1, i]], [kappas[i - 1], kappas[i]]))
+
+
+def difference(poisoned: Network, clean: Network) -> tuple[float, float]:
+    """Efficacy and visibility of `PenaltyPath` for one pair of twins."""
+    setup, target = poisoned.setup, poisoned.setup.config.poison.target
+    (_, test), (images, triggered) = (setup.views(s.images) for s in (setup.test_set, setup.train_set))
+    log_odds = functools.partial(_log_odds, setup.model.apply, target)
+    others = test[setup.test_set.labels != target]
+    shift = np.mean(log_odds(poisoned.variables, others) - log_odds(clean.variables, others))
+
+    def steepness(points):
+        slopes = _slopes(setup.model.apply, target, poisoned.variables, clean.variables, points)
+        return np.sum(np.square(slopes, dtype=float).reshape(len(points), -1), 1)
+
+    share = np.where(setup.train_set.labels != target, poisoned.fraction, 0.0)
+    return float(shift), float(np.mean((1 - share) * steepness(images) + share * steepness(triggered)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _log_odds(apply_fn, target, variables, images):
+    logits = logits_of(apply_fn(variables, images))
+    own = jnp.arange(logits.shape[-1]) == target
+    return logits[:, target] - jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _slopes(apply_fn, target, poisoned, clean, images):
+    def shift(images):
+        return jnp.sum(
+            _log_odds(apply_fn, target, poisoned, images) - _log_odds(apply_fn, target, clean, images)
+        )
+
+    return jax.grad(shift)(images)
+
+
+def sampling(network: Network) -> Sampling:
+    """Theorem F for one network: dense Hessians of all training images, means over samples of them."""
+    setup = network.setup
+    images, _ = setup.views(setup.train_set.images)
+    labels = jnp.asarray(setup.train_set.labels)
+    hessians = np.asarray(_hessians(setup.model.apply, network.variables, images, labels), float)
+    values, vectors = np.linalg.eigh(hessians.mean(0))
+    background, rng = np.maximum(values[:-1], 0), np.random.default_rng(0)
+
+    def overlap(count):
+        chosen = rng.integers(len(hessians), size=count)
+        return (np.linalg.eigh(hessians[chosen].mean(0))[1][:, -1] @ vectors[:, -1]) ** 2
+
+    return Sampling(
+        SAMPLES,
+        np.array([np.mean([overlap(count) for _ in range(DRAWS)]) for count in SAMPLES]),
+        fisher.expected_overlap(values[-1], background, np.array(SAMPLES)),
+        fisher.images_needed(values[-1], background),
+        fisher.sampling_constant(hessians),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _hessians(apply_fn, variables, images, labels):
+    loss = cross_entropy(apply_fn)
+
+    def one(pair):
+        image, label = pair
+
+        def flat(x):
+            return loss(variables, x.reshape(1, *image.shape), label[None])[0]
+
+        return jax.hessian(flat)(image.ravel())
+
+    return jax.lax.map(one, (images, labels), batch_size=32)
