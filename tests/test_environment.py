@@ -1,13 +1,17 @@
 """Numbers do not depend on the environment: draws are pinned, what changes the rounding is recorded."""
 
 import json
+import re
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from toys import Small, batch, training
 
-from poison_jax import environment, models
+from poison_jax import environment, features, fisher, models, near_clone, spectrum, train
+from poison_jax.audit import common_gradient
 from poison_jax.runs import provenance
 
 OTHER_DRAWS = {  # `test_cli.py` trains with them
@@ -74,3 +78,49 @@ def test_every_setting_is_one_of_jax():
     """A name that a newer JAX has dropped is noticed here."""
     for name in (*environment.PINNED, *environment.RECORDED):
         assert hasattr(jax.config, name), name
+
+
+LOOKS = {
+    "input Hessian": lambda apply, *of: spectrum.input_hessian(apply, *of, k=1, num_iters=2),
+    "streamed": lambda apply, *of: spectrum.input_hessian(apply, *of, k=1, num_iters=2, python_loop=False),
+    "of each class": lambda apply, *of: spectrum.per_class(apply, *of, 3, k=1, num_iters=2),
+    "Fisher": lambda apply, *of: fisher.input_fisher(apply, *of, k=1, num_iters=2),
+    "common gradients": lambda apply, *of: common_gradient.common_gradients(apply, *of),
+    "features": lambda apply, variables, images, _: features.extract(apply, variables, images, batch_size=8),
+    "near clones": lambda apply, variables, images, _: near_clone.measure(
+        apply, variables, *[images] * 4, 0, batch_size=8, hessian_points=1
+    ),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_what_is_looked_at_is_computed_in_full_precision(look):
+    """Every product of the network, whatever the process does by default."""
+    (images, labels), traced = batch(6), []
+
+    def apply(weights, images):
+        traced.append(jax.config.jax_default_matmul_precision)
+        pixels = images.reshape(len(images), -1)
+        return jnp.tanh(pixels) @ weights, models.Features(pixels, images)
+
+    weights = np.random.default_rng(0).normal(size=(36, 3)).astype(np.float32)
+    with jax.default_matmul_precision("bfloat16"):
+        look(apply, weights, images, labels)
+    assert set(traced) == {"highest"}
+
+
+def test_training_is_in_the_precision_that_is_asked_for():
+    """Forwards and backwards; by default the process's own."""
+
+    def precisions(precision, process=None):
+        _, data, knobs, program = training(kappa=1.0)
+        program = program._replace(model=models.Model(Small(4)), precision=precision)
+        state, order = train.init_state(jax.random.key(0), (8, 8, 1), program), np.zeros((1, 16), np.int32)
+        with jax.default_matmul_precision(process):
+            text = train.train_step.lower(state, data, order, knobs, program=program).as_text()
+        products = re.findall(r"stablehlo\.(?:convolution|dot_general).*", text)
+        assert len(products) > 5
+        return {re.search(r"precision.*?(DEFAULT|HIGHEST)|$", line)[1] for line in products}
+
+    assert precisions("default") <= {None, "DEFAULT"}
+    assert precisions("highest") == precisions("default", "highest") == {"HIGHEST"}

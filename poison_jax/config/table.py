@@ -83,6 +83,12 @@ MODEL = {
         "of the computation; float64 needs JAX_ENABLE_X64=1",
         choices=("float32", "bfloat16", "float64"),
     ),
+    "precision": Key(
+        "default",
+        "of float32 products in training; default: the device's own, on recent NVIDIA GPUs TF32; "
+        "highest: float32, as on CPUs and for whatever is looked at in a trained network",
+        choices=("default", "highest"),
+    ),
     "convolutions": Key(
         "auto",
         "on CPUs: kernels are the project's own, xla XLA's; auto: kernels where they can be built",
