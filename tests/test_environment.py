@@ -1,7 +1,11 @@
 """Numbers do not depend on the environment: draws are pinned, what changes the rounding is recorded."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
 
 import flax
 import jax
@@ -124,3 +128,46 @@ def test_training_is_in_the_precision_that_is_asked_for():
 
     assert precisions("default") <= {None, "DEFAULT"}
     assert precisions("highest") == precisions("default", "highest") == {"HIGHEST"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "plugin", "expected"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "0"}, "xla_cuda13", environment.GRAPHS),
+        ({"CUDA_VISIBLE_DEVICES": "0", "XLA_FLAGS": "--a=1"}, "xla_cuda12", f"--a=1 {environment.GRAPHS}"),
+        ({"CUDA_VISIBLE_DEVICES": "0", "POISON_JAX_GRAPHS": "0"}, "xla_cuda13", None),
+        ({"CUDA_VISIBLE_DEVICES": "0", "XLA_FLAGS": "--xla_gpu_enable_command_buffer="}, "xla_cuda13", None),
+        ({"CUDA_VISIBLE_DEVICES": "0", "JAX_PLATFORMS": "cpu"}, "xla_cuda13", None),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, "xla_other", None),
+        ({"CUDA_VISIBLE_DEVICES": ""}, "xla_cuda13", None),
+    ],
+)
+def test_graphs_are_asked_for_where_jax_takes_gpus(monkeypatch, variables, plugin, expected):
+    """And nowhere else, nor where the user has chosen: what was set stays as it was."""
+    for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS", "POISON_JAX_GRAPHS", "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = [EntryPoint(plugin, "jax_plugins", "jax_plugins")]
+    monkeypatch.setattr(environment.importlib.metadata, "entry_points", lambda group: found)
+    environment.pin()
+    assert os.environ.get("XLA_FLAGS") == (expected or variables.get("XLA_FLAGS"))
+
+
+def test_xla_knows_the_graphs_flag():
+    """One that it does not know ends the process; CPUs read it and do nothing."""
+    program = "import jax; print(jax.jit(lambda x: x + 1)(1.0))"
+    variables = os.environ | {"XLA_FLAGS": environment.GRAPHS, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "2.0\n"), done.stderr
+
+
+@pytest.mark.parametrize("own", ["XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"])
+def test_a_share_of_the_memory(own):
+    for share, expected in ((1, {}), (0.5, {"XLA_CLIENT_MEM_FRACTION": "0.450"})):
+        variables = {}
+        environment.share_memory(variables, share)
+        assert variables == expected
+    variables = {own: "0.2"}
+    environment.share_memory(variables, 0.5)
+    assert variables == {own: "0.2"}
