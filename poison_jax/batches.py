@@ -78,10 +78,10 @@ def outputs(
     """
     sharding = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
     parts = []
-    for rows, size in split(*arrays, batch_size=size_of(batch_size, len(arrays[0]), mesh)):
-        rows = rows if sharding is None else put(rows, sharding)
-        parts.append(jax.tree.map(lambda out, size=size: out[:size], jax.device_get(function(*rows))))
-    return jax.tree.map(lambda *part: np.concatenate(part), *parts)
+    for rows, _ in split(*arrays, batch_size=size_of(batch_size, len(arrays[0]), mesh)):
+        parts.append(function(*(rows if sharding is None else put(rows, sharding))))
+    parts = jax.device_get(parts)  # no batch waits for what is made of the one before to be on the host
+    return jax.tree.map(lambda *part: np.concatenate(part)[: len(arrays[0])], *parts)
 
 
 def checked_images(images: np.ndarray, name: str = "images") -> np.ndarray:
