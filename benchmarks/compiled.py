@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         prepare(Path(dump))
         for name in arguments.step or STEPS:
             rows.append(compile_step(name, STEPS[name], Path(dump)))
-            console.say(f"{name}: {rows[-1].kernels} kernels, {rows[-1].moved_gb:.2f} GB")
+            console.say("{}: {} kernels, {} launches, {:.0f} MiB, {:.2f} GB, {:.2f} ms".format(*rows[-1]))
     console.table(
         f"Compiled for an H100, batch 128; floor at {BANDWIDTH / 1e12:g} TB/s",
         ("", "kernels", "launches", "temporary MiB", "GB moved", "floor ms"),
