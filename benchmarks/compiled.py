@@ -43,7 +43,7 @@ class Step(NamedTuple):
     @property
     def options(self) -> dict[str, Any]:
         """As `ours.Training` takes them; the convolutions are XLA's, as on every GPU."""
-        block = "bottleneck" if (self.depth - 2) % 6 or self.depth == 110 else "basic"
+        block = "bottleneck" if self.depth == 110 else "basic"
         return {**self._asdict(), "block": block, "convolutions": "xla"}
 
 
