@@ -1,14 +1,17 @@
-"""`python -m benchmarks [--quick] [--json FILE]`: the paper's PyTorch listings against this code."""
+"""`python -m benchmarks [--device cpu|gpu] [--json FILE]`: the paper's PyTorch listings against this code."""
 
 import argparse
 import importlib.util
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-from poison_jax import console, kernels
+import jax
+
+from poison_jax import console, environment, kernels
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,6 +23,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
     if importlib.util.find_spec("torch") is None:
         fail("the comparison needs PyTorch: pip install -e '.[bench]'")
+    if arguments.device == "gpu":
+        on_gpu(arguments)
+        return
+    jax.config.update("jax_platforms", "cpu")
     from benchmarks import measure
 
     began = time.monotonic()
@@ -44,12 +51,30 @@ def main(argv: list[str] | None = None) -> None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def on_gpu(arguments: argparse.Namespace) -> None:
+    """The table of a GPU, and all that was measured as JSON."""
+    from benchmarks.gpu import SMALL, table
+
+    if not environment.gpus() and not SMALL:
+        fail("--device gpu: there is no NVIDIA GPU here")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = table.measure(Path(folder) / "rows.jsonl", arguments.seconds)
+    table.show(rows)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if failed := [row["section"] for row in rows if row.get("error") and "seconds" in row]:
+        print(f"error: not measured to the end: {', '.join(failed)}", file=sys.stderr)
+        sys.exit(1)
+
+
 HEADER = ("", "unit", "ours", "listing", "best PyTorch", "ours : listing", "ours : best", "fraction of peak")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m benchmarks", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("--quick", action="store_true", help="fewer images and repetitions")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="both sides are on it")
+    parser.add_argument("--quick", action="store_true", help="on the CPU: fewer images and repetitions")
+    parser.add_argument("--seconds", type=float, default=600, help="on the GPU: at most so many (600)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     arguments = parser.parse_args(argv)
     check_writable(arguments.json)
@@ -82,7 +107,6 @@ def _number(value: float | None) -> str:
 
 
 def machine() -> str:
-    import jax
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

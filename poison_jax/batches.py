@@ -77,11 +77,14 @@ def outputs(
         The pytree, of NumPy arrays `[N, ...]`.
     """
     sharding = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
-    parts = []
-    for rows, size in split(*arrays, batch_size=size_of(batch_size, len(arrays[0]), mesh)):
-        rows = rows if sharding is None else put(rows, sharding)
-        parts.append(jax.tree.map(lambda out, size=size: out[:size], jax.device_get(function(*rows))))
-    return jax.tree.map(lambda *part: np.concatenate(part), *parts)
+    # The device is never without work, and holds three batches at the most.
+    parts, coming = [], []
+    for rows, _ in split(*arrays, batch_size=size_of(batch_size, len(arrays[0]), mesh)):
+        coming.append(function(*(rows if sharding is None else put(rows, sharding))))
+        if len(coming) == 3:
+            parts.append(jax.device_get(coming.pop(0)))
+    parts += jax.device_get(coming)
+    return jax.tree.map(lambda *part: np.concatenate(part)[: len(arrays[0])], *parts)
 
 
 def checked_images(images: np.ndarray, name: str = "images") -> np.ndarray:

@@ -6,7 +6,11 @@ network. Those that change only the rounding are the user's choice, and each `re
 (`environment`).
 """
 
+import contextlib
+import importlib.metadata
 import os
+from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,10 +39,57 @@ VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "CXX")
 _NO_NUMBERS = ("--xla_force_host_platform_device_count", "--xla_dump")  # `device` says how many there are
 
 
+# Convolutions and loops become part of a step's CUDA graphs: by default XLA launches each by itself.
+GRAPHS = "--xla_gpu_enable_command_buffer=+CONVOLUTION,+WHILE"
+
+
 def pin() -> None:
-    """Sets what `PINNED` says for this process; call it before the first computation."""
+    """Sets what `PINNED` says for this process, and on NVIDIA GPUs `GRAPHS`, before the first computation.
+
+    `POISON_JAX_GRAPHS=0`, or a choice of one's own in `XLA_FLAGS`, leaves XLA's flags as they are.
+    """
     for name, value in PINNED.items():
         jax.config.update(name, value)
+    chosen = os.environ.get("XLA_FLAGS", "")
+    if (
+        os.environ.get("POISON_JAX_GRAPHS") != "0"
+        and "xla_gpu_enable_command_buffer" not in chosen
+        and _computes_on_gpus()
+    ):
+        os.environ["XLA_FLAGS"] = f"{chosen} {GRAPHS}".strip()
+
+
+def _computes_on_gpus() -> bool:
+    """Whether JAX is going to take NVIDIA GPUs: it is not asked, for then it would read no more flags."""
+    first, *_ = os.environ.get("JAX_PLATFORMS", "").split(",")
+    if first not in ("", "cuda", "gpu") or not gpus():
+        return False
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return any(plugin.name.startswith("xla_cuda") for plugin in plugins)
+
+
+def gpus() -> list[str]:
+    """The NVIDIA GPUs that this process may use, by number."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+    with contextlib.suppress(OSError):
+        return [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").iterdir())]
+    return []
+
+
+def share_memory(variables: MutableMapping[str, str], share: float) -> None:
+    """Lets a process that starts with these variables take no more than its share of a GPU's memory.
+
+    JAX takes three quarters when it starts. Nothing is set where one process has the GPU, or where the
+    user has set it.
+
+    >>> variables = {}
+    >>> share_memory(variables, 1 / 3)
+    >>> variables
+    {'XLA_CLIENT_MEM_FRACTION': '0.300'}
+    """
+    if share < 1 and not {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"} & variables.keys():
+        variables["XLA_CLIENT_MEM_FRACTION"] = f"{0.9 * share:.3f}"  # the rest is for CUDA and its libraries
 
 
 def record() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from poison_jax import augment, batches, poison
 from poison_jax.errors import UserError
-from poison_jax.train import Knobs, Program
+from poison_jax.train import Knobs, Program, at_precision
 
 
 def views(images: jax.Array, knobs: Knobs, program: Program) -> tuple[jax.Array, jax.Array]:
@@ -27,7 +27,8 @@ def views(images: jax.Array, knobs: Knobs, program: Program) -> tuple[jax.Array,
 
 @partial(jax.jit, static_argnames="program")
 def _predict_batch(variables, images, knobs, program):
-    logits = [program.model.apply(variables, view)[0] for view in views(images, knobs, program)]
+    with at_precision(program):
+        logits = [program.model.apply(variables, view)[0] for view in views(images, knobs, program)]
     return tuple(jax.lax.with_sharding_constraint(logits, NamedSharding(program.mesh, PartitionSpec())))
 
 

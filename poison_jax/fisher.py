@@ -18,6 +18,7 @@ from poison_jax.losses import cross_entropy
 from poison_jax.spectrum import checked, random_start
 
 
+@jax.default_matmul_precision("highest")
 def input_gradients(
     apply_fn: Callable[..., Any],
     variables: Any,

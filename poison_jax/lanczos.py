@@ -26,6 +26,7 @@ class Eigenpairs(NamedTuple):
     smallest_residual: float
 
 
+@jax.default_matmul_precision("highest")  # GPUs and TPUs round float32 products to fewer bits unless told
 def top_eigenpairs(
     matvec: Callable[..., jax.Array],
     v0: jax.Array,

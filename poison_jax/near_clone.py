@@ -28,6 +28,7 @@ from poison_jax.spectrum import input_hessian
 NEAR = 0.1  # r / l below which a trigger point counts as a near clone
 
 
+@jax.default_matmul_precision("highest")
 def measure(
     apply_fn: Callable[..., Any],
     variables: Any,

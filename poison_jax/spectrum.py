@@ -17,6 +17,7 @@ from poison_jax.losses import cross_entropy
 from poison_jax.mesh import put
 
 
+@jax.default_matmul_precision("highest")
 def input_hessian(
     apply_fn: Callable[..., Any],
     variables: Any,
@@ -79,6 +80,7 @@ def input_hessian(
     return _eigenpairs(apply_fn, variables, parts, k=k, num_iters=num_iters, key=key, **options)
 
 
+@jax.default_matmul_precision("highest")
 def per_class(
     apply_fn: Callable[..., Any],
     variables: Any,

@@ -1,6 +1,7 @@
 """The comparison with PyTorch: its arithmetic, its network, the shape of its table."""
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import timing
+from benchmarks.gpu import pack, table
 from poison_jax import autodiff, losses, models
 from poison_jax.sweeps import flops
 
@@ -162,3 +164,71 @@ def test_without_pytorch_one_line(monkeypatch, capsys):
         command.main([])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: the comparison needs PyTorch: pip install -e '.[bench]'\n"
+
+
+def test_without_a_gpu_one_line(monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--device", "gpu"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: --device gpu: there is no NVIDIA GPU here\n"
+
+
+def planned(monkeypatch, *commands):
+    """A GPU's table whose sections are these programs, given the file of its rows."""
+    sections = iter(commands)
+    plan = [table.Planned(name, 60, {"MINE": "1"}) for name in ("machine", "agreement", "ours")]
+    monkeypatch.setattr(table, "PLAN", plan[: len(commands)])
+    run = table.subprocess.run
+
+    def instead(command, **options):
+        return run([sys.executable, "-c", next(sections), command[-1]], **options)
+
+    monkeypatch.setattr(table.subprocess, "run", instead)
+
+
+ROWS = [
+    {"section": "machine", "what": "tf32", "tflops": 400.0},
+    {"section": "machine", "what": "copy", "tb_s": 3.0},
+    {
+        "section": "ours",
+        "what": "plain",
+        "precision": "tf32",
+        "depth": 20,
+        "ms": 1.04,
+        "tflops": 40.0,
+        "flags": "",
+    },
+    {"section": "pytorch", "what": "plain", "how": "graph", "channels_last": True, "ms": 2.0, "flags": ""},
+]
+
+
+def test_the_table_of_a_gpu(tmp_path, monkeypatch, capsys):
+    """Images a second, and fractions of the matrix product's rate and of the time that moving bytes takes."""
+    write = f"import json, sys; open(sys.argv[1], 'a').writelines(json.dumps(r) + chr(10) for r in {ROWS})"
+    planned(monkeypatch, write)
+    rows = table.measure(tmp_path / "rows", 60)
+    assert rows[:4] == ROWS
+    assert (rows[4]["section"], rows[4]["changes"], rows[4]["error"]) == ("machine", {"MINE": "1"}, "")
+    table.show(rows)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert any("ours, tf32, no graphs │ 1.04 │ 123077 │ 10.0% │ 50%" in line for line in lines)
+    assert any("PyTorch, graph, channels last │ 2 │ 64000" in line for line in lines)
+
+
+def test_where_the_sides_disagree_nothing_is_timed(tmp_path, monkeypatch):
+    planned(monkeypatch, "", "import sys; sys.exit('the gradient is off')", "raise SystemExit")
+    rows = table.measure(tmp_path / "rows", 60)
+    assert [(row["section"], row["error"]) for row in rows] == [
+        ("machine", ""),
+        ("agreement", "the gradient is off"),
+    ]
+
+
+def test_mosaics_hold_the_images():
+    images = np.random.default_rng(0).integers(0, 256, (1000, 3, 2, 3), np.uint8)
+    picture = pack.mosaic(images)
+    assert picture.shape == (60, 100, 3)
+    np.testing.assert_array_equal(picture[3:6, 2:4], images[51])
+    np.testing.assert_array_equal(pack.tiles(picture), images)

@@ -39,7 +39,7 @@ DIGESTS = {  # of the defaults that the keys of a group were added with
     "data": "5124a0fc5211",
     "krr": "925488610dd2",
     "linear": "4cf79643214a",
-    "model": "db3eed471bb9",
+    "model": "2387e34a6d2c",
     "penalty": "b6207ee33070",
     "poison": "d90db6c2d598",
     "spectrum": "ca334d4993db",

@@ -26,6 +26,7 @@ STRONGEST = 4  # pixels that localisation is the share of
 STEP = 0.2  # of the images' norm, along a common gradient
 
 
+@jax.default_matmul_precision("highest")
 def common_gradients(
     apply_fn: Callable[..., Any],
     variables: Any,

@@ -39,7 +39,7 @@ SWEEP = {
     "grids": Key(((),), "each a tuple of axes (key, values): all combinations, of all grids, are cells"),
     "engine": Key("local", "processes of this machine, or tasks of a Ray cluster", choices=("local", "ray")),
     "workers": Key(
-        1, "engine=local: processes, each with its share of the cores or its own GPU", low=1, high=1000
+        1, "engine=local: processes, each with its share of the cores or of the GPUs", low=1, high=1000
     ),
     "gpus": Key(0.0, "engine=ray: GPUs that a cell takes", low=0),
     "cpus": Key(1.0, "engine=ray: cores that a cell takes", low=0),
@@ -82,6 +82,12 @@ MODEL = {
         "float32",
         "of the computation; float64 needs JAX_ENABLE_X64=1",
         choices=("float32", "bfloat16", "float64"),
+    ),
+    "precision": Key(
+        "default",
+        "of float32 products in training; default: the device's own, on recent NVIDIA GPUs TF32; "
+        "highest: float32, as on CPUs and for whatever is looked at in a trained network",
+        choices=("default", "highest"),
     ),
     "convolutions": Key(
         "auto",

@@ -24,7 +24,7 @@ from poison_jax.runs.distributed import entered_by_first, on_first
 from poison_jax.runs.signals import StopSignals
 from poison_jax.runs.tensorboard import scalar_writer
 
-LOOK_EVERY = 10  # steps between two looks at what was measured, and whether to stop
+LOOK_EVERY = 5  # steps between two looks at what was measured, and whether to stop
 
 
 def run(
@@ -133,7 +133,7 @@ def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorbo
             began = time.monotonic()
 
             def save() -> float:
-                """Keeps the state; returns the seconds of training so far, as the checkpoint has them."""
+                """Keeps the state, in the background; returns the seconds of training that it notes."""
                 spent = seconds + time.monotonic() - began
                 checkpoints.save(
                     int(state.step), state, {"seconds": spent, "metrics": rows, "steps": measured}
@@ -161,17 +161,16 @@ def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorbo
                     )
                     pending.append(step_metrics)
                     advance()
-                    # Waiting for the device (and the other processes) costs: rarely, but soon enough.
-                    if (
-                        (i + 1) % LOOK_EVERY == 0
-                        or i + 1 == steps
-                        or (stop.asked and not distributed.is_multiprocess())
-                    ):
-                        measured += _finite(pending, run, epoch, i)
-                        pending = []
-                        if i + 1 < steps and distributed.any_process(stop.asked):
+                    last, alone = i + 1 == steps, not distributed.is_multiprocess()
+                    if (i + 1) % LOOK_EVERY == 0 or last or (alone and stop.asked):
+                        leave = not last and distributed.any_process(stop.asked)
+                        # The device goes on with the newest while the others are fetched.
+                        newest = [] if last or leave else pending[-LOOK_EVERY:]
+                        old, pending = pending[: len(pending) - len(newest)], newest
+                        measured += _finite(old, run, epoch, len(measured))
+                        if leave:
                             save()
-                            raise _stopped(run, state, total)
+                            raise _stopped(run, checkpoints, state, total)
 
                 # After every epoch: the attack on the test images, what the config asks for, a checkpoint.
                 _, report = stages.evaluate_attack(setup, state)
@@ -189,26 +188,27 @@ def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorbo
                     f"{console.duration(spent)}, {console.duration(left)} left"
                 )
                 if distributed.any_process(stop.asked):
-                    raise _stopped(run, state, total)
+                    raise _stopped(run, checkpoints, state, total)
+            checkpoints.wait()
             if start < total:
                 seconds = spent
 
         results.measure(setup, run, state, rows, seconds, views.identities(config))
 
 
-def _finite(pending: list[train.Metrics], run: store.Run, epoch: int, step: int) -> list[dict[str, float]]:
-    """What steps measured, on the host.
+def _finite(pending: list[train.Metrics], run: store.Run, epoch: int, done: int) -> list[dict[str, float]]:
+    """What steps measured, on the host; `done` is the number of the epoch's steps before them.
 
     Raises:
         Diverged: something in it is not finite.
     """
     measured = [{name: float(v) for name, v in m._asdict().items()} for m in jax.device_get(pending)]
-    for m in measured:
+    for step, m in enumerate(measured, done + 1):
         if broken := [name for name, value in m.items() if not np.isfinite(value)]:
             raise Diverged(
-                f"{run.path}: {' and '.join(broken[:2])} not finite in epoch {epoch + 1}, by step "
-                f"{step + 1}: training stopped, the last good checkpoint is kept; lower "
-                "train.learning_rate or penalty.kappa"
+                f"{run.path}: {' and '.join(broken[:2])} not finite in epoch {epoch + 1}, step {step}: "
+                "training stopped, the last good checkpoint is kept; lower train.learning_rate or "
+                "penalty.kappa"
             )
     return measured
 
@@ -231,7 +231,8 @@ def _say_what_was_not_measured(config: ml_collections.ConfigDict, rows: list[dic
             )
 
 
-def _stopped(run: store.Run, state: train.TrainState, total: int) -> Interrupted:
+def _stopped(run: store.Run, checkpoints: Checkpoints, state: train.TrainState, total: int) -> Interrupted:
+    checkpoints.wait()
     step = int(state.step)
     return Interrupted(f"stopped at step {step} of {total}, saved in {run.path}; the same command goes on")
 

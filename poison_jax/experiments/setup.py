@@ -102,6 +102,7 @@ class Setup:
             noise=c.poison.warp.cross_ratio > 0,
             reduction=c.penalty.reduction,
             batch_norm=c.penalty.batch_norm,
+            precision=c.model.precision,
             learning_rate=c.train.learning_rate,
             momentum=c.train.momentum,
             weight_decay=c.train.weight_decay,

@@ -229,6 +229,7 @@ def _forward(apply_fn, variables, images):
     return logits, pre_fc, last_map.astype(pre_fc.dtype).mean(-1)
 
 
+@jax.default_matmul_precision("highest")  # GPUs and TPUs round float32 products to fewer bits unless told
 def _outputs(apply_fn, variables, images, batch_size):
     """`_forward` of all images, batch by batch."""
     images = batches.checked_images(images)

@@ -34,6 +34,7 @@ def squared_error(weights: Weights, rest: jax.Array, trigger: jax.Array, labels:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
+@jax.default_matmul_precision("highest")
 def epoch(weights: Weights, data: Regression, order: jax.Array, learning_rate: jax.Array) -> Weights:
     """One epoch of plain SGD, `order` int `[steps, B]` being the images of each step, for all models.
 

@@ -6,6 +6,7 @@ it is to replace: that is looked up before an array is read.
 """
 
 import contextlib
+import copy
 import errno
 import hashlib
 import math
@@ -13,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ _SPARE = 2**26  # bytes that the files of a checkpoint may take beside the array
 class Checkpoints:
     """The last two checkpoints of a run; the older one is there in case the newer is damaged.
 
+    They are written in the background, one after the other, from copies: whoever saves goes on at once.
+
     Args:
         directory: made if it is not there.
         warn: called with a line of text when a damaged checkpoint is passed over.
@@ -41,6 +45,7 @@ class Checkpoints:
     def __init__(self, directory: Path, *, warn: Callable[[str], None] = print):
         self._directory, self._warn = Path(directory), warn
         self._open = contextlib.ExitStack()
+        self._written: Future | None = None
         on_first(self._begin)
 
     def _begin(self) -> None:
@@ -49,21 +54,39 @@ class Checkpoints:
         self._for_orbax = self._open.enter_context(_named_plainly(self._directory))
         self._manager = _manager(self._for_orbax)
         self._open.callback(lambda: self._manager.close())
+        self._writer = self._open.enter_context(ThreadPoolExecutor(1))
 
     def save(self, step: int, state: PyTree, note: dict[str, Any]) -> None:
-        """Writes a checkpoint; on the disk when this returns, and visible only when complete.
+        """Begins to write a checkpoint, visible only when complete; `wait` returns when it is on the disk.
 
         Args:
             step: its number, rising.
-            state: pytree of arrays.
-            note: plain JSON beside it.
+            state: pytree of arrays; copied, so that the next step may take its memory.
+            note: plain JSON beside it; copied.
+
+        Raises:
+            OSError: the one before could not be written; those before that are untouched.
+        """
+        state, note = jax.tree.map(np.array, jax.device_get(state)), copy.deepcopy(note)
+
+        def begin() -> None:
+            self._wait()
+            self._written = self._writer.submit(self._save, step, state, note)
+
+        on_first(begin)
+
+    def wait(self) -> None:
+        """Returns when the last checkpoint is on the disk.
 
         Raises:
             OSError: it could not be written; those before are untouched.
         """
-        # Orbax takes an array of several processes for something that all of them write.
-        state = jax.device_get(state) if is_multiprocess() else state
-        on_first(lambda: self._save(step, state, note))
+        on_first(self._wait)
+
+    def _wait(self) -> None:
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
 
     def _save(self, step: int, state: PyTree, note: dict[str, Any]) -> None:
         # Orbax says a full disk in a hundred lines from many threads: better not to begin.
@@ -95,6 +118,7 @@ class Checkpoints:
 
     def _restore(self, like: PyTree) -> Restored:
         """As `restore`; damaged ones are set aside, so that their steps can be written again."""
+        self._wait()
         found, damaged = _newest(self._manager, self._directory, like)
         aside = self._directory.with_name("damaged")
         for step, reason in damaged.items():
@@ -110,7 +134,7 @@ class Checkpoints:
         return found
 
     def close(self) -> None:
-        """Releases orbax's threads and the directory."""
+        """Lets what is being written be finished; releases the threads and the directory."""
         self._open.close()
 
 

@@ -4,7 +4,7 @@ Any number of workers, on any machines that share the disk, may work on one swee
 it begins (`lease`). Why one cannot be done, if it cannot, is kept (`board`), and it is passed over.
 """
 
-import contextlib
+import math
 import os
 import shutil
 import signal
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from poison_jax import config as config_lib
-from poison_jax import console, experiments
+from poison_jax import console, environment, experiments
 from poison_jax.errors import Busy, Interrupted, RunsFailed, UserError
 from poison_jax.runs import records
 from poison_jax.sweeps import grid
@@ -70,7 +70,7 @@ def attempt(board: Board, cell: str) -> bool:
 
 
 class Processes:
-    """An engine of `sweep`: workers on this machine, each with its share of the cores, or its own GPU.
+    """An engine of `sweep`: workers on this machine, each with its share of the cores, or of the GPUs.
 
     An engine does some of the cells that wait, at its own pace.
     """
@@ -122,23 +122,16 @@ class Processes:
             self._board.sweep.name,
         ]
         command += ["--parent", str(os.getpid())]
-        environment = dict(os.environ)
-        if gpus := _gpus():
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
+        variables = dict(os.environ)
+        if gpus := environment.gpus():
+            variables["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
+            # As many as the fullest GPU has: a share may stay free, none is exceeded.
+            environment.share_memory(variables, 1 / math.ceil(self._workers / len(gpus)))
         else:
             command += ["--share", f"{i + 1}/{self._workers}"]
         log = open(self._board.folder / f"worker-{i + 1}.log", "a")  # noqa: SIM115  (while the process lives)
         # In a session of its own: Ctrl-C is heard here, and passed on as a request.
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True), log
-
-
-def _gpus() -> list[str]:
-    """The NVIDIA GPUs that this process may use, by number."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
-    with contextlib.suppress(OSError):
-        return [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").iterdir())]
-    return []
+        return subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True), log
 
 
 def _last_line(file: Path) -> str:

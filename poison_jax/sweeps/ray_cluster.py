@@ -48,7 +48,7 @@ class RayTasks:
             raise UserError(
                 f"no node of the Ray cluster has sweep.cpus = {cpus:g} and sweep.gpus = {gpus:g}: take less"
             )
-        self._ray, self._board = ray, board
+        self._ray, self._board, self._gpus = ray, board, gpus
         # A task whose process dies is not Ray's to repeat: the board counts the deaths.
         self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_do)
         self._running: dict = {}  # cell -> reference
@@ -61,7 +61,7 @@ class RayTasks:
         board = self._board
         for cell in waiting:
             if cell not in self._running:
-                arguments = os.getcwd(), str(board.workdir.resolve()), board.sweep.name, cell
+                arguments = os.getcwd(), str(board.workdir.resolve()), board.sweep.name, cell, self._gpus
                 self._running[cell] = self._task.remote(*arguments)
 
     def busy(self) -> bool:
@@ -88,10 +88,12 @@ class RayTasks:
             pass  # its process died: the board counts it
 
 
-def _do(folder: str, workdir: str, name: str, cell: str) -> None:
+def _do(folder: str, workdir: str, name: str, cell: str, gpus: float) -> None:
     """A task: in a process of the cluster, from the folder that relative paths are meant from."""
     if os.path.isdir(folder):
         os.chdir(folder)
+    if gpus:
+        environment.share_memory(os.environ, gpus)
     environment.pin()
     kernels.keep_memory()
     cache.keep_compilations()

@@ -5,7 +5,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from toys import restored, tiny
+from toys import restored, small, tiny
 
 from poison_jax import config as config_lib
 from poison_jax import experiments, train
@@ -98,6 +98,40 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, stopped_after):
         np.testing.assert_array_equal(again.arrays("spectrum")[name], array, err_msg=name)
     for ours, theirs in zip(*(jax.tree.leaves(restored(done)[1]) for done in (again, whole)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_steps_are_looked_at_late_and_none_is_lost(tmp_path, monkeypatch):
+    """However often, and across a stop between two looks: the same metrics of sixteen steps."""
+    config = small(train__batch_size=8, train__epochs=1, analysis__features=0)
+    (whole,) = experiments.run(config, tmp_path / "whole")
+    monkeypatch.setattr(network, "LOOK_EVERY", 3)
+    with monkeypatch.context() as patch:
+        steps = counted(patch)
+
+        class Asked(network.StopSignals):
+            asked = property(lambda self: len(steps) >= 7, lambda self, value: None)
+
+        patch.setattr(network, "StopSignals", Asked)
+        with pytest.raises(Interrupted, match="at step 7 of 16"):
+            experiments.run(config, tmp_path / "stopped")
+    (again,) = experiments.run(config, tmp_path / "stopped")
+    assert again.metrics() == whole.metrics()
+
+
+def test_the_step_that_diverged_is_named(tmp_path, monkeypatch):
+    """And the checkpoint of its epoch is not written, though later steps have been done meanwhile."""
+    step = train.train_step
+
+    def sixth(*arguments, **options):
+        state, metrics = step(*arguments, **options)
+        return state, metrics._replace(loss=metrics.loss / (state.step != 6))
+
+    sixth.lower = step.lower
+    monkeypatch.setattr(train, "train_step", sixth)
+    with pytest.raises(Diverged, match=r"loss not finite in epoch 1, step 6: training stopped"):
+        experiments.run(small(train__batch_size=8, analysis__features=0), tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert not list((path / "checkpoints").iterdir())
 
 
 def test_what_is_measured_of_an_epoch(tmp_path):

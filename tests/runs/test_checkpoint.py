@@ -1,8 +1,10 @@
 """Checkpoints: whole ones come back bit for bit, damaged ones are passed over and said."""
 
+import contextlib
 import json
 import os
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +97,42 @@ def test_a_directory_is_released(tmp_path):
     saved(tmp_path / "[x]", 1).close()
     newest(tmp_path / "[x]" / "checkpoints", state(0))
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # TensorStore's own, opened once
+
+
+def test_saving_copies_and_does_not_wait(tmp_path, monkeypatch):
+    """What is written is what was there, whatever becomes of it while a slow disk is written to."""
+    slow, writing = threading.Event(), Checkpoints._save
+
+    def written_later(self, *arguments):
+        assert slow.wait(60)
+        writing(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "_save", written_later)
+    held, note = jax.tree.map(np.array, state(1)), {"steps": [1]}
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, held, note)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    held["w"][:] = 7
+    note["steps"] += [2]
+    slow.set()
+    checkpoints.wait()
+    restored, note = checkpoints.restore(state(0))
+    assert (digest(restored), note["steps"]) == (digest(state(1)), [1])
+
+
+@pytest.mark.parametrize("then", ["wait", "save"])
+def test_one_that_could_not_be_written_is_said_once(tmp_path, monkeypatch, then):
+    """By the next call; the one after it goes on."""
+    checkpoints = saved(tmp_path, 1)
+    checkpoints.wait()
+    with monkeypatch.context() as full:
+        full.setattr(checkpoint_lib.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+        checkpoints.save(2, state(2), {})
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.wait() if then == "wait" else checkpoints.save(3, state(3), {})
+    checkpoints.save(3, state(3), {})
+    checkpoints.close()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "3"]
 
 
 def test_none_there(tmp_path):
@@ -198,7 +236,8 @@ def test_one_that_is_larger_than_the_state_is_not_read(tmp_path):
     said = []
     assert newest(tmp_path / "checkpoints", state(0), warn=said.append) is None
     assert "more than" in said[0]
-    Checkpoints(tmp_path / "others").save(1, state(0) | {"w": jnp.zeros(2**26, jnp.float32)}, {})
+    with contextlib.closing(Checkpoints(tmp_path / "others")) as checkpoints:
+        checkpoints.save(1, state(0) | {"w": jnp.zeros(2**26, jnp.float32)}, {})
     note = tmp_path / "others" / "1" / "note" / "metadata"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"layout": checkpoint_lib._layout(state(0))}))
     (tmp_path / "others" / "1" / "digests.json").unlink()

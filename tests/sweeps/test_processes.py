@@ -113,3 +113,35 @@ def test_a_full_disk_is_no_failure_of_a_cell(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         processes.work(made)
     assert made.state(made.cells[0]) == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "expected"),
+    [("4,7", 2, {}), ("4,7", 5, {"XLA_CLIENT_MEM_FRACTION": "0.300"}), ("", 2, {})],
+    ids=["one each", "three share the fuller one", "none"],
+)
+def test_workers_share_the_gpus_and_their_memory(tmp_path, monkeypatch, gpus, workers, expected):
+    started = []
+
+    class Started:
+        def __init__(self, command, *, env, **_):
+            started.append((command, env))
+
+        def send_signal(self, number):
+            pass
+
+        wait = poll = lambda self, **_: 0
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION", raising=False)
+    monkeypatch.setattr(processes.subprocess, "Popen", Started)
+    made = board(tmp_path, ("seed", tuple(range(workers))))
+    made.folder.mkdir(exist_ok=True)
+    engine = processes.Processes(made, workers)
+    engine.look_after(made.cells)
+    engine.stop()
+    assert len(started) == workers
+    for i, (command, env) in enumerate(started):
+        assert env["CUDA_VISIBLE_DEVICES"] == (gpus.split(",")[i % 2] if gpus else "")
+        assert {name: value for name, value in env.items() if "MEM_FRACTION" in name} == expected
+        assert ("--share" in command) == (not gpus)
