@@ -14,6 +14,8 @@ from poison_jax.runs.records import Record
 
 THETA, KAPPA = "poison.fraction", "penalty.kappa"
 SYMBOLS = {THETA: "θ", KAPPA: "κ", "penalty.epsilon": "ε", "seed": "seed"}
+# Keys in which runs may differ that say nothing of what was run.
+NO_SETTINGS = "name", "experiment", "compare.", "sweep.", "data.dir"
 Measure = Callable[[Json], float | None]
 
 
@@ -64,6 +66,14 @@ def varied(records: list[Record]) -> list[str]:
     keys = dict.fromkeys(key for record in records for key in record.overrides if key != "seed")
     keys = [key for key in keys if len(by(records, key)) > 1]
     return sorted(keys, key=lambda key: [*SYMBOLS].index(key) if key in SYMBOLS else len(SYMBOLS))
+
+
+def flat(config: Json, prefix: str = "") -> Json:
+    """A config by dotted keys."""
+    found = {}
+    for key, value in config.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def most_seeds(records: list[Record], x: str) -> int:

@@ -43,7 +43,7 @@ def _top(run: Run) -> Figure:
             change=mask,
         )
     residuals = f"Ritz residuals at most {max(spectrum['residuals']):.0e}"
-    _describe(figure, [run], f"Top {count} eigenvectors v of the input Hessian", residuals)
+    _describe(figure, run, f"Top {count} eigenvectors v of the input Hessian", residuals)
     return figure
 
 
@@ -64,40 +64,24 @@ def _of_classes(run: Run) -> Figure:
             about = f"λ = {values[i, j]:.2g}, " * (not many) + setting.signed(overlap[i, j])
             panels.eigenvector(axis, vectors[i, j].reshape(spectrum["shape"]), words, about)
     which = "Top eigenvector" if many else f"Top {each} eigenvectors"
-    _describe(figure, [run], f"{which} of each class's input Hessian, with the overlap with the trigger")
+    _describe(figure, run, f"{which} of each class's input Hessian, with the overlap with the trigger")
     return figure
 
 
 def of_runs(runs: list[Run]) -> Figure:
-    """The top eigenvector of each run, by theta and kappa; what else the runs differ in stands with them."""
-    settings = {run.path: setting.of_result(run.result()) for run in runs}
+    """The top eigenvector of each run: theta and whatever else they differ in down, kappa across."""
+    return _of_blocks({"": list(map(_record, runs))}, "Top eigenvector of the input Hessian")
 
-    def place(run):
-        c = run.result()["config"]
-        return c["poison"]["fraction"], c["penalty"]["kappa"], list(settings[run.path].values())
 
-    runs = sorted(runs, key=place)
-    others = [
-        key for key in setting.differing(list(settings.values())) if key not in ("theta", "kappa", "regime")
-    ]
-    kappas = {place(run)[1] for run in runs}
-    crossed = len(kappas) > 1 and len(runs) == len(kappas) * len({place(run)[0] for run in runs})
-    columns = len(kappas) if crossed else min(len(runs), 4)  # a theta in each row, if there is every kappa
-    figure, axes = _grid(-(-len(runs) // columns), columns, heading=1.0 + 0.15 * len(others))
-    for axis, run in zip(axes.flat, runs, strict=False):
-        spectrum, words = run.arrays("spectrum"), settings[run.path]
-        panels.eigenvector(
-            axis,
-            spectrum["vectors"][0].reshape(spectrum["shape"]),
-            words["theta"],
-            words["kappa"],
-            *(words[key] for key in others if words[key]),
-            *_attack(run.result()),
-            *_peak(spectrum, 0),
-            change=run.arrays("attack")["mask"],
-        )
-    _describe(figure, runs, "Top eigenvector of the input Hessian")
-    return figure
+def _record(run: Run) -> Record:
+    """A run as a cell of a sweep over all that it is set to."""
+    result, spectrum = run.result(), run.arrays("spectrum")
+    settings = {
+        k: v for k, v in curves.flat(result["config"]).items() if not k.startswith(curves.NO_SETTINGS)
+    }
+    vector = spectrum["vectors"][0].reshape(spectrum["shape"])
+    arrays = {"top_eigenvector": vector, "trigger": run.arrays("attack")["mask"]}
+    return Record(run.path.name, settings, result, lambda: arrays)
 
 
 def _attack(result: Json) -> list[str]:
@@ -125,13 +109,11 @@ def _grid(rows, columns, *, heading):
     return figure, axes
 
 
-def _describe(figure, runs, subject, *more):
-    results = [run.result() for run in runs]
-    scale = setting.common([setting.of_result(result) for result in results])
-    went = setting.outcome(results[0]) if len(runs) == 1 else setting.outcomes(results)
-    waves = _WAVES * any("spectral_prominence" in run.arrays("spectrum") for run in runs)
-    several = _ATTACK * (len(runs) > 1)
-    canvas.describe(figure, f"{subject}, {OWN_SCALE}", went, scale, *more, several, waves)
+def _describe(figure, run, subject, *more):
+    result = run.result()
+    waves = _WAVES * ("spectral_prominence" in run.arrays("spectrum"))
+    scale = setting.common([setting.of_result(result)])
+    canvas.describe(figure, f"{subject}, {OWN_SCALE}", setting.outcome(result), scale, *more, waves)
 
 
 # --- of a sweep -----------------------------------------------------------------------------------
@@ -142,20 +124,21 @@ def fig08(records: list[Record], title: str) -> list[Figure]:
     augmented = [record.setting("data.augment") != "none" for record in records]
     plain = [record for record, moved in zip(records, augmented, strict=True) if not moved]
     moved = [record for record, moved in zip(records, augmented, strict=True) if moved]
-    return _of_blocks({"without augmentation": plain, "with augmentation": moved}, title)
+    blocks = {"without augmentation": _first_seeds(plain), "with augmentation": _first_seeds(moved)}
+    return [_of_blocks(blocks, title)]
 
 
 def fig12(records: list[Record], title: str) -> list[Figure]:
     """The cells' top eigenvectors in one block, after the mean change by the warp."""
-    return _of_blocks({"": records}, title)
+    return [_of_blocks({"": _first_seeds(records)}, title)]
 
 
-def _of_blocks(blocks: dict[str, list[Record]], heading: str) -> list[Figure]:
+def _of_blocks(blocks: dict[str, list[Record]], heading: str) -> Figure:
     """Blocks side by side: theta down, kappa across, a cell's top eigenvector with the trigger outlined.
 
-    What the cells differ in besides is told with theta; of several seeds the first is shown.
+    What the cells differ in besides is told with theta.
     """
-    blocks = {title: _first_seeds(records) for title, records in blocks.items() if records}
+    blocks = {title: records for title, records in blocks.items() if records}
     records = [record for some in blocks.values() for record in some]
     change = records[0].arrays["trigger"]
     aside = 0 if panels.is_stamp(change) else 1  # a column for what cannot be outlined
@@ -163,7 +146,8 @@ def _of_blocks(blocks: dict[str, list[Record]], heading: str) -> list[Figure]:
     rows = max(len(_rows(some)) for some in blocks.values())
     size = min((WIDTH - 0.8 - 0.4 * len(blocks)) / sum(columns), 1.7)
     width = size * sum(columns) + 0.8 + 0.4 * len(blocks)
-    figure = canvas.blank(width, (size + 0.75) * rows + 0.55)
+    height = (size + 0.8) * rows + (0.4 if any(blocks) else 0.1)
+    figure = canvas.blank(width, height)
     widths = [*(size * count + 0.4 for count in columns), 0.8]
     *parts, last = figure.subfigures(1, len(widths), width_ratios=widths)
     for part, count, (title, some) in zip(parts, columns, blocks.items(), strict=True):
@@ -174,7 +158,7 @@ def _of_blocks(blocks: dict[str, list[Record]], heading: str) -> list[Figure]:
         if aside:
             panels.mean_change(axes[0, 0], change)
         _fill(axes[:, aside:], some)
-    panels.scale_bar(last, cax=last.add_axes((0.05, 0.3, 0.15, 0.4)))
+    panels.scale_bar(last, cax=last.add_axes((0.05, 0.3, 0.15, min(0.4, 1.8 / height))))
     results = [record.result for record in records]
     largest = max(result["residuals"][0] for result in results)
     canvas.describe(
@@ -186,7 +170,7 @@ def _of_blocks(blocks: dict[str, list[Record]], heading: str) -> list[Figure]:
         f"Each panel is on a colour scale of its own around zero, the trigger's outline is black; "
         f"Ritz residuals at most {largest:.0e}",
     )
-    return [figure]
+    return figure
 
 
 def _first_seeds(records: list[Record]) -> list[Record]:
@@ -200,6 +184,7 @@ def _first_seeds(records: list[Record]) -> list[Record]:
 def _rows(records: list[Record]) -> list[tuple[str, list[Record]]]:
     """The records by theta and whatever else they differ in but kappa, and words for that."""
     others = [key for key in curves.varied(records) if key not in (THETA, KAPPA)]
+    others += ["seed"] * (len(curves.by(records, "seed")) > 1)
     found = curves.by(records, THETA, *others)
     return [("\n".join(map(curves.label, (THETA, *others), shown)), group) for shown, group in found]
 

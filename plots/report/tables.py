@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from plots import setting
+from plots import curves, setting
 from plots.curves import KAPPA, SYMBOLS, THETA
 from plots.report import page, words
 from plots.report.page import DASH, Cell
@@ -24,8 +24,6 @@ LEGEND = (
 )
 MANY = 30  # rows, beyond which a table is folded
 OVERVIEW = "excess", "clean_accuracy", "overlap"  # the measures whose ranges stand in the overview
-# Keys in which runs may differ that say nothing of what was run.
-_NO_SETTINGS = "name", "experiment", "compare.", "sweep.", "data.dir"
 
 
 def outcomes(found: list[Outcome], settings: list[Json], ids: Mapping[str, str] = {}) -> str:
@@ -98,27 +96,19 @@ def _bad(outcome: Outcome) -> bool:
 def overridden(cells: list[Outcome]) -> list[Json]:
     """Of each cell of a sweep its values of all keys that any of them overrides."""
     keys = dict.fromkeys(key for cell in cells for key in cell.overrides)
-    held = [_flat(cell.config) | cell.overrides for cell in cells]
+    held = [curves.flat(cell.config) | cell.overrides for cell in cells]
     return [{key: config[key] for key in keys if key in config} for config in held]
 
 
 def differing(found: list[Outcome]) -> list[Json]:
     """Of each run of an experiment kappa and theta, if it is a network, and all else in which they differ."""
-    flat = [_flat(outcome.config) for outcome in found]
+    flat = [curves.flat(outcome.config) for outcome in found]
     keys = list(dict.fromkeys(key for config in flat for key in config))
     network = any(config.get("experiment") == "train" for config in flat)
     always = [key for key in (KAPPA, THETA) if network and key in keys]
-    told = [key for key in keys if not key.startswith(_NO_SETTINGS) and key not in always]
+    told = [key for key in keys if not key.startswith(curves.NO_SETTINGS) and key not in always]
     different = [key for key in told if len({json.dumps(c.get(key)) for c in flat if c}) > 1]
     return [{key: config[key] for key in [*always, *different] if key in config} for config in flat]
-
-
-def _flat(config: Json, prefix: str = "") -> Json:
-    """Dotted key -> value."""
-    result = {}
-    for key, value in config.items():
-        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return result
 
 
 def _headings(keys: list[str]) -> list[str]:

@@ -142,30 +142,22 @@ def test_classes_that_are_named(finished):
     assert title.startswith("class 3, 1")
 
 
-def test_runs_are_ordered_by_theta_and_kappa(finished):
+def test_runs_are_a_grid_of_theta_and_kappa(finished):
     cells = [(0.02, 0.0), (0.001, 100.0), (0.02, 100.0), (0.001, 0.0)]
     figure = eigenvectors.of_runs([finished(theta=theta, kappa=kappa) for theta, kappa in cells])
-    titles = [title.split("\n") for title, _ in pictures(figure)]
-    assert [lines[:2] for lines in titles] == [
-        ["θ = 0.001", "κ = 0"],
-        ["θ = 0.001", "κ = 100 (listing)"],
-        ["θ = 0.02", "κ = 0"],
-        ["θ = 0.02", "κ = 100 (listing)"],
-    ]
-    assert titles[2][2:] == ["+42.0 points", "overlap +0.30"]
-    positions = [axis.get_subplotspec().colspan.start for axis in figure.axes if axis.images]
-    assert positions == [0, 1, 0, 1]  # a row for each theta
+    shown = [axis for part in figure.subfigs for axis in part.axes if axis.images]
+    assert [axis.get_title().split("\n")[0] for axis in shown] == ["κ = 0", "κ = 100"] * 2
+    assert [axis.get_ylabel() for axis in shown] == ["θ = 0.001", "", "θ = 0.02", ""]
+    assert shown[2].get_title().split("\n")[1:] == ["+42.0 points", "overlap +0.30", "λ₁ = 3"]
     assert "90 epochs" in caption(figure)
     assert "θ" not in caption(figure)
 
 
-def test_what_else_runs_differ_in_stands_with_them(finished):
+def test_what_else_runs_differ_in_stands_with_theta(finished):
     runs = [finished(seed=seed, data__augment=augment) for seed, augment in ((1, "none"), (0, "crop_flip"))]
     figure = eigenvectors.of_runs(runs)
-    titles = [title for title, _ in pictures(figure)]
-    assert any("no augmentation\nseed 1" in title for title in titles)
-    assert any("augmentation crop_flip (pad4)\nseed 0" in title for title in titles)
-    assert all("overlap +0.30" in title for title in titles)
+    rows = [axis.get_ylabel() for part in figure.subfigs for axis in part.axes if axis.images]
+    assert rows == ["θ = 0.01\naugment crop_flip\nseed = 0", "θ = 0.01\naugment none\nseed = 1"]
     assert "seed" not in caption(figure)
 
 
