@@ -27,7 +27,7 @@ from poison_jax.sweeps import flops
 DEPTH, DEEP = (8, 11) if SMALL else (20, 110)
 BATCH, ROUNDS, STEPS = (4, 2, 2) if SMALL else (128, 7, 40)
 SIDE, COPIED = (256, 2**20) if SMALL else (8192, 2**30)  # of the matrix product; numbers that are copied
-TOLERANCE = 5e-3  # of the gradient at "highest", relative to that in float64, as on the CPU
+TOLERANCE = 1e-3  # of the gradient at "highest", relative to float64: that of TF32 is off by more
 TORCH_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
