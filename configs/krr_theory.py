@@ -1,7 +1,7 @@
 """Every numbered statement checked, and the laws of a cloned poison on real images (Section 3, App. A to D).
 
     python main.py --config=configs/krr_theory.py          5,000 images of MNIST, of CIFAR-10: 10 minutes
-    python main.py --config=configs/krr_theory.py:small    1,000 of each: 1 min 30 s, on two CPU cores
+    python main.py --config=configs/krr_theory.py:small    1,000 of each: under 2 minutes, on two CPU cores
 
 Writes theory.json (statement, set-up, predicted, measured, error, verdict, note, kind), corrections.md and
 the figures. The images are stamped with a 3x3 square; without them: --config.krr.data="()".

@@ -100,9 +100,9 @@ def remark_3_10() -> Iterator[Entry]:
         r / length,
         r / effective,
         "A longer length scale makes it *easier*: r / l_eff is smaller, and R = r^2 / l_eff^4 smaller "
-        "still. But the penalty is no longer length scale. What it does to R is decided by the dimension "
-        "(Theorem C): it lowers it for p = 1, leaves it for p = 2 and raises it for p >= 3, where the "
-        "remark's conclusion holds, for another reason.",
+        "still. But the penalty is not a longer length scale. Where it acts without values fitted beside it "
+        "the dimension decides what it does to R (Theorem C): it lowers R for p = 1, leaves it for p = 2 "
+        "and raises it for p >= 3, where the remark's conclusion holds, for another reason.",
     )
 
 
