@@ -150,7 +150,7 @@ def theorem_f() -> Iterator[Entry]:
     worst, cases = 0.0, 0
     for eigenvalue in (1.5, 2.0, 4.0):
         needed = fisher.images_needed(eigenvalue, BACKGROUND)
-        for multiple in (4, 16):
+        for multiple in (4, 16, 100):
             images = int(np.ceil(max(multiple * needed, 60)))
             law = float(fisher.expected_overlap(eigenvalue, BACKGROUND, images))
             found = repeat(gaussian_gradients(eigenvalue, images), 16)
