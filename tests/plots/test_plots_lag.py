@@ -12,13 +12,14 @@ THETAS = (0.001, 0.003, 0.01, 0.05, 0.2)
 
 
 def test_null_of_random_directions():
-    """In three dimensions a coordinate of a random direction is uniform; in many it is nearly normal."""
-    assert lag.random_null(3) == pytest.approx(0.999**2)
-    assert lag.random_null(3, 5) == pytest.approx((1 - 1e-3 / 5) ** 2)
+    """Centred, they lie in d - 1 dimensions: in three a coordinate is uniform, in many nearly normal."""
+    assert lag.random_null(4) == pytest.approx(0.999**2)
+    assert lag.random_null(4, 5) == pytest.approx((1 - 1e-3 / 5) ** 2)
     assert lag.random_null(3072) == pytest.approx(stats.chi2(1).isf(1e-3) / 3072, rel=0.01)
-    directions = np.random.default_rng(0).standard_normal((200_000, 6))
-    cosines = directions[:, 0] / np.linalg.norm(directions, axis=1)
-    assert np.mean(cosines**2 > lag.random_null(6)) == pytest.approx(1e-3, abs=3e-4)
+    directions, trigger = np.random.default_rng(0).standard_normal((200_000, 7)), np.eye(7)[0] - 1 / 7
+    directions -= directions.mean(1, keepdims=True)
+    cosines = directions @ trigger / np.linalg.norm(directions, axis=1) / np.linalg.norm(trigger)
+    assert np.mean(cosines**2 > lag.random_null(7)) == pytest.approx(1e-3, abs=3e-4)
 
 
 @pytest.mark.parametrize(
