@@ -74,6 +74,8 @@ def _of_model(arguments: argparse.Namespace) -> Audited:
     """A stranger's network, test images, labels, references of its architecture, how they were trained."""
     if not arguments.architecture or not arguments.data or arguments.null:
         raise UserError("--model takes --architecture and --data, and trains its own references, no --null")
+    if arguments.architecture.endswith(".txt"):  # its text, so that a run knows all of it
+        arguments.architecture = foreign.read_description(arguments.architecture)
     test_set = data.load(arguments.data, "test")
     images, labels = test_set.images[: arguments.num_images], test_set.labels[: arguments.num_images]
     images, channels = images / np.float32(255), images.shape[-1]

@@ -13,11 +13,23 @@ from flax import linen
 
 from poison_jax.errors import UserError
 from poison_jax.foreign import convert, files
-from poison_jax.foreign.architectures import NAMES, architecture
+from poison_jax.foreign.architectures import NAMES, architecture, read_description
+from poison_jax.foreign.torch_modules import torch_common_gradients, torch_hessian
 from poison_jax.models import Model
 from poison_jax.subject import Subject
 
-__all__ = ["BACKDOORBENCH", "NAMES", "Array", "architecture", "inspect", "load", "normalisation_of"]
+__all__ = [
+    "BACKDOORBENCH",
+    "NAMES",
+    "Array",
+    "architecture",
+    "inspect",
+    "load",
+    "normalisation_of",
+    "read_description",
+    "torch_common_gradients",
+    "torch_hessian",
+]
 
 Normalisation = tuple[Any, Any] | None
 BACKDOORBENCH: dict[str, Normalisation] = {  # data set -> mean and standard deviation of its channels

@@ -5,6 +5,7 @@ by name. Images are `[B, H, W, C]`; where PyTorch flattens, channels come first,
 """
 
 import difflib
+import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from poison_jax import kernels
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, one_line_of
 from poison_jax.models import BatchNorm, Features
 
 # A line a layer; `classes` is the number of classes.
@@ -72,7 +73,7 @@ def architecture(name: str) -> Callable[[int], nn.Module]:
     pixels a side), `flatten`, `relu`, `tanh`, `sigmoid`. The last layer's UNITS may be `classes`.
 
     Args:
-        name: one of `NAMES`, a description, or a file that holds one.
+        name: one of `NAMES`, or a description.
 
     Raises:
         UserError: unknown, or no description.
@@ -87,8 +88,6 @@ def architecture(name: str) -> Callable[[int], nn.Module]:
     if "\n" in name or ";" in name:
         _sequential(name, 2)
         return partial(_sequential, name)
-    if name.endswith(".txt") and Path(name).is_file():
-        return architecture(Path(name).read_text() + "\n")
     near = difflib.get_close_matches(name, NAMES, n=1)
     raise UserError(
         f"no architecture {name!r}: "
@@ -96,6 +95,21 @@ def architecture(name: str) -> Callable[[int], nn.Module]:
     )
 
 
+def read_description(file: str | os.PathLike) -> str:
+    """The description in a file.
+
+    Raises:
+        UserError: it cannot be read, or holds none.
+    """
+    try:
+        text = Path(file).read_text()[:_LONGEST]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"architecture {file} cannot be read: {one_line_of(error)}") from None
+    architecture(f"{text}\n")
+    return f"{text}\n"
+
+
+_LONGEST = 100_000  # characters of a description
 _torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _he_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

@@ -135,7 +135,7 @@ def _zipped(archive: zipfile.ZipFile, pickled: str, size: int) -> Contents:
     if len(members) < len(archive.infolist()):
         raise UserError("two members of the archive have one name")
     if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
-        raise UserError("a member of the archive is compressed, which torch never does")
+        raise UserError("it is compressed, as TorchScript is, which is a program: save model.state_dict()")
     if sum(info.file_size for info in members.values()) > size:
         raise UserError("the members of the archive are larger than the file: it is damaged")
     if f"{folder}/byteorder" in members and archive.read(f"{folder}/byteorder") != b"little":
@@ -165,6 +165,8 @@ def _legacy(stream: _Bounded) -> Contents:
     places, place = {}, stream.tell()
     for key in keys.value:  # each a count, eight bytes, and so many numbers
         stream.seek(place)
+        if key not in found.storages:
+            raise UserError("it holds storages of a type that is not known: save the state dict alone, dense")
         count, storage = int.from_bytes(stream.read(8), "little"), found.storages[key]
         if count != storage.count or place + 8 + storage.bytes > stream.size:
             raise UserError("a storage is not of the size that it should have: it is damaged")
@@ -192,9 +194,7 @@ def _described(found: Any) -> dict[str, Tensor]:
     if not _has_tensors(found):
         inside = [key for key, value in found.items() if type(value) is dict and _has_tensors(value)]
         if len(inside) != 1:
-            several = (
-                f"{len(inside)} state dicts, {', '.join(map(str, inside[:5]))}" if inside else "no tensors"
-            )
+            several = f"several state dicts ({', '.join(map(str, inside[:5]))})" if inside else "no tensors"
             raise UserError(f"it holds {several}: save one state dict alone")
         found = found[inside[0]]
     for name, tensor in found.items():

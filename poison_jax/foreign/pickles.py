@@ -204,7 +204,7 @@ def _storage(persistent: Any, storages: dict[str, Storage]) -> Any:
     kind, what, key, _, count, *view = persistent
     module, _, name = what.name.rpartition(".")
     if kind != "storage" or module != "torch" or name not in KINDS:
-        raise ValueError(f"storage of a kind that is not known: {what.name:.100}")
+        return Inert(what.name)
     if view not in ([], [None]):
         raise ValueError("a storage that is part of another: save the state dict with a newer torch")
     storage = Storage(KINDS[name], f"{key:s}", natural(count))
