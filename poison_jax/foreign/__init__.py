@@ -6,6 +6,7 @@
 torch is not needed for that, and not used where it is there.
 """
 
+import functools
 import os
 from typing import Any, NamedTuple
 
@@ -107,8 +108,16 @@ def normalisation_of(dataset: str) -> Normalisation:
 def _network(wanted: str | linen.Module, entries: dict[str, files.Entry]) -> tuple[Model, int]:
     """The network, with as many classes as the file's last layer has, and the channels of its images."""
     shapes = {name.removeprefix("module."): entry.shape for name, entry in entries.items()}
-    make = architecture(wanted) if isinstance(wanted, str) else lambda _: wanted
-    first, last = make(2).ends if isinstance(wanted, str) else ("", "")
+    if isinstance(wanted, linen.Module):
+        channels = next((shape[1] for shape in shapes.values() if len(shape) == 4), 1)
+        return _model(wanted), channels
+    make = architecture(wanted)
+    first, last = make(2).ends
     stem, head = shapes.get(f"{first}.weight", ()), shapes.get(f"{last}.weight", ())
     channels = stem[1] if len(stem) == 4 else 1
-    return Model(make(head[0] if len(head) == 2 else 2)), channels
+    return _model(make(head[0] if len(head) == 2 else 2)), channels
+
+
+@functools.cache  # equal architectures are one object, whose compiled functions are reused
+def _model(module: linen.Module) -> Model:
+    return Model(module)
