@@ -243,7 +243,7 @@ def _safetensors(stream: _Bounded) -> dict[str, Entry]:
     length = int.from_bytes(stream.read(8), "little")
     if length > _MOST_HEADER:
         raise UserError(f"its header has {length:,} bytes: it is damaged")
-    header = json.loads(stream.read(length))
+    header = json.loads(stream.read(length).decode())
     begin, entries = 8 + length, {}
     for name, about in header.items():
         if name == "__metadata__":
