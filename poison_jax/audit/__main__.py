@@ -10,7 +10,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from poison_jax import audit, cli, console, data, foreign
+from poison_jax import audit, cli, console, data, foreign, metrics
 from poison_jax import config as config_lib
 from poison_jax import references as references_lib
 from poison_jax.arrays import read_npz
@@ -83,16 +83,23 @@ def _of_model(arguments: argparse.Namespace) -> Audited:
     if arguments.normalise:
         normalisation = _normalisation(arguments.normalise, channels, test_set.num_classes)
         subject = dataclasses.replace(subject, normalisation=normalisation)
-    num_classes = subject.logits(images[:1]).shape[1]
-    if num_classes != test_set.num_classes:
+    try:
+        logits = subject.logits(images)
+    except Exception as error:  # an architecture for images of another size
+        about = " ".join(str(error).split())[:200]
+        raise UserError(f"the network does not take images {images.shape[1:]}: {about}") from None
+    if logits.shape[1] != test_set.num_classes:
         raise UserError(
-            f"{arguments.model} tells {num_classes} classes apart, {arguments.data} has "
+            f"{arguments.model} tells {logits.shape[1]} classes apart, {arguments.data} has "
             f"{test_set.num_classes}: give images of the data that it was trained for"
         )
     subject = dataclasses.replace(subject, classes=test_set.class_names)
     config = _recipe(subject.normalisation or (0.0, 1.0), arguments)
-    if not arguments.references:
-        return subject, images, labels, [], ""
+    if arguments.references:
+        references_lib.sweep_of(config, arguments.references)  # refused here, before anything is computed
+    accuracy = float(np.mean(logits.argmax(-1) == labels))
+    if not arguments.references or not metrics.beats_chance(accuracy, labels):
+        return subject, images, labels, [], ""  # nothing that references could add to
     references = _references(config, arguments, arguments.workdir or "runs")
     accuracies = [np.mean(reference.logits(images).argmax(-1) == labels) for reference in references]
     about = config.train

@@ -6,14 +6,16 @@
 torch is not needed for that, and not used where it is there.
 """
 
+import contextlib
 import functools
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from flax import linen
 
 from poison_jax.errors import UserError
-from poison_jax.foreign import convert, files
+from poison_jax.foreign import convert, files, orbax_folders
 from poison_jax.foreign.architectures import NAMES, architecture, read_description
 from poison_jax.foreign.torch_modules import torch_common_gradients, torch_hessian
 from poison_jax.models import Model
@@ -56,7 +58,7 @@ def inspect(path: str | os.PathLike) -> dict[str, Array]:
     Raises:
         UserError: as `load`.
     """
-    with files.opened(path) as found:
+    with _opened(path) as found:
         return {name: Array(entry.shape, entry.dtype) for name, entry in found.entries.items()}
 
 
@@ -80,7 +82,7 @@ def load(
         UserError: no file of weights, damaged, more than plain tensors in the state dict, or weights that are
             not the architecture's: names and shapes are compared, nothing is matched by its place.
     """
-    with files.opened(path) as found:
+    with _opened(path) as found:
         try:
             model, channels = _network(architecture, found.entries)
             variables = convert.to_flax(found.entries, model, channels)
@@ -89,6 +91,10 @@ def load(
     if normalisation is None and found.dataset:
         normalisation = normalisation_of(found.dataset)
     return Subject(model.apply, variables, normalisation=normalisation)
+
+
+def _opened(path: str | os.PathLike) -> contextlib.AbstractContextManager[files.Contents]:
+    return orbax_folders.opened(Path(path)) if Path(path).is_dir() else files.opened(path)
 
 
 def normalisation_of(dataset: str) -> Normalisation:

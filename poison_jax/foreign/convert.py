@@ -26,7 +26,7 @@ _SHOWN = 3  # names of a kind in a message
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Flax variables (`params`, `batch_stats`) as a state dict of arrays."""
     flat = flax.traverse_util.flatten_dict(dict(variables))
-    return {_torch_name(path): _torch_layout(path, np.asarray(value)) for path, value in flat.items()}
+    return {torch_name(path): torch_layout(path, np.asarray(value)) for path, value in flat.items()}
 
 
 def to_flax(entries: Mapping[str, Entry], model: Model, channels: int) -> dict[str, Any]:
@@ -45,8 +45,8 @@ def to_flax(entries: Mapping[str, Entry], model: Model, channels: int) -> dict[s
     if entries and all(name.startswith("module.") for name in entries):
         entries = {name.removeprefix("module."): entry for name, entry in entries.items()}
     wanted = _wanted(model, channels)
-    named = {_torch_name(path): path for path in wanted}
-    _check(entries, {name: _torch_shape(path, wanted[path]) for name, path in named.items()})
+    named = {torch_name(path): path for path in wanted}
+    _check(entries, {name: torch_shape(path, wanted[path]) for name, path in named.items()})
     flat = {path: _value(name, entries[name], path) for name, path in named.items()}
     return flax.traverse_util.unflatten_dict(flat)
 
@@ -102,17 +102,23 @@ def _value(name: str, entry: Entry, path: tuple[str, ...]) -> np.ndarray:
     return _flax_layout(path, value)
 
 
-def _torch_name(path: tuple[str, ...]) -> str:
-    """`("params", "layer1.0", "bn1", "scale")` -> "layer1.0.bn1.weight"."""
+def torch_name(path: tuple[str, ...]) -> str:
+    """The name of a Flax variable in a state dict.
+
+    >>> torch_name(("params", "layer1.0", "bn1", "scale"))
+    'layer1.0.bn1.weight'
+    """
     return ".".join([*path[1:-1], _NAMES.get(path[-1], path[-1])])
 
 
-def _torch_layout(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
+def torch_layout(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
+    """A Flax variable as PyTorch has it."""
     axes = _AXES.get(value.ndim) if path[-1] == "kernel" else None
     return np.ascontiguousarray(value.transpose(axes) if axes else value)
 
 
-def _torch_shape(path: tuple[str, ...], shape: tuple[Any, ...]) -> tuple[Any, ...]:
+def torch_shape(path: tuple[str, ...], shape: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The shape of `torch_layout`."""
     axes = _AXES.get(len(shape)) if path[-1] == "kernel" else None
     return tuple(shape[axis] for axis in axes) if axes else shape
 
