@@ -89,6 +89,8 @@ def write(folder: Path, subject: Subject, model: Any, image_shape: tuple[int, in
     import torch
 
     state = {name: torch.from_numpy(array.copy()) for name, array in convert.to_torch(variables).items()}
+    means = [name for name in state if name.endswith("running_mean")]  # torch counts batches beside each
+    state |= {f"{name.removesuffix('running_mean')}num_batches_tracked": torch.tensor(0) for name in means}
     torch.save(state, folder / "state_dict.pt")
     if model.name == "preresnet":
         shutil.copy(Path(files.__file__).with_name("preresnet_torch.py"), folder)
@@ -114,7 +116,7 @@ import json, torch, preresnet_torch
 about = json.load(open("{folder}/network.json"))
 mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
 model = preresnet_torch.PreResNet(**about["architecture"], channels=about["image_shape"][2])
-model.load_state_dict(torch.load("{folder}/state_dict.pt", weights_only=True), strict=False)
+model.load_state_dict(torch.load("{folder}/state_dict.pt", weights_only=True))
 logits = model.eval()((images - mean) / std)
 """
 

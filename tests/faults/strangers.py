@@ -25,7 +25,7 @@ from tests import torch_format as tf
 from tests.faults.chapter import Chapter, output, start
 
 MEMORY = 2**29  # bytes by which reading may let the process grow
-LONGEST = 60  # seconds that a file may take, on a machine that has much else to do
+LONGEST = 30  # seconds of a core that a file may take
 _WEIGHTS = tf.weights()
 _FORBIDDEN = {  # what reading has no need of
     *("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect"),
@@ -179,7 +179,7 @@ def run(chapter: Chapter) -> None:
     for what in found["broken"]:
         chapter.fail(what)
     chapter.measured["MiB by which the memory grew"] = found["grew"] >> 20
-    chapter.measured["longest that one file took, s"] = round(found["longest"], 2)
+    chapter.measured["longest that one file took, s of a core"] = round(found["longest"], 2)
     chapter.check(found["grew"] < MEMORY, f"the memory grew by {found['grew'] >> 20} MiB")
     chapter.check(found["longest"] < LONGEST, f"a file took {found['longest']:.0f} s")
 
@@ -204,7 +204,7 @@ def main(argv: list[str]) -> None:
     def open_it(what: str, content: bytes, read: Callable[[], object]) -> None:
         nonlocal watched, longest
         path.write_bytes(content)
-        began, watched = time.monotonic(), True
+        began, watched = time.process_time(), True
         try:
             read()
             counts["read"] += 1
@@ -215,7 +215,7 @@ def main(argv: list[str]) -> None:
         except BaseException as error:
             broken.append(f"{what}: {type(error).__name__}: {error!s:.300}")
         finally:
-            watched, longest = False, max(longest, time.monotonic() - began)
+            watched, longest = False, max(longest, time.process_time() - began)
         if events or mark.exists():
             broken.append(f"{what}: {events or 'code was run'}")
             events.clear()
