@@ -375,6 +375,8 @@ def test_bad_value_is_refused_by_name(key, value):
         ({"poison.trigger": "mask"}, "poison.mask"),
         ({"poison.mask": "mask.npy"}, "poison.mask"),
         ({"poison.picture": "cat.png"}, "poison.picture"),
+        ({"model.architecture": "lenet5"}, "set both or neither"),
+        ({"model.name": "foreign"}, "set both or neither"),
         ({"poison.labels": "source_specific", "poison.source": 0}, "poison.source"),
         ({"poison.trigger": "warp", "poison.fraction": 0.4, "poison.warp.cross_ratio": 2.0}, "cross_ratio"),
         (

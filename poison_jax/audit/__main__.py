@@ -79,10 +79,10 @@ def _of_model(arguments: argparse.Namespace) -> Audited:
     test_set = data.load(arguments.data, "test")
     images, labels = test_set.images[: arguments.num_images], test_set.labels[: arguments.num_images]
     images, channels = images / np.float32(255), images.shape[-1]
-    subject = foreign.load(arguments.model, arguments.architecture)
+    normalisation = None  # the file's own, if it says one
     if arguments.normalise:
         normalisation = _normalisation(arguments.normalise, channels, test_set.num_classes)
-        subject = dataclasses.replace(subject, normalisation=normalisation)
+    subject = foreign.load(arguments.model, arguments.architecture, normalisation=normalisation)
     try:
         logits = subject.logits(images)
     except Exception as error:  # an architecture for images of another size
@@ -141,13 +141,14 @@ def _recipe(normalisation: tuple, arguments: argparse.Namespace) -> ml_collectio
     return config
 
 
-def _normalisation(text: str, channels: int, num_classes: int) -> foreign.Normalisation:
+def _normalisation(text: str, channels: int, num_classes: int) -> tuple:
     """What `--normalise` says: `none`, `backdoorbench`, a data set's name, MEAN/STD."""
     if text == "none":
-        return None
+        return 0.0, 1.0
     if text == "backdoorbench":
         known = {(1, 10): "mnist", (3, 10): "cifar10", (3, 43): "gtsrb"}
-        return foreign.normalisation_of(known.get((channels, num_classes), f"{num_classes} classes"))
+        dataset = known.get((channels, num_classes), f"{num_classes} classes")
+        return foreign.normalisation_of(dataset) or (0.0, 1.0)
     if text in data.NAMES:
         return data.normalisation(text, np.zeros((0, 1, 1, channels), np.uint8))
     return data.stated_normalisation(text, channels)

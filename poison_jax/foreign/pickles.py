@@ -10,8 +10,10 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
+import jax.numpy as jnp
+
 MOST = 4_000_000  # instructions: each makes at most a few hundred bytes
-KINDS = {  # torch's storage class -> dtype, as NumPy and ml_dtypes call it
+KINDS = {  # torch's storage class -> dtype
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
     "HalfStorage": "float16",
@@ -23,7 +25,6 @@ KINDS = {  # torch's storage class -> dtype, as NumPy and ml_dtypes call it
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-_ITEM = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2}
 
 
 class Inert(NamedTuple):
@@ -42,7 +43,7 @@ class Storage(NamedTuple):
     @property
     def bytes(self) -> int:
         """Its size."""
-        return self.count * _ITEM.get(self.dtype, 1)
+        return self.count * jnp.dtype(self.dtype).itemsize
 
 
 class Tensor(NamedTuple):

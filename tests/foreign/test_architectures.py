@@ -7,7 +7,7 @@ import torch_format as tf
 
 from poison_jax import foreign, models
 from poison_jax.errors import UserError
-from poison_jax.foreign import convert, files
+from poison_jax.foreign import convert, files, sequential
 
 WEIGHTS = tf.weights()
 
@@ -110,7 +110,7 @@ def test_adaptive_pooling(size):
     x = np.random.default_rng(0).uniform(size=(1, 5, 4, 2)).astype(np.float32)
     found = foreign.architecture(f"adaptive {size}; norm a")(1).bind({}).layers
     assert found[0].size == size
-    pooled = np.asarray(foreign.architectures._adaptive(x, size))
+    pooled = np.asarray(sequential._adaptive(x, size))
     for i in range(size):
         for j in range(size):
             rows = x[:, i * 5 // size : -(-(i + 1) * 5 // size), j * 4 // size : -(-(j + 1) * 4 // size)]

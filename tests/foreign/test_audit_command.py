@@ -63,7 +63,7 @@ def test_another_number_of_classes(tmp_path, capsys):
 
 
 def test_backdoorbench_s_normalisation_by_channels_and_classes():
-    assert command._normalisation("backdoorbench", 3, 43) is None
+    assert command._normalisation("backdoorbench", 3, 43) == (0.0, 1.0)
     assert command._normalisation("backdoorbench", 1, 10) == (0.5, 0.5)
     mean, _ = command._normalisation("backdoorbench", 3, 10)
     assert mean == (0.4914, 0.4822, 0.4465)
