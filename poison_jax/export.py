@@ -100,9 +100,9 @@ def flax_loader(kind: str, folder: Path) -> str:
     """Python that opens the folder; `images [B, H, W, C]` in [0, 1] are its reader's."""
     imported, made = _MAKES[kind]
     return f"""\
-import json, flax, safetensors.numpy
+import json, pathlib, flax, safetensors.numpy
 {imported}
-about = json.load(open("{folder}/network.json"))
+about = json.loads(pathlib.Path("{folder}/network.json").read_text())
 flat = safetensors.numpy.load_file("{folder}/flax.safetensors")
 variables = flax.traverse_util.unflatten_dict(flat, sep="/")
 logits = {made}.apply(variables, (images - about["mean"]) / about["std"])[0]
@@ -112,8 +112,8 @@ logits = {made}.apply(variables, (images - about["mean"]) / about["std"])[0]
 def torch_loader(folder: Path) -> str:
     """The same in PyTorch, without this library; `images [B, C, H, W]` in [0, 1]."""
     return f"""\
-import json, torch, preresnet_torch
-about = json.load(open("{folder}/network.json"))
+import json, pathlib, torch, preresnet_torch
+about = json.loads(pathlib.Path("{folder}/network.json").read_text())
 mean, std = (torch.tensor(about[name])[:, None, None] for name in ("mean", "std"))
 model = preresnet_torch.PreResNet(**about["architecture"], channels=about["image_shape"][2])
 model.load_state_dict(torch.load("{folder}/state_dict.pt", weights_only=True))

@@ -27,7 +27,10 @@ def main(argv: list[str]) -> None:
             raise UserError("say whose images: --data, or --run for those of a run")
         config = _of_run(arguments) if arguments.run else _of_data(arguments)
         config_lib.check(config)
-        arrays = poisoned_set(Setup(config))
+        setup = Setup(config)
+        if arguments.run:  # whose data must be those of then
+            Run(arguments.run).pin_inputs(setup.inputs_digest())
+        arrays = poisoned_set(setup)
         with open(arguments.out, "wb") as file:  # by this name, whatever it ends with
             np.savez_compressed(file, **arrays)
         console.say(f"{arrays['poisoned'].sum():,} of {len(arrays['poisoned']):,} poisoned: {arguments.out}")

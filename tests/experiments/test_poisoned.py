@@ -6,11 +6,13 @@ import pytest
 from PIL import Image
 from toys import tiny
 
-from poison_jax import data, experiments, poison, train
+from poison_jax import data, poison, train
 from poison_jax.errors import UserError
+from poison_jax.experiments import network
 from poison_jax.experiments.poisoned import poisoned_set
 from poison_jax.experiments.setup import Setup
 from poison_jax.poison import __main__ as command
+from poison_jax.runs import files
 
 
 def deterministic(**changes):
@@ -90,11 +92,17 @@ def test_bad_input_is_one_line(tmp_path, capsys, arguments):
     assert not (tmp_path / "x.npz").exists()
 
 
-@pytest.mark.slow
-def test_the_set_of_a_run(tmp_path):
-    config = deterministic(analysis__features=0)
-    (run,) = experiments.run(config, str(tmp_path))
+def test_the_set_of_a_run(tmp_path, capsys):
+    setup = Setup(deterministic())
+    run = network.open_run(setup, str(tmp_path))
     command.main([f"--run={run.path}", f"--out={tmp_path / 'set.npz'}"])
     found = np.load(tmp_path / "set.npz")
-    for name, array in poisoned_set(Setup(config)).items():
+    for name, array in poisoned_set(setup).items():
         np.testing.assert_array_equal(found[name], array)
+
+    # Data that changed since make another set.
+    files.write_json(run.path / "inputs.json", {"digest": "another"})
+    with pytest.raises(SystemExit):
+        command.main([f"--run={run.path}", f"--out={tmp_path / 'other.npz'}"])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "other.npz").exists()
