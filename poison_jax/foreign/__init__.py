@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from flax import linen
 
+from poison_jax.console import printable
 from poison_jax.errors import UserError
 from poison_jax.foreign import convert, files, orbax_folders
 from poison_jax.foreign.architectures import NAMES, architecture, read_description
@@ -87,7 +88,8 @@ def load(
             model, channels = _network(architecture, found.entries)
             variables = convert.to_flax(found.entries, model, channels)
         except UserError as error:
-            raise error if str(error).startswith(str(path)) else UserError(f"{path}: {error}") from None
+            about = printable(str(error).removeprefix(f"{path}: "))
+            raise UserError(f"{path}: {about}") from None
     if normalisation is None and found.dataset:
         normalisation = normalisation_of(found.dataset)
     return Subject(model.apply, variables, normalisation=normalisation)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from poison_jax.console import printable
 from poison_jax.errors import UserError, one_line_of
 from poison_jax.foreign import pickles
 from poison_jax.foreign.pickles import Inert, Storage, Tensor, natural
@@ -61,12 +62,12 @@ def opened(path: str | os.PathLike) -> Iterator[Contents]:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise ValueError("is no regular file")
             found = _contents(_Bounded(stream), stack)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+        except UserError as error:  # names in a file may be long, and hold what a terminal obeys
+            raise UserError(f"{path}: {printable(error)}") from None
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or one_line_of(error)}") from None
         except Exception as error:  # of damaged files zipfile, json and NumPy raise a dozen unrelated types
-            raise UserError(f"{path} cannot be read: {one_line_of(error)[:300]}") from None
+            raise UserError(f"{path} cannot be read: {printable(one_line_of(error))}") from None
         guarded = {name: _guarded(path, name, entry) for name, entry in found.entries.items()}
         yield found._replace(entries=guarded)
 
@@ -78,7 +79,8 @@ def _guarded(path: Any, name: str, entry: Entry) -> Entry:
         try:
             return entry.read()
         except Exception as error:
-            raise UserError(f"{path}: {name} cannot be read: {one_line_of(error)[:300]}") from None
+            about = printable(f"{name} cannot be read: {one_line_of(error)}")
+            raise UserError(f"{path}: {about}") from None
 
     return entry._replace(read=read)
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from poison_jax.console import printable
 from poison_jax.errors import UserError, one_line_of
 from poison_jax.foreign import convert
 from poison_jax.foreign.files import Contents, Entry
@@ -33,7 +34,7 @@ def opened(path: Path) -> Iterator[Contents]:
             flat = flax.traverse_util.flatten_dict(dict(listed.tree))
             _check_sizes(path, list(flat.values()))
         except Exception as error:  # orbax and TensorStore raise whatever they like
-            about = one_line_of(error)[:300]
+            about = printable(one_line_of(error))
             raise UserError(f"{path} is no orbax checkpoint of Flax variables: {about}") from None
         restored: dict[tuple[str, ...], Any] = {}
 
@@ -43,7 +44,7 @@ def opened(path: Path) -> Iterator[Contents]:
                 try:
                     tree = reader.restore(path.absolute(), flax.traverse_util.unflatten_dict(like))
                 except Exception as error:
-                    raise UserError(f"{path} cannot be read: {one_line_of(error)[:300]}") from None
+                    raise UserError(f"{path} cannot be read: {printable(one_line_of(error))}") from None
                 restored.update(flax.traverse_util.flatten_dict(tree))
             return convert.torch_layout(key, np.asarray(restored[key]))
 

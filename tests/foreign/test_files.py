@@ -167,6 +167,17 @@ def test_what_is_no_plain_tensor_is_refused_by_name(tmp_path):
     assert "pickled list" in refused(zipped(tmp_path, [1]))
 
 
+def test_names_that_a_terminal_would_obey(tmp_path):
+    state = tf.state_dict(WEIGHTS)
+    for name in ("a\nb", "\x1b[2J", "n" * 10**5):
+        said = refused(zipped(tmp_path, state | {name: 3}))
+        assert len(said) < 1000
+        assert said.isprintable()
+        with pytest.raises(UserError) as error:
+            foreign.load(zipped(tmp_path, state | {name: state["a.bias"]}), tf.DESCRIPTION)
+        assert str(error.value).isprintable()
+
+
 def test_types_that_are_no_weights(tmp_path):
     arrays = WEIGHTS | {"c.0.bias": np.arange(3)}
     with pytest.raises(UserError, match=r"c.0.bias is of type int64"):
