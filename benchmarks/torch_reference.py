@@ -13,79 +13,29 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from poison_jax.foreign import convert
+from poison_jax.foreign.preresnet_torch import PreResNet
+
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
-
-
-class BasicBlock(nn.Module):
-    """norm-relu-3x3, norm-relu-3x3, added to the input (through a 1x1 where the shape changes)."""
-
-    def __init__(self, channels_in: int, width: int, stride: int):
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, width, 3, stride, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        changes = stride != 1 or channels_in != width
-        self.shortcut = nn.Conv2d(channels_in, width, 1, stride, bias=False) if changes else nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.conv1(F.relu(self.norm1(x)))
-        y = self.conv2(F.relu(self.norm2(y)))
-        return y + self.shortcut(x)
-
-
-class PreResNet(nn.Module):
-    """`poison_jax.models.preresnet(depth, num_classes, block="basic", width=width)` in PyTorch."""
-
-    def __init__(self, depth: int, num_classes: int, width: int = 16, channels: int = 3):
-        super().__init__()
-        self.conv_in = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        blocks, channels = {}, width
-        for stage in range(3):
-            for index in range((depth - 2) // 6):
-                stride = 2 if stage > 0 and index == 0 else 1
-                blocks[f"stage{stage + 1}_block{index + 1}"] = BasicBlock(channels, width * 2**stage, stride)
-                channels = width * 2**stage
-        self.blocks = nn.Sequential()
-        for name, block in blocks.items():
-            self.blocks.add_module(name, block)
-        self.norm_out = nn.BatchNorm2d(channels)
-        self.fc = nn.Linear(channels, num_classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.norm_out(self.blocks(self.conv_in(x))))
-        return self.fc(x.mean((2, 3)))
 
 
 def from_flax(variables: Mapping[str, Any], depth: int, *, channels_last: bool = False) -> PreResNet:
     """The PyTorch network with the weights and running statistics of ours, in training mode."""
-    params, statistics = variables["params"], variables["batch_stats"]
-    channels, width = params["conv_in"]["kernel"].shape[2:]
-    model = PreResNet(depth, params["fc"]["bias"].size, width, channels)
-    state = torch_layout(params) | torch_layout(statistics)
-    counters = {name for name in model.state_dict() if name.endswith("num_batches_tracked")}
-    if missing := model.state_dict().keys() - state.keys() - counters:
+    channels, width = variables["params"]["conv_in"]["kernel"].shape[2:]
+    num_classes = variables["params"]["fc"]["bias"].size
+    state = torch_layout(variables["params"]) | torch_layout(variables["batch_stats"])
+    model = PreResNet(depth, num_classes, width=width, channels=channels)
+    model = model.to(next(iter(state.values())).dtype)
+    counters = {name: value for name, value in model.state_dict().items() if name not in state}
+    if missing := [name for name in counters if not name.endswith("num_batches_tracked")]:
         raise ValueError(f"our network lacks {sorted(missing)}")
-    dtype = next(iter(state.values())).dtype
-    model = model.to(dtype)
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(state | counters)
     return model.to(memory_format=memory_format(channels_last))
 
 
-def torch_layout(tree: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
+def torch_layout(tree: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """A Flax tree of parameters, gradients or statistics by PyTorch's names, in PyTorch's layout."""
-    names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            inner = f"blocks.{name}" if name.startswith("stage") else name
-            flat |= torch_layout(value, f"{prefix}{inner}.")
-        else:
-            value = np.asarray(value)
-            if name == "kernel":
-                value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-            flat[prefix + names.get(name, name)] = torch.tensor(np.ascontiguousarray(value))
-    return flat
+    return {name: torch.tensor(array) for name, array in convert.to_torch({"params": tree}).items()}
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:

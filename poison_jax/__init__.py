@@ -27,6 +27,7 @@ _MODULES = (
     "experiments",
     "features",
     "fisher",
+    "foreign",
     "krr",
     "lanczos",
     "linear",

@@ -77,8 +77,9 @@ def title(result: Json) -> str:
     """What was trained on what."""
     c = result["config"]
     data, model, poison = c["data"], c["model"], c["poison"]
+    network = f"preresnet depth {model['depth']}" if model["name"] == "preresnet" else model["name"]
     return (
-        f"{data['name']}, {model['name']} depth {model['depth']}, {poison['trigger']} trigger, "
+        f"{data['name']}, {network}, {poison['trigger']} trigger, "
         f"{poison['mode']}, theta = {poison['fraction']:g}, {c['train']['epochs']} epochs"
     )
 

@@ -14,8 +14,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax  # noqa: E402  (it reads the flags)
 import pytest  # noqa: E402
 
-# The harness is no test file: `python -m tests.faults`.
-collect_ignore = ["faults"]
+# The harness is no test file: `python -m tests.faults`. The other has no test, and needs torch.
+collect_ignore = ["faults", "foreign/torch_networks.py"]
 
 LONGEST = (
     "test_distributed",

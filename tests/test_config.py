@@ -36,10 +36,10 @@ TABLE = {  # of design.md: commands written today keep working
 }
 DIGESTS = {  # of the defaults that the keys of a group were added with
     "analysis": "3f43035dc037",
-    "data": "5124a0fc5211",
+    "data": "add2ffc1ec34",
     "krr": "925488610dd2",
     "linear": "4cf79643214a",
-    "model": "2387e34a6d2c",
+    "model": "9619ed86ba5f",
     "penalty": "b6207ee33070",
     "poison": "d90db6c2d598",
     "spectrum": "ca334d4993db",
@@ -375,6 +375,8 @@ def test_bad_value_is_refused_by_name(key, value):
         ({"poison.trigger": "mask"}, "poison.mask"),
         ({"poison.mask": "mask.npy"}, "poison.mask"),
         ({"poison.picture": "cat.png"}, "poison.picture"),
+        ({"model.architecture": "lenet5"}, "set both or neither"),
+        ({"model.name": "foreign"}, "set both or neither"),
         ({"poison.labels": "source_specific", "poison.source": 0}, "poison.source"),
         ({"poison.trigger": "warp", "poison.fraction": 0.4, "poison.warp.cross_ratio": 2.0}, "cross_ratio"),
         (

@@ -82,6 +82,8 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             "penalty.kappa and penalty.epsilon are both above 0: choose the penalty or the adversary"
         )
+    if (config.model.name == "foreign") != bool(config.model.architecture):
+        raise UserError("model.architecture says which of model.name = foreign: set both or neither")
     c, ratio = config.poison, config.poison.warp.cross_ratio
     if c.trigger == "none" and c.fraction > 0:
         raise UserError("poison.trigger = none with poison.fraction > 0: set the fraction to 0")

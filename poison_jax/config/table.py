@@ -58,6 +58,11 @@ DATA = {
         stages=("attack", "regime", "features", "near_clone", "audit"),
     ),
     "augment": Key("none", "crop_flip: random crop, random horizontal flip", choices=("none", "crop_flip")),
+    "normalise": Key(
+        "",
+        "mean and standard deviation of the channels, as .5/.5 or .5,.5,.5/.2,.2,.2; '': those of the data",
+        determines=("train",),
+    ),
     "crop": Key(
         "pad4",
         "pad4: padded by 4 pixels, cropped to size (Listing 3); crop28: 28x28 of 32x32 (Section 5)",
@@ -68,9 +73,10 @@ MODEL = {
     "name": Key(
         "preresnet",
         "the architecture, or a function that makes one",
-        choices=("preresnet",),
+        choices=("preresnet", "foreign"),
         or_function=True,
     ),
+    "architecture": Key("", "name=foreign: one of poison_jax.foreign's, or a description, a line a layer"),
     "depth": Key(110, "layers: 6n + 2 with basic blocks, 9n + 2 with bottleneck blocks"),
     "block": Key(
         "bottleneck",

@@ -140,6 +140,27 @@ def normalisation(
     return dtype(means), dtype(np.where(np.array(stds) > 0, stds, 1.0))
 
 
+def stated_normalisation(text: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation, float64 `[channels]` each, from text: one number, or one for each channel.
+
+    Raises:
+        UserError: it does not say both, or of another number of channels, or a deviation is not above 0.
+
+    >>> print(*stated_normalisation(".5/.25", 2))
+    [0.5 0.5] [0.25 0.25]
+    """
+    try:
+        mean, std = (np.array([float(number) for number in part.split(",")]) for part in text.split("/"))
+        mean, std = (np.broadcast_to(part, (channels,)) for part in (mean, std))
+    except ValueError:
+        mean = std = np.zeros(1)
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        raise UserError(
+            f"normalisation {text!r}: write MEAN/STD, each one number or {channels} with commas, STD above 0"
+        )
+    return mean, std
+
+
 def _hold_out(source: object, dataset: Dataset, split: str) -> Dataset:
     """The part of a stratified split: a fifth of the examples is for the test, of each class at least one.
 

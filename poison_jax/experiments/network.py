@@ -42,7 +42,7 @@ def run(
     started = time.monotonic()
     arms, axes = config_lib.arms(config), config_lib.axes(config) or ["penalty.kappa"]
     reason = kernels.slow_because(config.model.convolutions)
-    if reason and ":" not in config.model.name:
+    if reason and config.model.name in ("preresnet", "foreign"):
         console.warn(f"convolutions take two to three times as long as they need to: {reason}")
     setups = [Setup(arm) for arm in arms]  # every arm is checked before the first one trains
     runs = [open_run(setup, workdir) for setup in setups]

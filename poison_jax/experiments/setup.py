@@ -7,7 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from poison_jax import augment, console, data, environment, evaluate, kernels, models, poison, train
+from poison_jax import augment, console, data, environment, evaluate, foreign, kernels, models, poison, train
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
 from poison_jax.config.keys import imported
@@ -50,7 +50,7 @@ class Setup:
 
     def __init__(self, config: ml_collections.ConfigDict):
         c = self.config = config
-        own_model = ":" in c.model.name
+        own_model = c.model.name != "preresnet"
         if not own_model:
             models.check_architecture(c.model.depth, c.model.block, c.model.width)
         if c.model.dtype == "float64" and not jax.config.jax_enable_x64:
@@ -80,7 +80,12 @@ class Setup:
         classes = self.train_set.num_classes
         labels = poison.label_map(c.poison.labels, classes, target=c.poison.target, source=c.poison.source)
         if own_model:
-            self.model = models.own(imported(c.model.name), classes, self.input_shape)
+            if c.model.name == "foreign":
+                options = {"convolutions": c.model.convolutions}
+                make = functools.partial(foreign.architecture(c.model.architecture), **options)
+            else:
+                make = imported(c.model.name)
+            self.model = models.own(make, classes, self.input_shape)
             if c.analysis.collapse and not models.knows_features(self.model, self.input_shape):
                 raise UserError(
                     f"analysis.collapse = {c.analysis.collapse}: {c.model.name} does not return its features "
@@ -109,7 +114,10 @@ class Setup:
             decay_factor=c.train.decay_factor,
             decay_steps=train.decay_steps(c.train.epochs, self.steps_per_epoch, c.train.decay_times),
         )
-        mean, std = data.normalisation(c.data.name, self.train_set.images, real)
+        if c.data.normalise:
+            mean, std = map(real, data.stated_normalisation(c.data.normalise, channels))
+        else:
+            mean, std = data.normalisation(c.data.name, self.train_set.images, real)
         knobs = train.Knobs(
             key=self.stream(Stream.STEPS),
             kappa=real(c.penalty.kappa),
@@ -153,7 +161,7 @@ class Setup:
             raise UserError(
                 f"spectrum.num_iters = {c.spectrum.num_iters} exceeds the input's dimension {dimension}"
             )
-        if ":" in c.model.name:
+        if c.model.name != "preresnet":
             return
         # Parameters, momentum and gradient, 4 bytes each, before any of them is asked for.
         needed = 12 * models.rough_parameter_count(c.model.depth, c.model.block, c.model.width)
@@ -178,7 +186,7 @@ class Setup:
     @property
     def convolutions(self) -> str:
         """Which convolutions the network uses: `kernels` or `xla`, as a network of one's own always does."""
-        if ":" in self.config.model.name:
+        if self.config.model.name not in ("preresnet", "foreign"):
             return "xla"
         return kernels.chosen(self.config.model.convolutions, devices=self.mesh.size)
 

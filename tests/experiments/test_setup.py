@@ -169,3 +169,28 @@ def test_a_relative_path_is_of_the_folder_that_one_is_in(images, tmp_path, monke
     monkeypatch.chdir(tmp_path / "other")
     after = setup(**settings, data__name=images([0, 1, 2] * 20)).train_set
     assert (before.num_classes, after.num_classes) == (2, 3)
+
+
+# --- others' architectures, a normalisation of one's own --------------------------------------------
+
+
+def test_an_architecture_by_name_and_by_description():
+    described = setup(model__name="foreign", model__architecture="conv a 4 3; flatten; linear b classes")
+    logits, features = jax.eval_shape(
+        described.model.apply,
+        jax.eval_shape(described.first_state).variables,
+        np.zeros((2, 8, 8, 1), np.float32),
+    )
+    assert (logits.shape, features) == ((2, 10), None)
+    named = setup(model__name="foreign", model__architecture="preactresnet18", model__convolutions="xla")
+    assert (named.model.module.convolutions, named.convolutions) == ("xla", "xla")
+    with pytest.raises(UserError, match="did you mean lenet5"):
+        setup(model__name="foreign", model__architecture="lenet")
+
+
+def test_a_stated_normalisation():
+    knobs = setup(data__normalise=".25/.5").knobs
+    assert (np.asarray(knobs.mean), np.asarray(knobs.std)) == (0.25, 0.5)
+    for bad in ("0.5", "a/b", "1,2/1", "0/0", "0/inf", "nan/1"):
+        with pytest.raises(UserError, match="write MEAN/STD"):
+            setup(data__normalise=bad)

@@ -25,6 +25,7 @@ CHAPTERS = {
     "damage": (2, "bytes flipped and cut in every kind of file"),
     "inputs": (6, "bad input, and odd but legal input"),
     "hostile": (1, "files made by somebody else to do harm"),
+    "strangers": (1, "files of weights made to do harm, or damaged"),
     "precision": (2, "the same numbers in every setting"),
     "load": (4, "much data, deep networks, large stores"),
 }
