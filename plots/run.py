@@ -55,7 +55,7 @@ def summary(runs: list[Run]) -> Figure:
     """In a row: an image that the attack turns, with the trigger too, and each run's top eigenvector."""
     runs = sorted(runs, key=lambda run: setting.strength(run.result()))
     results, examples = [run.result() for run in runs], runs[0].arrays("attack")
-    figure, (axes,) = canvas.subplots(1, 2 + len(runs), WIDTH, WIDTH / (2 + len(runs)) + 0.55)
+    figure, (axes,) = canvas.subplots(1, 2 + len(runs), WIDTH, WIDTH / (2 + len(runs)) + 0.8)
     classes, labels, mask = examples["class_names"], examples["labels"], examples["mask"]
     turned = (examples["clean_prediction"] == labels) & (examples["triggered_prediction"] != labels)
     i = int(np.argmax(turned))
