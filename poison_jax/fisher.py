@@ -218,16 +218,16 @@ def sampling_constant(matrices: np.ndarray) -> float:
 
 
 def visible_mean(background: np.ndarray, images: np.ndarray, *, deviations: float = 3.0) -> np.ndarray:
-    """Theorem G, first-order visibility: the squared length |q|^2 of a common part that N gradients show.
+    """Theorem G, first-order visibility: squared length of a common part that N gradients show.
 
     Let gradients of a score at N images be h_i + q: what differs from image to image, of mean zero and
-    covariance C, and what a backdoor adds to all. The mean over images has |mean|^2 - tr C / N of mean
-    |q|^2, and of standard deviation sqrt(2 tr C^2) / N where q = 0 (Gaussian h_i): q shows, by so many
+    covariance C, and what a backdoor adds to all. The squared length of their mean, less tr C / N, has the
+    mean q'q, and the standard deviation sqrt(2 tr C^2) / N where q = 0 (Gaussian h_i): q shows, by so many
     deviations, from
 
-        |q|^2 = deviations * sqrt(2 tr C^2) / N
+        q'q = deviations * sqrt(2 tr C^2) / N
 
-    on. The second-order threshold for the same gradients (Theorem F) is |q|^2 ~ lambda sqrt(d / N) in a
+    on. The second-order threshold for the same gradients (Theorem F) is q'q ~ lambda sqrt(d / N) in a
     flat background, which is larger by sqrt(N / 2) / deviations: *a mean needs less than a variance*. It
     does not where clean classes' means differ by themselves: their covariance takes the place of C / N, and
     no N helps.
