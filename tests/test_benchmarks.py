@@ -206,6 +206,7 @@ ROWS = [
 
 def test_the_table_of_a_gpu(tmp_path, monkeypatch, capsys):
     """Images a second, and fractions of the matrix product's rate and of the time that moving bytes takes."""
+    monkeypatch.setenv("COLUMNS", "120")
     write = f"import json, sys; open(sys.argv[1], 'a').writelines(json.dumps(r) + chr(10) for r in {ROWS})"
     planned(monkeypatch, write)
     rows = table.measure(tmp_path / "rows", 60)

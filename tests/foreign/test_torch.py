@@ -1,5 +1,8 @@
 """Against torch itself, where it is installed: logits, files as it writes them, Hessians."""
 
+import functools
+import warnings
+
 import jax
 import numpy as np
 import pytest
@@ -91,26 +94,32 @@ def test_a_parameter_and_a_view_of_a_larger_storage(tmp_path):
     np.testing.assert_array_equal(found["kernel"], state["9.weight"].numpy().T)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # torch's, of what it writes
+# What torch says of what it writes is not our concern.
+heard = functools.partial(warnings.catch_warnings, record=True, action="always")
+
+
 @pytest.mark.parametrize("new", [True, False])
 def test_what_torch_writes_that_is_no_state_dict(tmp_path, new):
     dense = {"w": torch.eye(3)}
+    with heard():
+        quantised = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
     cases = {
         "v is made by torch._utils._rebuild_sparse_tensor": dense | {"v": torch.eye(3).to_sparse()},
-        "_q": dense | {"v": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)},
+        "_q": dense | {"v": quantised},
         "whole pickled object": torch.nn.Linear(2, 2),
     }
     for said, value in cases.items():
-        torch.save(value, tmp_path / "w.pt", _use_new_zipfile_serialization=new)
+        with heard():
+            torch.save(value, tmp_path / "w.pt", _use_new_zipfile_serialization=new)
         with pytest.raises(foreign.UserError) as error:
             foreign.inspect(tmp_path / "w.pt")
         assert said.strip() in str(error.value)
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_archive_of_torchscript(tmp_path):
-    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "w.pt")
+    with heard():
+        torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "w.pt")
     with pytest.raises(foreign.UserError, match="TorchScript"):
         foreign.inspect(tmp_path / "w.pt")
 
