@@ -234,6 +234,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Any:
 
 
 def natural(value: Any) -> int:
+    """A size or place in a file as it is, if it is a whole number from 0 on, below 2^48."""
     if type(value) is not int or not 0 <= value < 2**48:
         raise ValueError("sizes and places in the file must be whole numbers")
     return value

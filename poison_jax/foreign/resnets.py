@@ -43,38 +43,42 @@ class ResNet18(nn.Module):
         return head(pooled), Features(pooled, x)
 
 
-class BasicBlock(nn.Module):
-    """conv-norm-relu, conv-norm, added to the input, relu."""
+class _Block(nn.Module):
+    """What both blocks are given."""
 
     width: int
     stride: int
     shortcut: str
     conv: Callable
+
+    def projection(self, x: jax.Array) -> nn.Conv | None:
+        """The shortcut's 1x1 convolution, where the shape changes."""
+        if self.stride == 1 and x.shape[-1] == self.width:
+            return None
+        return self.conv(self.width, 1, stride=self.stride, name=f"{self.shortcut}.0")
+
+
+class BasicBlock(_Block):
+    """conv-norm-relu, conv-norm, added to the input, relu."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = self.conv(self.width, 3, stride=self.stride, pad=1, name="conv1")(x)
         y = self.conv(self.width, 3, pad=1, name="conv2")(nn.relu(sequential.norm(y, train, "bn1")))
         y = sequential.norm(y, train, "bn2")
-        if self.stride != 1 or x.shape[-1] != self.width:
-            x = self.conv(self.width, 1, stride=self.stride, name=f"{self.shortcut}.0")(x)
-            x = sequential.norm(x, train, f"{self.shortcut}.1")
+        if (project := self.projection(x)) is not None:
+            x = sequential.norm(project(x), train, f"{self.shortcut}.1")
         return nn.relu(y + x)
 
 
-class PreActBlock(nn.Module):
+class PreActBlock(_Block):
     """norm-relu-conv twice, added to the input, or to a 1x1 convolution of the first norm-relu."""
-
-    width: int
-    stride: int
-    shortcut: str
-    conv: Callable
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = nn.relu(sequential.norm(x, train, "bn1"))
-        if self.stride != 1 or x.shape[-1] != self.width:
-            x = self.conv(self.width, 1, stride=self.stride, name=f"{self.shortcut}.0")(y)
+        if (project := self.projection(x)) is not None:
+            x = project(y)
         y = self.conv(self.width, 3, stride=self.stride, pad=1, name="conv1")(y)
         y = self.conv(self.width, 3, pad=1, name="conv2")(nn.relu(sequential.norm(y, train, "bn2")))
         return y + x

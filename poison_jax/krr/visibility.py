@@ -1,4 +1,4 @@
-"""What a penalty and a spectrum can see of a poison in kernel ridge regression: Theorems A, B, C and E."""
+"""Kernel ridge regression: what the penalty takes of a poison, and where its curvature shows."""
 
 import math
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What the paper says outside its numbered statements, and the equations between them."""
+"""Checks of the paper's unnumbered claims: its abstract, contributions, assumptions, Section 6."""
 
 from collections.abc import Iterator
 

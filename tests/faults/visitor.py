@@ -22,18 +22,10 @@ from poison_jax import cli, verify
 from poison_jax.errors import UserError
 from poison_jax.runs import records
 from poison_jax.runs.store import Run
+from tests.faults.events import Watch
 from tests.toys import restored
 
 SECONDS = 240  # that a reader may take, on a machine that has much else to do
-# What reading has no need of: code out of data, other programs, other machines.
-_FORBIDDEN = (
-    "pickle.find_class",
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "subprocess.Popen",
-    "socket.connect",
-)
 
 
 def readers(store: Path) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -103,20 +95,12 @@ def main(argv: list[str]) -> None:
     """The command line."""
     sound, *stores = map(Path, argv)
     signal.signal(signal.SIGALRM, _too_long)
-    events: list[str] = []
-    watched = False
-
-    def watch(event: str, arguments: tuple) -> None:
-        evil = event == "import" and str(arguments[0]).startswith("evil")
-        if watched and (event in _FORBIDDEN or evil):
-            events.append(f"{event} {arguments!r}"[:200])
-
-    sys.addaudithook(watch)
+    watch = Watch()
     with cli.ready():
-        print(json.dumps(visit(sound, events)), flush=True)
-        watched = True
+        print(json.dumps(visit(sound, watch.events)), flush=True)
+        watch.on = True
         for store in stores:
-            print(json.dumps(visit(store, events)), flush=True)
+            print(json.dumps(visit(store, watch.events)), flush=True)
 
 
 if __name__ == "__main__":
