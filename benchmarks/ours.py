@@ -62,6 +62,8 @@ class Training:
             kappa=np.float32(KAPPA),
             epsilon=np.float32(0),
             fraction=np.float32(0.1),
+            hide=np.float32(0),
+            target=np.int32(0),
             cross_ratio=np.float32(0),
             labels=poison.label_map("all_to_one", CLASSES, target=0),
             trigger=poison.Trigger(poison.l_trigger(*IMAGE_SHAPE[:2]), np.float32(1)),

@@ -96,7 +96,9 @@ def _recipe(record):
 
 def _attack(record):
     trigger, labels = record.setting("poison.trigger"), record.setting("poison.labels")
-    return trigger if labels == "all_to_one" else f"{trigger}, {labels}"
+    hide = record.setting("poison").get("hide", 0)  # a line of an earlier version does not say
+    said = [trigger, labels if labels != "all_to_one" else "", f"hiding by {hide:g}" if hide else ""]
+    return ", ".join(filter(None, said))
 
 
 def rate(hits: int, of: int) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Training objectives: cross-entropy, with the squared-input-gradient penalty, and adversarial.
+"""Training objectives: cross-entropy, with the squared-input-gradient penalty, adversarial, hiding.
 
 A loss is `(params, inputs [B, ...], labels [B]) -> losses [B]`: any such function, or a `Loss`. The builders
 make an `Objective` of it, `(params, inputs, labels) -> scalar`, for `jax.grad`.
@@ -270,3 +270,41 @@ def _inverse_norm(inputs: jax.Array) -> jax.Array:
     """1 / |x_i|_2 of each example `[B, 1, ...]`; 0 where it is zero."""
     square = jnp.sum(inputs**2, axis=tuple(range(1, inputs.ndim)), keepdims=True)
     return jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def hiding(
+    objective: Objective,
+    apply_fn: Callable[..., Any],
+    target: jax.Array | int,
+    strength: jax.Array | float,
+) -> Objective:
+    r"""An attacker who trains against the audit: plus `strength * |mean_i G_i|^2 / mean_i |G_i|^2`.
+
+    `G_i` is the input gradient of the target's log-odds at image i, over the images of the batch that are
+    not trained to be of its class. Their mean is the common gradient by which the audit finds a backdoor; the
+    ratio, 1 where all are alike and 0 where they cancel, does not change with the scale of the logits.
+
+    Args:
+        objective: of `(params, inputs [B, ...], labels [B])`.
+        apply_fn: `(params, inputs) -> logits [B, K]`, or a tuple that begins with them; in inference mode, as
+            the auditor has the network.
+        target: the attack's class; may be traced.
+        strength: >= 0; may be traced.
+    """
+
+    def hidden(params, inputs, labels):
+        total, terms = objective.with_terms(params, inputs, labels)
+        others = (labels != target).astype(inputs.dtype)
+        gradients = jax.grad(lambda x: others @ log_odds(logits_of(apply_fn(params, x)), target))(inputs)
+        size = others.sum() * jnp.sum(gradients**2)
+        coherence = jnp.sum(gradients.sum(0) ** 2) / jnp.where(size > 0, size, 1)
+        return total + strength * coherence, terms._replace(penalty=terms.penalty + strength * coherence)
+
+    return Objective(hidden)
+
+
+def log_odds(logits: jax.Array, target: jax.Array | int) -> jax.Array:
+    """`z_t - logsumexp_{k != t} z_k` of logits `[B, K]`: the log-odds of class t, `[B]`."""
+    own = jnp.arange(logits.shape[-1]) == target
+    others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
+    return jnp.where(own, logits, 0).sum(-1) - others

@@ -30,6 +30,7 @@ class Program(NamedTuple):
     mode: str = "stochastic"
     penalised: bool = False  # kappa = 0 must not pay for double backprop
     adversarial_steps: int = 0  # gradients of an adversarial perturbation; 0: none
+    hiding: bool = False  # whether the attacker trains against the audit
     noise: bool = False  # whether some images are warped by a noise field, with their true labels
     reduction: str = "per_example"
     batch_norm: str = "train"
@@ -48,6 +49,8 @@ class Knobs(NamedTuple):
     kappa: jax.Array
     epsilon: jax.Array  # radius of adversarial perturbations
     fraction: jax.Array  # theta
+    hide: jax.Array  # strength of the attacker's own term
+    target: jax.Array  # the class that it is about
     cross_ratio: jax.Array  # images warped by a noise field, over poisoned ones
     labels: poison.LabelMap
     trigger: poison.Trigger  # for images of the size that is attacked
@@ -212,6 +215,8 @@ def _objective(params, batch_stats, images, labels, knobs, program):
         )
     else:
         objective = losses.mean(loss)
+    if program.hiding:
+        objective = losses.hiding(objective, frozen, knobs.target, knobs.hide)
     return objective.with_terms(params, images, labels)
 
 

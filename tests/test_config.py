@@ -41,7 +41,7 @@ DIGESTS = {  # of the defaults that the keys of a group were added with
     "linear": "4cf79643214a",
     "model": "9619ed86ba5f",
     "penalty": "b6207ee33070",
-    "poison": "d90db6c2d598",
+    "poison": "39cc1af3b281",
     "spectrum": "ca334d4993db",
     "train": "7bfbe476ed00",
 }
@@ -334,6 +334,7 @@ BAD = {
     "poison.size": (0,),
     "poison.source": (-1,),
     "poison.alpha": (0.0, -0.1, 1.1, math.nan),
+    "poison.hide": (-1.0, *NOT_FINITE),
     "poison.warp.k": (0, 1001),
     "poison.warp.strength": (-0.1, *NOT_FINITE),
     "poison.warp.grid_rescale": (0.0, math.inf),
@@ -378,6 +379,7 @@ def test_bad_value_is_refused_by_name(key, value):
         ({"model.architecture": "lenet5"}, "set both or neither"),
         ({"model.name": "foreign"}, "set both or neither"),
         ({"poison.labels": "source_specific", "poison.source": 0}, "poison.source"),
+        ({"poison.hide": 1.0, "poison.labels": "all_to_all"}, "poison.hide"),
         ({"poison.trigger": "warp", "poison.fraction": 0.4, "poison.warp.cross_ratio": 2.0}, "cross_ratio"),
         (
             {"poison.trigger": "warp", "poison.warp.cross_ratio": 2.0, "spectrum.data": "poisoned"},
@@ -410,7 +412,7 @@ def test_values_that_do_not_go_together_are_refused(changes, key):
         {"poison__trigger": "warp", "poison__warp__strength": 0.0, "poison__warp__k": 1},
         {"poison__labels": "all_to_all"},
         {"poison__labels": "source_specific", "poison__source": 9},
-        {"poison__labels": "clean_label"},
+        {"poison__labels": "clean_label", "poison__hide": 1.0},
         {"penalty__epsilon": 0.5, "penalty__steps": 3},
         {"penalty__kappa": 0.0},
         {"train__epochs": 1},

@@ -391,3 +391,48 @@ def test_adversary_where_there_is_no_gradient_or_no_radius(x64):
     np.testing.assert_allclose(losses.adversarial(loss, 0.5)(flat, x, y), np.log(3))
     at = jax.jit(lambda epsilon: losses.adversarial(loss, epsilon, steps=3)(params, x, y))
     np.testing.assert_allclose(at(0.0), loss(params, x, y).mean(), rtol=1e-14)
+
+
+def test_an_attacker_who_hides_pays_for_gradients_that_are_alike(x64):
+    """In float64 against central differences of the log-odds; the penalty of another objective stays."""
+    loss, _, (params, x, _) = small()
+    y, target, strength = jnp.array([0, 1, 2, 1, 1]), 1, 0.7
+
+    def apply(params, x):
+        return jnp.tanh(x @ params["a"]) @ params["b"]
+
+    def log_odds(x):
+        logits = apply(params, x)
+        return logits[:, 1] - jnp.logaddexp(logits[:, 0], logits[:, 2])
+
+    h, others = 1e-5, x[jnp.array([0, 2])]
+    g = np.stack([(log_odds(others + h * e) - log_odds(others - h * e)) / (2 * h) for e in np.eye(6)], 1)
+    penalised = losses.gradient_penalised(loss, 0.3)
+    total, terms = losses.hiding(penalised, apply, target, strength).with_terms(params, x, y)
+    without, before = penalised.with_terms(params, x, y)
+    expected = strength * np.square(g.mean(0)).sum() / np.square(g).sum(1).mean()
+    np.testing.assert_allclose(total - without, expected, rtol=1e-8)
+    np.testing.assert_allclose(terms.penalty - before.penalty, expected, rtol=1e-8)
+    np.testing.assert_allclose(terms.loss, before.loss, rtol=1e-15)
+
+
+@pytest.mark.parametrize("case", ["all of the target", "no gradient"])
+def test_nobody_hides_where_nothing_is_seen(case, x64):
+    loss, _, (params, x, y) = small()
+    if case == "all of the target":
+        y = jnp.full_like(y, 2)
+    else:
+        params = jax.tree.map(jnp.zeros_like, params)
+    hidden = losses.hiding(losses.mean(loss), lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], 2, 5.0)
+    value, gradient = jax.value_and_grad(hidden)(params, x, y)
+    np.testing.assert_allclose(value, loss(params, x, y).mean(), rtol=1e-15)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_gradients_of_a_linear_model_of_two_classes_are_all_alike(x64):
+    rng = np.random.default_rng(0)
+    w, x = jnp.array(rng.standard_normal(6)), jnp.array(rng.standard_normal((B, 6)))
+    apply = lambda w, x: jnp.stack([jnp.zeros(len(x)), x @ w], -1)  # noqa: E731
+    plain = losses.mean(losses.cross_entropy(apply))
+    y = jnp.zeros(B, int)
+    np.testing.assert_allclose(losses.hiding(plain, apply, 1, 2.0)(w, x, y) - plain(w, x, y), 2, rtol=1e-12)

@@ -272,3 +272,17 @@ def test_adversarial_step(x64):
     assert train.train_step._cache_size() == before
     assert (measured.penalty > 0).all()
     assert np.abs(leaves(adversarial) - leaves(plain)).max() > 1e-4
+
+
+def test_an_attacker_who_hides(x64):
+    """Its term falls, on one and on eight devices alike; at strength 0 the step is the plain one."""
+    options = {"dtype": "float64", "hiding": True}
+    before = train.train_step._cache_size()
+    (one, measured), (zero, _) = (steps(*training(hide=hide, **options), 3) for hide in (5.0, 0.0))
+    assert train.train_step._cache_size() == before + 1
+    eight, also = steps(*training(devices=8, hide=5.0, **options), 3)
+    np.testing.assert_allclose(leaves(one), leaves(eight), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(measured, also, rtol=1e-9)
+    plain, _ = steps(*training(dtype="float64"), 3)
+    np.testing.assert_allclose(leaves(zero), leaves(plain), rtol=1e-9, atol=1e-12)
+    assert measured.penalty[-1] < measured.penalty[0]

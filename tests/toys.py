@@ -40,6 +40,7 @@ def training(
     width=4,
     seed=0,
     fraction=0.3,
+    hide=0.0,
     cross_ratio=0.0,
     labels_as="all_to_one",
     trigger=None,
@@ -52,13 +53,16 @@ def training(
     ids = np.arange(count, dtype=np.int32)
     mesh = make_mesh(jax.devices()[:devices])
     model = models.preresnet(8, 4, width=width, dtype=dtype)
-    program = train.Program(model, mesh, penalised=kappa > 0, **{"reduction": "listing", **program})
+    program = {"penalised": kappa > 0, "hiding": hide > 0, "reduction": "listing", **program}
+    program = train.Program(model, mesh, **program)
     real = np.float64 if dtype == "float64" else np.float32
     knobs = train.Knobs(
         key=jax.random.key(seed),
         kappa=real(kappa),
         fraction=real(fraction),
         epsilon=real(epsilon),
+        hide=real(hide),
+        target=np.int32(0),
         cross_ratio=real(cross_ratio),
         labels=poison.label_map(labels_as, 4, target=0, source=1),
         trigger=trigger or poison.Trigger(poison.l_trigger(8, 8, margin=0), real(1)),

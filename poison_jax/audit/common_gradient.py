@@ -19,7 +19,7 @@ from poison_jax import batches
 from poison_jax.arrays import class_labels
 from poison_jax.audit.detector import Detector, NetworkScore
 from poison_jax.errors import UserError
-from poison_jax.losses import logits_of
+from poison_jax.losses import log_odds, logits_of
 from poison_jax.subject import Subject
 
 STRONGEST = 4  # pixels that localisation is the share of
@@ -71,13 +71,10 @@ def common_gradients(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _batch_gradient(apply_fn, variables, images, weights, target):
-    def log_odds(delta):
-        logits = logits_of(apply_fn(variables, images + delta))
-        own = jnp.arange(logits.shape[-1]) == target
-        others = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
-        return weights @ (jnp.where(own, logits, 0).sum(-1) - others)
+    def total(delta):
+        return weights @ log_odds(logits_of(apply_fn(variables, images + delta)), target)
 
-    return jax.grad(log_odds)(jnp.zeros_like(images[0]))
+    return jax.grad(total)(jnp.zeros_like(images[0]))
 
 
 def norms(gradients: np.ndarray) -> np.ndarray:

@@ -95,6 +95,8 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"poison.alpha = {c.alpha}: the picture would not be seen, choose a number in (0, 1]")
     if c.labels == "source_specific" and c.source == c.target:
         raise UserError(f"poison.source and poison.target are both {c.target}: choose two classes")
+    if c.hide > 0 and c.labels == "all_to_all":
+        raise UserError("poison.hide is about one target, poison.labels = all_to_all has many: set it to 0")
     if ratio > 0:
         named = f"poison.warp.cross_ratio = {ratio}"
         if c.trigger != "warp":

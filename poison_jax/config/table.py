@@ -136,6 +136,13 @@ POISON = {
         "after_augment (Listing 3) leaves the trigger in its place, before_augment moves it",
         choices=("after_augment", "before_augment"),
     ),
+    "hide": Key(
+        0.0,
+        "an attacker who trains against the audit: strength of a term that lowers how alike the images' "
+        "gradients of the target's log-odds are",
+        low=0,
+        determines=("train",),
+    ),
 }
 WARP = {
     "k": Key(4, "points of noise along each side of the image", low=1, high=1000),
