@@ -5,6 +5,7 @@ compiled program is static (`Program`).
 """
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ class Program(NamedTuple):
     noise: bool = False  # whether some images are warped by a noise field, with their true labels
     reduction: str = "per_example"
     batch_norm: str = "train"
+    deterministic: bool = False  # on GPUs: the same bits each time; see `step_of`
     precision: str = "default"  # of matrix products and convolutions; see `at_precision`
     learning_rate: float = 0.1
     momentum: float = 0.9
@@ -261,6 +263,20 @@ def train_step(
     return jax.lax.with_sharding_constraint((new, metrics), everywhere)
 
 
+# XLA's own, of NVIDIA GPUs: nothing is added in an order that changes. Elsewhere it changes nothing.
+deterministic_step = jax.jit(
+    train_step.__wrapped__,
+    static_argnames="program",
+    donate_argnames="state",
+    compiler_options={"xla_gpu_deterministic_ops": True},
+)
+
+
+def step_of(program: Program) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The compiled step of a program: `train_step`, or the same under deterministic operations."""
+    return deterministic_step if program.deterministic else train_step
+
+
 def step_memory(
     state: TrainState, train_data: TrainData, knobs: Knobs, program: Program, *, batch_size: int
 ) -> int | None:
@@ -269,7 +285,7 @@ def step_memory(
     Compiles the step, so that its first call finds it compiled.
     """
     order = replicate(np.zeros((len(train_data.labels) // batch_size, batch_size), np.int32), program.mesh)
-    compiled = train_step.lower(state, train_data, order, knobs, program=program).compile()
+    compiled = step_of(program).lower(state, train_data, order, knobs, program=program).compile()
     sizes = compiled.memory_analysis()
     if sizes is None:
         return None

@@ -101,6 +101,18 @@ def test_one_compilation_for_every_kappa_theta_and_seed():
     assert train.train_step._cache_size() == before + 1
 
 
+def test_deterministic_steps_are_compiled_apart_and_are_the_same_here():
+    """XLA refuses an option that it does not know; on CPUs there is nothing to be put in order."""
+    plain, data, knobs, program = training(kappa=1.0)
+    assert train.step_of(program) is train.train_step
+    fixed = training(kappa=1.0, deterministic=True)
+    assert train.step_of(fixed[3]) is train.deterministic_step
+    order = jnp.arange(64).reshape(4, 16)
+    state, _ = train.step_of(fixed[3])(fixed[0], *fixed[1:2], order, fixed[2], program=fixed[3])
+    other, _ = train.train_step(plain, data, order, knobs, program=program)
+    np.testing.assert_array_equal(leaves(state), leaves(other))
+
+
 def test_same_seed_same_bits_other_seed_other_batch():
     a, b = (leaves(steps(*training(kappa=1.0, augment="crop_flip"), 2)[0]) for _ in range(2))
     np.testing.assert_array_equal(a, b)

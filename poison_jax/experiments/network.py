@@ -140,6 +140,7 @@ def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorbo
                 )
                 return spent
 
+            step = train.step_of(setup.program)
             if start < total:
                 train_data = replicate(setup.train_data(), setup.mesh)
                 _say_memory(setup, state, train_data)
@@ -156,9 +157,7 @@ def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorbo
                 )
                 order, pending = replicate(order, setup.mesh), []
                 for i in range(len(measured), steps):
-                    state, step_metrics = train.train_step(
-                        state, train_data, order, setup.knobs, program=setup.program
-                    )
+                    state, step_metrics = step(state, train_data, order, setup.knobs, program=setup.program)
                     pending.append(step_metrics)
                     advance()
                     last, alone = i + 1 == steps, not distributed.is_multiprocess()

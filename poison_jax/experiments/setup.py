@@ -108,6 +108,7 @@ class Setup:
             noise=c.poison.warp.cross_ratio > 0,
             reduction=c.penalty.reduction,
             batch_norm=c.penalty.batch_norm,
+            deterministic=c.train.deterministic,
             precision=c.model.precision,
             learning_rate=c.train.learning_rate,
             momentum=c.train.momentum,
