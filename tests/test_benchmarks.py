@@ -100,6 +100,9 @@ def test_pytorch_operators_are_the_input_hessian(x64):
     from benchmarks import torch_reference as reference
 
     variables, model, images, labels = _toy("float64")
+    # Logits of order one: of saturated ones the Hessian is 1e-7, near where the reference stops, 1e-8.
+    fc = variables["params"]["fc"]
+    fc["kernel"] = fc["kernel"] / 30
 
     def mean_loss(delta):
         return losses.cross_entropy(model.apply)(variables, images + delta, labels).mean()
