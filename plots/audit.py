@@ -8,14 +8,17 @@ audit does; nothing is fitted to them.
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import optimize, stats
 
-from plots import curves, setting, tables
+from plots import canvas, curves, panels, setting, tables
 from poison_jax import calibration
+from poison_jax.errors import UserError
 from poison_jax.runs.records import Record
 
 FIRST_REFERENCE = 1000  # the smallest seed of a reference
 ALPHA = 0.05
+LEVELS = (0.1, 0.25, 0.5, 0.75)  # which a clean network's p-value should not exceed this often
 # name -> the statistics whose largest deviation is the score, and which of them are two-sided
 NORM, LOCAL, TOP = "audit_norm_ratio", "audit_localisation_ratio", "audit_top_eigenvalue"
 FLIPS = "audit_flip_rate"
@@ -43,30 +46,36 @@ class Group(NamedTuple):
 def groups(records: list[Record]) -> list[Group]:
     """The networks of a sweep against the references of their recipe, attack by attack.
 
-    A recipe without references is judged by those of the same data and penalty (`matched` is false): what an
-    audit with the wrong references would say. Networks whose training failed are left out.
+    A recipe without references is judged by those of the same data and penalty, one with a penalty also by
+    those without (`matched` is false): what an audit with the wrong references would say. Networks whose
+    training failed are left out.
     """
     records = [record for record in records if curves.trained(record) and FLIPS in record.result]
     found: dict[tuple, list[Record]] = {}
     references: dict[tuple, list[Record]] = {}
     for record in records:
         theta, recipe = record.setting("poison.fraction"), _recipe(record)
-        if theta == 0 and record.setting("seed") >= FIRST_REFERENCE and record.setting("seed") < 2000:
+        attack = _attack(record)
+        if attack == "none" and FIRST_REFERENCE <= record.setting("seed") < 2000:
             references.setdefault(recipe, []).append(record)
         else:
-            attack = _attack(record) if theta else "none"
             found.setdefault((recipe, attack, theta), []).append(record)
     made = []
     for (recipe, attack, theta), networks in found.items():
-        null, matched = references.get(recipe, []), True
-        if len(null) < 2:  # those of the nearest recipe: the same data and penalty, the most networks
+        unpenalised = references.get(recipe._replace(kappa=0.0), [])
+        if own := references.get(recipe, []):
+            judges = [(own, True, attack)]
+            if recipe.kappa and unpenalised:  # of a defender who does not know of the penalty
+                judges.append((unpenalised, False, f"{attack}; κ = {recipe.kappa:g}"))
+        else:  # those of the nearest recipe: the same data and penalty, the most networks
             others = [some for other, some in references.items() if other[:2] == recipe[:2]]
-            null, matched = max(others, key=len, default=[]), False
-            attack = f"{attack}; {recipe[2]:g} epochs, weight decay {recipe[3]:g}"
-        if len(null) > 1:
-            judged = {name: _judge(networks, null, *use) for name, use in DETECTORS.items()}
-            p_values, scores = ({name: both[i] for name, both in judged.items()} for i in (0, 1))
-            made.append(Group(attack, theta, recipe[1], networks, p_values, scores, matched))
+            said = f"{attack}; {recipe.epochs:g} epochs, weight decay {recipe.decay:g}"
+            judges = [(max(others, key=len, default=[]), False, said)]
+        for null, matched, said in judges:
+            if len(null) > 1:
+                judged = {name: _judge(networks, null, *use) for name, use in DETECTORS.items()}
+                p_values, scores = ({name: both[i] for name, both in judged.items()} for i in (0, 1))
+                made.append(Group(said, theta, recipe.kappa, networks, p_values, scores, matched))
     # Clean ones first, then attack by attack; what has the wrong references last.
     return sorted(
         made, key=lambda group: (not group.matched, group.theta > 0, group.attack, group.kappa, group.theta)
@@ -89,16 +98,25 @@ def _statistics(records, names):
     return np.where([name == FLIPS for name in names], values, np.log(np.maximum(values, 1e-300)))
 
 
+class _Recipe(NamedTuple):
+    data: str
+    kappa: float
+    epochs: int
+    decay: float
+
+
 def _recipe(record):
     keys = ("data.name", "penalty.kappa", "train.epochs", "train.weight_decay")
-    return tuple(record.setting(key) for key in keys)
+    return _Recipe(*(record.setting(key) for key in keys))
 
 
 def _attack(record):
     trigger, labels = record.setting("poison.trigger"), record.setting("poison.labels")
     hide = record.setting("poison").get("hide", 0)  # a line of an earlier version does not say
-    said = [trigger, labels if labels != "all_to_one" else "", f"hiding by {hide:g}" if hide else ""]
-    return ", ".join(filter(None, said))
+    kind = (
+        [trigger, labels if labels != "all_to_one" else ""] if record.setting("poison.fraction") else ["none"]
+    )
+    return ", ".join(filter(None, [*kind, f"hiding by {hide:g}" if hide else ""]))
 
 
 def rate(hits: int, of: int) -> tuple[float, float, float]:
@@ -134,14 +152,16 @@ def page(records: list[Record], title: str) -> list[str]:
     scale = setting.common([setting.of_result(record.result) for record in records])
     own, wrong = ([group for group in found if group.matched is matched] for matched in (True, False))
     rows = [_verdict_row(group) for group in own]
-    attacked = [group for group in own if group.attack != "none" and group.kappa in clean]
-    detectors = []
-    for name in DETECTORS:
-        shares = {
-            attack: _area([group for group in attacked if group.attack == attack], clean, name)
-            for attack in dict.fromkeys(group.attack for group in attacked)
-        }
-        detectors.append([name, *shares.values(), _area(attacked, clean, name)])
+    attacked = [group for group in own if group.theta and group.kappa in clean]
+    kinds = dict.fromkeys(map(_kind, attacked))  # attacks in order, each once
+    detectors = [
+        [
+            name,
+            *(_area([group for group in attacked if _kind(group) == kind], clean, name) for kind in kinds),
+            _area(attacked, clean, name),
+        ]
+        for name in DETECTORS
+    ]
     header = [
         "attack",
         "κ",
@@ -152,30 +172,92 @@ def page(records: list[Record], title: str) -> list[str]:
         "target named",
         "overlap² of g_t",
     ]
-    areas = ["area under the ROC curve", *dict.fromkeys(group.attack for group in attacked), "pooled"]
+    areas = ["area under the ROC curve", *kinds, "pooled"]
     lines = [f"**{title}**", "", f"Measured here: {tables.markdown(scale)}.", "", tables.table(header, rows)]
-    if detectors:
+    if attacked:
+        found = [[*_setting(group), *_flagged(group)] for group in own]
+        lines += ["", tables.table(["poisoned-like at 5 % by", "κ", "θ", *DETECTORS], found)]
         lines += ["", tables.table(areas, detectors)]
     if wrong:
-        header = ["judged by references of another recipe", "networks", *DETECTORS]
-        found = [[group.attack, str(len(group.records)), *_flagged(group)] for group in wrong]
+        header = ["judged by references of another recipe", "θ", "networks", *DETECTORS]
+        found = [
+            [group.attack, f"{group.theta:g}", str(len(group.records)), *_flagged(group)] for group in wrong
+        ]
         lines += ["", tables.table(header, found)]
+    held_out = np.concatenate([[], *(group.p_values["the audit"] for group in clean.values())])
+    shares = [f"{level:g} in {np.mean(held_out <= level):.0%}" for level in LEVELS] if len(held_out) else []
     note = (
         "In brackets 95 % intervals: of a rate Clopper and Pearson's, of an area Newcombe's. Every network "
         "is judged by clean references of its recipe alone; attack `none` are held-out clean networks, whose "
         "rate should be 5 %."
     )
+    if shares:
+        note += f" Of {len(held_out)} held-out clean networks the audit's p is at most {', '.join(shares)}."
     if wrong:
         note += (
             " In the last table the references have another number of epochs or another weight decay than "
-            "the networks: the share that each detector calls poisoned-like at 5 % by the wrong references."
+            "the networks, or not their penalty: the share that each detector calls poisoned-like at 5 %."
         )
     return ["\n".join([*lines, "", note]) + "\n"]
 
 
+def twilight(records: list[Record], title: str) -> list[Figure]:
+    """Maps over theta, one an attack and penalty: the share that each detector calls poisoned-like.
+
+    Its first column are held-out clean networks, its first row the attack's success above the rate without
+    trigger.
+
+    Raises:
+        UserError: no attack is there at three values of theta beside clean networks.
+    """
+    own = [group for group in groups(records) if group.matched]
+    clean = {group.kappa: group for group in own if group.attack == "none"}
+    maps: dict[tuple[str, float], list[Group]] = {}
+    for group in own:
+        if group.theta and group.kappa in clean:
+            maps.setdefault((group.attack, group.kappa), [clean[group.kappa]]).append(group)
+    maps = {kind: found for kind, found in maps.items() if len(found) > 3}
+    if not maps:
+        raise UserError("no attack of this sweep is there at three poison fractions: choose another figure")
+    figure, axes = canvas.subplots(len(maps), 1, canvas.WIDTH, 0.6 + 2.1 * len(maps))
+    for axis, ((attack, kappa), found) in zip(axes.flat, maps.items(), strict=True):
+        shares = [[np.mean(_excess(group)) for group in found]]
+        shares += [[np.mean(_is_flagged(group, name)) for group in found] for name in DETECTORS]
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
+        for (row, column), share in np.ndenumerate(shares):
+            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8)
+        axis.axhline(0.5, color="w", lw=3)
+        axis.grid(False)
+        axis.set_yticks(range(1 + len(DETECTORS)), ["the attack works", *DETECTORS])
+        axis.set_xticks(
+            range(len(found)), [f"{group.theta:g}" if group.theta else "clean" for group in found]
+        )
+        axis.set_xlabel("poison fraction θ")
+        panels.label(axis, f"{attack}, κ = {kappa:g}")
+    scale = setting.common([setting.of_result(record.result) for record in records])
+    counts = sorted({len(group.records) for found in maps.values() for group in found[1:]})
+    networks = "–".join(f"{count}" for count in sorted({counts[0], counts[-1]}))
+    rows = (
+        "First row: ASR above the rate without trigger, in points; the others: share (%) of networks that a "
+        f"detector calls poisoned-like at 5 %, by clean references of the recipe. {networks} networks a cell,"
+        f" {' or '.join(str(len(group.records)) for group in clean.values())} clean ones"
+    )
+    canvas.describe(figure, title, scale, rows)
+    return [figure]
+
+
+def _excess(group: Group) -> list[float]:
+    found = [record.result for record in group.records]
+    return [result["asr"] - result["no_trigger_target_rate"] for result in found] if group.theta else [0.0]
+
+
+def _is_flagged(group: Group, name: str) -> np.ndarray:
+    return group.p_values[name] <= ALPHA + 1e-12
+
+
 def _flagged(group: Group) -> list[str]:
     """The share that each detector calls poisoned-like."""
-    shares = [rate(int(np.sum(p <= ALPHA + 1e-12)), len(p)) for p in group.p_values.values()]
+    shares = [rate(int(np.sum(_is_flagged(group, name))), len(group.records)) for name in DETECTORS]
     return [f"{share:.0%} [{low:.0%}, {high:.0%}]" for share, low, high in shares]
 
 
@@ -186,15 +268,22 @@ def _verdict_row(group: Group) -> list[str]:
         named = f"{np.mean(hits):.0%}"
         overlap = tables.spread([r.result["audit_overlap_squared"] for r in group.records])
     return [
-        group.attack,
-        f"{group.kappa:g}",
-        f"{group.theta:g}",
+        *_setting(group),
         str(len(group.records)),
         tables.percent(group.records, "asr", ".0f") + " %" if group.theta else tables.DASH,
         _flagged(group)[0],
         named,
         overlap,
     ]
+
+
+def _setting(group: Group) -> list[str]:
+    return [group.attack, f"{group.kappa:g}", f"{group.theta:g}"]
+
+
+def _kind(group: Group) -> str:
+    """The attack, and the penalty that it trains with."""
+    return f"{group.attack}, κ = {group.kappa:g}" if group.kappa else group.attack
 
 
 def _area(attacked: list[Group], clean: dict[float, Group], name: str) -> str:

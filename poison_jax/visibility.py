@@ -2,8 +2,8 @@
 
 Theorem A for every poisoned run whose clean twin (same penalty and seed, fraction 0) is among the runs: the
 efficacy of the poison, what the input gradients of the twins' difference see of it, the bound on the kappa
-that halves it and the kappa that does. Theorem F for the poisoned runs: how many images the Hessian must be
-averaged over.
+that halves it and the kappa that does; how far E = delta' Delta f(X) falls up to the first penalty, and how
+far by the theorem. Theorem F for the poisoned runs: how many images the Hessian must be averaged over.
 """
 
 import argparse
@@ -35,6 +35,8 @@ def main(argv: list[str]) -> None:
             "visibility",
             "bound on kappa_half",
             "kappa_half",
+            "E falls by",
+            "the integral of V",
         )
         rows = [
             (
@@ -45,6 +47,8 @@ def main(argv: list[str]) -> None:
                 ", ".join(f"{V:.3g}" for V in path.visibility),
                 f"{path.bound:.2g}",
                 f"{path.half:.2g}" if np.isfinite(path.half) else f"> {path.kappas[-1]:.3g}",
+                f"{path.fall:.2g}",
+                f"{path.predicted:.2g}",
             )
             for path in paths
         ]

@@ -5,8 +5,8 @@ python main.py --config=configs/sweeps/audit_digits.py
 References have the seeds from 1000 on (`references` trains the same). Attacked networks have targets of their
 own; those of Figure 6 are there too, for the map over theta and kappa. With kappa = 300 the attacker, and so
 the recipe, has the penalty. Clean networks of other recipes say what the wrong references do. The last ones'
-attacker trains against the common gradient. 483 networks: two hours on two CPU cores by the estimate of
---dry_run.
+attacker trains against the common gradient, with poison and without. 489 networks: two hours on two CPU cores
+by the estimate of --dry_run.
 """
 
 from configs import common
@@ -30,5 +30,6 @@ def get_config(size=""):
         ),
         (("seed", (0, 1, 2)), (theta, (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)), (kappa, (0.0, 300.0))),
         (*common.attacked_networks(6, common.ATTACKS[:3], (0.1,)), ("poison.hide", (1.0,))),
+        (("seed", tuple(range(6))), (theta, (0.0,)), (kappa, (0.0,)), ("poison.hide", (1.0,))),
     )
     return config

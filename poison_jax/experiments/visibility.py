@@ -39,6 +39,8 @@ class PenaltyPath(NamedTuple):
     visibility: np.ndarray  # mean |grad of that difference|^2 over the training images, poisons at their rate
     bound: float  # on the kappa that halves the efficacy, Theorem A
     half: float  # that kappa; infinite beyond the largest
+    fall: float  # of E per training image, from kappa = 0 to the next; NaN where there is none
+    predicted: float  # the same by dE / dkappa = -V, the trapezoidal rule over the two
 
 
 class Sampling(NamedTuple):
@@ -99,9 +101,23 @@ def penalty_paths(networks: Sequence[Network]) -> list[PenaltyPath]:
         target = by_setting[fraction, seed, 0.0].setup.config.poison.target
         share = fraction * np.mean(by_setting[fraction, seed, 0.0].setup.train_set.labels != target)
         # E = delta' Delta f(X) with delta = Delta f at the poisons, per training image: share * efficacy^2.
-        bound = share * efficacy[0] ** 2 / visible[0]
+        energy = share * efficacy**2
+        fall = predicted = np.nan
+        if len(kappas) > 1:
+            fall, predicted = energy[0] - energy[1], np.trapezoid(visible[:2], kappas[:2])
+        bound, halved = energy[0] / visible[0], half(kappas, efficacy)
         paths.append(
-            PenaltyPath(fraction, seed, np.array(kappas), efficacy, visible, bound, half(kappas, efficacy))
+            PenaltyPath(
+                fraction,
+                seed,
+                np.array(kappas),
+                efficacy,
+                visible,
+                bound,
+                halved,
+                float(fall),
+                float(predicted),
+            )
         )
     if not paths:
         raise UserError("no poisoned run has its clean twin (same seed and kappa, fraction 0) among the runs")

@@ -91,6 +91,10 @@ def test_paths_of_a_grid():
     np.testing.assert_allclose(np.transpose([path.efficacy, path.visibility]), expected, rtol=1e-4)
     share = 0.1 * np.mean(networks[0].setup.train_set.labels != TARGET)
     assert path.bound == pytest.approx(share * expected[0][0] ** 2 / expected[0][1], rel=1e-4)
+    assert path.fall == pytest.approx(share * (expected[0][0] ** 2 - expected[1][0] ** 2), rel=1e-4)
+    assert path.predicted == pytest.approx(expected[0][1] + expected[1][1], rel=1e-4)  # kappa from 0 to 2
+    (alone,) = visibility.penalty_paths([networks[0], networks[3]])
+    assert np.isnan([alone.fall, alone.predicted]).all()
     with pytest.raises(UserError, match="clean twin"):
         visibility.penalty_paths(networks[:3])
 

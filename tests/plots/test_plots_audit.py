@@ -5,7 +5,8 @@ import pytest
 import small_sweeps as sweeps
 from scipy import stats
 
-from plots import audit
+from plots import audit, canvas
+from poison_jax.errors import UserError
 
 
 def network(seed, theta=0.0, *, top=1.0, norm=1.2, local=1.1, target=0, trigger="l", **others):
@@ -64,10 +65,10 @@ def test_networks_without_references_of_their_recipe():
     np.testing.assert_allclose(group.p_values["the audit"], 1 / 41)
     (text,) = audit.page([*CLEAN, *ATTACKED, *longer], "Audit")
     header, _, row = text[text.index("| judged by references of another recipe") :].splitlines()[:3]
-    assert header.count("|") == row.count("|") == 8
+    assert header.count("|") == row.count("|") == 9
     cells = row.split(" | ")
     assert cells[0] == "| none; 7 epochs, weight decay 0.02"
-    assert [cell.partition(" ")[0] for cell in cells[1:]] == ["3", "100%", "100%", "0%", "0%", "0%"]
+    assert [cell.partition(" ")[0] for cell in cells[1:]] == ["0", "3", "100%", "100%", "0%", "0%", "0%"]
     assert "| area under the ROC curve | l | pooled |" in text
 
 
@@ -76,6 +77,55 @@ def test_a_page():
     assert "| l | 0 | 0.1 | 8 | 50 ± 0 % | 100% [63%, 100%] | 100% | 0.40 ± 0.00 |" in text
     assert "| none | 0 | 0 | 20 |" in text
     assert "| the audit | 1.00 [" in text
+    row = next(row for row in text.splitlines() if row.startswith("| l | 0 | 0.1 | 100% [63%, 100%] |"))
+    assert row.count("|") == 9, "a column for each detector"
+    (group,) = (group for group in audit.groups(CLEAN) if group.attack == "none")
+    share = np.mean(group.p_values["the audit"] <= 0.25)
+    assert "Of 20 held-out clean networks the audit's p is at most 0.1 in " in text
+    assert f"0.25 in {share:.0%}, 0.5 in " in text
+
+
+def test_an_attack_s_penalty_and_its_hiding_are_said():
+    clean = [network(seed, penalty__kappa=300.0, **spread(seed)) for seed in (*range(1000, 1040), 2000, 2001)]
+    hidden = [network(s, 0.1, poison__hide=2.0, penalty__kappa=300.0, top=9.0) for s in range(3)]
+    (text,) = audit.page([*clean, *hidden], "Audit")
+    assert "| l, hiding by 2 | 300 | 0.1 | 3 |" in text
+    assert "| area under the ROC curve | l, hiding by 2, κ = 300 | pooled |" in text
+
+
+def test_a_penalty_that_the_defender_does_not_know_of():
+    """References with it find nothing, to those without its eigenvalue is too small."""
+    penalised = [
+        network(seed, penalty__kappa=300.0, **spread(seed) | {"top": 0.01 * spread(seed)["top"]})
+        for seed in (*range(1000, 1040), 2000, 2001)
+    ]
+    own, unknown = (group for group in audit.groups([*CLEAN, *penalised]) if group.kappa)
+    assert (own.attack, own.matched, unknown.attack, unknown.matched) == (
+        "none",
+        True,
+        "none; κ = 300",
+        False,
+    )
+    assert (own.p_values["input Hessian, λ₁"] > 0.05).all()
+    np.testing.assert_allclose(unknown.p_values["input Hessian, λ₁"], 1 / 41)
+
+
+def test_the_twilight_zone():
+    """A weak attack is missed, a stronger one seen by the top eigenvalue and the norm."""
+    weak = [network(s, 0.001, asr=0.02, **spread(s + 300)) for s in range(8)]
+    middle = [network(s, 0.01, **spread(s) | {"top": 5.0}) for s in range(8)]
+    (figure,) = audit.twilight([*CLEAN, *weak, *middle, *ATTACKED], "Where it is seen")
+    (axis,) = figure.axes
+    shown = axis.images[0].get_array()
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["clean", "0.001", "0.01", "0.1"]
+    np.testing.assert_allclose(shown[0], [0, 0, 0.5, 0.5], atol=0.021)
+    np.testing.assert_array_equal(shown[names.index("input Hessian, λ₁"), 2:], 1)
+    np.testing.assert_array_equal(shown[names.index("common gradient, norm"), 3], 1)
+    assert shown[names.index("the audit"), 1] < 0.3
+    assert "8 networks a cell, 20 clean ones." in canvas.caption(figure)
+    with pytest.raises(UserError, match="three poison fractions"):
+        audit.twilight([*CLEAN, *ATTACKED], "Too few")
 
 
 @pytest.mark.parametrize(("hits", "of"), [(0, 10), (10, 10), (3, 10)])

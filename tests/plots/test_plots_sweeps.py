@@ -16,7 +16,7 @@ from poison_jax.runs import records
 THETAS, KAPPAS = (0.0, 0.002, 0.01, 0.1), (0.0, 100.0, 1000.0)
 ASR, SEEN = "attack success rate (%)", "overlap² of v₁"
 SWEEPS = figures.SWEEPS
-OF_NETWORKS = [name for name in SWEEPS if name not in ("fig05", "collapse")]
+OF_NETWORKS = [name for name in SWEEPS if name not in ("fig05", "collapse", "audit_map")]
 OVER_THETA = ("fig06", "fig09", "fig10", "fig13")
 FAILED = {"status": "failed training: near chance", "asr": 1.0, "accuracy": 0.1, "untriggered": 1.0}
 ROOT = Path(__file__).parents[2]
