@@ -12,7 +12,7 @@ from poison_jax import config as config_lib
 from poison_jax import console, fisher
 from poison_jax.errors import UserError
 from poison_jax.experiments.setup import Setup
-from poison_jax.losses import cross_entropy, logits_of
+from poison_jax.losses import cross_entropy, log_odds, logits_of
 from poison_jax.runs import checkpoint, store
 
 SAMPLES = (8, 32, 128, 512)
@@ -141,9 +141,11 @@ def difference(poisoned: Network, clean: Network) -> tuple[float, float]:
     """Efficacy and visibility of `PenaltyPath` for one pair of twins."""
     setup, target = poisoned.setup, poisoned.setup.config.poison.target
     (_, test), (images, triggered) = (setup.views(s.images) for s in (setup.test_set, setup.train_set))
-    log_odds = functools.partial(_log_odds, setup.model.apply, target)
     others = test[setup.test_set.labels != target]
-    shift = np.mean(log_odds(poisoned.variables, others) - log_odds(clean.variables, others))
+    of_poisoned, of_clean = (
+        _log_odds(setup.model.apply, target, network.variables, others) for network in (poisoned, clean)
+    )
+    shift = np.mean(of_poisoned - of_clean)
 
     def steepness(points):
         slopes = _slopes(setup.model.apply, target, poisoned.variables, clean.variables, points)
@@ -155,9 +157,7 @@ def difference(poisoned: Network, clean: Network) -> tuple[float, float]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _log_odds(apply_fn, target, variables, images):
-    logits = logits_of(apply_fn(variables, images))
-    own = jnp.arange(logits.shape[-1]) == target
-    return logits[:, target] - jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), axis=-1)
+    return log_odds(logits_of(apply_fn(variables, images)), target)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
