@@ -304,6 +304,7 @@ CLAIMS = (
 
 HEADLINES = tuple(claim for claim in CLAIMS if claim.text in (
     "ASR falls with κ", "accuracy falls with κ", "the trigger shows in v₁", "lag, who looks at v₁",
+    "at equal ASR the penalty reveals the trigger",
     "triggered features are nearer to the target's mean (d*/d)",
 ))  # fmt: skip
 
