@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from plots import canvas, claims, curves, figures, lag, setting, tables
+from plots import canvas, claims, collapse, curves, figures, lag, setting, tables
 from poison_jax import wording
 from poison_jax.errors import UserError
 from poison_jax.runs import files, records
@@ -178,6 +178,7 @@ TABLES = {
     "seeds": _seeds,
     "claims": lambda results, _: claims.page(results),
     "findings": lambda results, _: claims.page(results, data=("digits",), claims=claims.HEADLINES),
+    "collapse": lambda results, sweep: collapse.law(records.load(results, sweep), f"Power laws of {sweep}"),
     "lag": lambda results, sweep: lag.table(records.load(results, sweep), f"Thresholds of {sweep}"),
     **{name: _of_sweep(name) for name in ("audit", "table1", "table2", "table3")},
 }
