@@ -50,7 +50,8 @@ def needs(block):
     "page", [p for p in PAGES if blocks(p, "python") and p.stem not in NOT_RUN], ids=lambda page: page.stem
 )
 def test_python_blocks_run(page, tmp_path, monkeypatch):
-    """All blocks of a page, from top to bottom in one namespace, in a folder with a file of images."""
+    """All blocks of a page, downwards in one namespace, in a folder with images and the stored results."""
+    (tmp_path / "results").symlink_to(ROOT / "results")
     train, test = data.load("digits", "train"), data.load("digits", "test")
     images = np.concatenate([train.images, test.images])[..., 0]
     np.savez(tmp_path / "my_images.npz", images=images, labels=np.concatenate([train.labels, test.labels]))
