@@ -35,9 +35,9 @@ DATA = {  # heading -> how the names of its sweeps end
 LEAST_SEEDS = 3
 WORKS = 0.2  # of the attacked images above the rate without a trigger: there is an attack to speak of
 EQUAL = 0.05  # two attack success rates that differ by no more are equal
-KEYS = ("seed", "poison.fraction", "penalty.kappa", "train.epochs")
+KEYS = ("seed", "poison.fraction", "penalty.kappa", "train.epochs", "train.weight_decay")
 
-Place = tuple[int, float, float, int]  # values of KEYS
+Place = tuple[int, float, float, int, float]  # values of KEYS
 Grid = dict[Place, Record]
 Bounds = tuple[float, float]  # of an effect; equal where it is known
 Effects = dict[int, float | Bounds]  # seed -> effect
@@ -101,7 +101,7 @@ def _interval(values):
 
 def rises_with_theta(grid: Grid, name: str) -> Effects:
     """A measure at the largest theta minus that at the smallest above 0, at kappa = 0, in points."""
-    lines = ((seed, _attacked(line)) for (seed, _, kappa, _), line in _lines(grid, 1) if kappa == 0)
+    lines = ((seed, _attacked(line)) for (seed, _, kappa, *_), line in _lines(grid, 1) if kappa == 0)
     return {
         seed: 100 * (line[-1].result[name] - line[0].result[name]) for seed, line in lines if len(line) > 1
     }
@@ -113,7 +113,7 @@ def rises_with_kappa(grid: Grid, name: str) -> Effects:
     Of the attack success rate only at those theta at which the attack works without the penalty.
     """
     changes: dict[int, list[float]] = {}
-    for (seed, _, kappa, _), line in _lines(grid, 2):
+    for (seed, _, kappa, *_), line in _lines(grid, 2):
         if kappa == 0 and len(line) > 1 and (name != "asr" or _works(line[0])):
             changes.setdefault(seed, []).append(100 * (line[-1].result[name] - line[0].result[name]))
     return _means(changes)
@@ -131,7 +131,7 @@ def rises_with_epochs(grid: Grid, name: str) -> Effects:
 def accuracy_outlasts_attack(grid: Grid) -> Effects:
     """Share of the accuracy that the largest kappa leaves, minus share of the attack that it leaves."""
     changes: dict[int, list[float]] = {}
-    for (seed, _, kappa, _), line in _lines(grid, 2):
+    for (seed, _, kappa, *_), line in _lines(grid, 2):
         first, last = line[0], line[-1]
         if kappa == 0 and last is not first and _works(first):
             accuracy = last.result["clean_accuracy"] / first.result["clean_accuracy"]
@@ -152,7 +152,7 @@ def differs(plain: Grid, other: Grid, *, penalised: bool | None = None) -> Effec
 def shows_in_v1(grid: Grid) -> Effects:
     """Squared overlap of v1 with the trigger at the largest theta minus a clean network's, at kappa = 0."""
     changes = {}
-    for (seed, theta, kappa, _), line in _lines(grid, 1):
+    for (seed, theta, kappa, *_), line in _lines(grid, 1):
         if theta == kappa == 0 and _works(line[-1]):
             changes[seed] = _overlap(line[-1]) - _overlap(line[0])
     return changes
@@ -162,7 +162,7 @@ def penalty_reveals(grid: Grid) -> Effects:
     """Squared overlap of v1 with the penalty minus that without, over pairs of equal attack success."""
     changes: dict[int, list[float]] = {}
     for place, record in grid.items():
-        plain = grid.get((*place[:2], 0.0, place[3]))
+        plain = grid.get((*place[:2], 0.0, *place[3:]))
         if place[2] == 0 or plain is None or not _works(plain):
             continue
         if abs(record.result["asr"] - plain.result["asr"]) <= EQUAL:
@@ -178,7 +178,7 @@ def lag(grid: Grid, measure: Callable[[Record], float], least: float = 0.0) -> E
     """
     clean = [record for place, record in grid.items() if place[1] == place[2] == 0]
     effects: Effects = {}
-    for (seed, _, kappa, _), line in _lines(grid, 1):
+    for (seed, _, kappa, *_), line in _lines(grid, 1):
         line = _attacked(line)
         if not clean or len(line) < 2 or kappa > 0:
             continue
@@ -202,10 +202,25 @@ def _crossing(theta, values, level) -> Bounds:
 def collapse(grid: Grid, column: str) -> Effects:
     """A ratio of Table 3 at the largest theta and kappa = 0, median over the classes but the target."""
     found = {}
-    for (seed, _, kappa, _), line in _lines(grid, 1):
+    for (seed, _, kappa, *_), line in _lines(grid, 1):
         last = line[-1]
         if kappa == 0 and _works(last) and column in last.arrays:
             found[seed] = median_ratio(last, column)
+    return found
+
+
+def spike_vanishes(grid: Grid) -> Effects:
+    """Slope of log(spike / efficacy^2) on log(r / l) over networks of several weight decays: 2 by the paper.
+
+    Medians over the triggered images at which each network was looked at; r goes to the nearest poison.
+    """
+    found = {}
+    for (seed, *_), line in _lines(grid, 4):
+        names = "near_clone_r_over_l", "near_clone_median_spike", "near_clone_median_efficacy"
+        values = [[record.result.get(name) or np.nan for name in names] for record in line if _works(record)]
+        if len(values) > 2 and np.isfinite(values).all() and np.min(values) > 0:
+            near, spike, efficacy = np.log(values).T
+            found[seed] = float(stats.linregress(near, spike - 2 * efficacy).slope)
     return found
 
 
@@ -270,6 +285,7 @@ CLAIMS = (
         "5.3", "at equal ASR the penalty reveals the trigger", ("fig06", "reveal"),
         lambda grid, weak: penalty_reveals(grid | weak), "overlap²",
     ),
+    Claim("3.3", "next to its clones the spike vanishes", ("collapse",), spike_vanishes, "slope"),
     Claim(
         "3.4", "triggered features are nearer to the target's mean (d*/d)", ("fig06",),
         lambda g: collapse(g, "distance_ratio"), "ratio", below=True, level=1.0,
@@ -320,7 +336,7 @@ def grid(records: list[Record]) -> Grid:
     }
 
     def terminal(place):
-        sibling = found.get((*place[:2], 0.0, place[3]), found[place])
+        sibling = found.get((*place[:2], 0.0, *place[3:]), found[place])
         return sibling.result.get("train_accuracy", 1.0) >= metrics.TERMINAL
 
     return {place: record for place, record in found.items() if terminal(place)}
@@ -407,8 +423,9 @@ def _cell(claim: Claim, finding: Finding) -> str:
 
 _FORMS = {
     "points": lambda value: f"{value:+.1f}".replace("-", "−"),
-    "overlap²": lambda value: f"{value:+.2f}".replace("-", "−"),
-    "share": lambda value: f"{value:+.2f}".replace("-", "−"),
+    "overlap²": setting.signed,
+    "share": setting.signed,
+    "slope": setting.signed,
     "ratio": lambda value: f"{value:.2f}",
     "times": lambda value: f"×{np.exp(value):.2g}",
     "τ": lambda value: f"τ = {value:+.2f}".replace("-", "−"),

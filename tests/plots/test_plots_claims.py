@@ -177,6 +177,25 @@ def test_longer_training():
         assert found(text, table1=cells).verdict == "seen"
 
 
+@pytest.mark.parametrize(("exponent", "verdict"), [(2, "seen"), (-0.5, "not seen")])
+def test_the_spike_near_clones(exponent, verdict):
+    """Over weight decays at equal epochs; a network of other epochs is on no line with them."""
+    text, made = "next to its clones the spike vanishes", []
+    for seed in range(3):
+        for decay, near in ((0.0, 0.2), (1e-3, 0.1), (1e-2, 0.05)):
+            made.append(cell(0.1, 0.0, 0.9, seed=seed, train__weight_decay=decay))
+            efficacy, shift = 5 + 20 * near, 1 + 0.01 * seed
+            spike = shift * near ** (exponent * shift) * efficacy**2
+            near_clone = {"r_over_l": near, "median_efficacy": efficacy, "median_spike": spike}
+            made[-1].result.update({f"near_clone_{name}": value for name, value in near_clone.items()})
+    finding = found(text, collapse=made)
+    assert finding.low == pytest.approx(1.01 * exponent)
+    assert (finding.seeds, finding.verdict) == (3, verdict)
+    without = [cell(0.1, 0.0, 0.9, train__weight_decay=decay) for decay in (0.0, 1e-3, 1e-2)]
+    assert found(text, collapse=without).seeds == 0
+    assert found(text, collapse=made[:2]).seeds == 0
+
+
 @pytest.mark.parametrize(("asr", "verdict"), [(0.85, "seen"), (0.95, "not seen")])
 def test_deterministic_poison(asr, verdict):
     cells = {"fig06": over_seeds((0.1, 0.0, 0.9)), "fig09": over_seeds((0.1, 0.0, asr))}
