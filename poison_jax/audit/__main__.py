@@ -234,7 +234,8 @@ def _clean_runs(store: Path, recipe: str, subject: Run, own_code: bool) -> list[
         config = config_lib.from_json(run.config(), str(run.path))
         if run.path.resolve() == subject.path.resolve() or config.experiment != "train":
             continue
-        if config.poison.fraction == 0 and subjects.recipe(config) == recipe:
+        clean = config.poison.fraction == config.poison.hide == 0
+        if clean and subjects.recipe(config) == recipe:
             cli.check_own_code(config, str(run.path), allowed=own_code)
             found.append(run)
     if not found:

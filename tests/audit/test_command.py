@@ -23,11 +23,12 @@ def learning(**changes):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A poisoned network; two clean ones of its recipe lie beside it."""
+    """A poisoned network; two clean ones of its recipe lie beside it, and one of an attacker's training."""
     workdir = tmp_path_factory.mktemp("store")
     (poisoned,) = experiments.run(learning(), str(workdir))
     for seed in range(2):
         experiments.run(learning(poison__fraction=0.0, seed=50 + seed), str(workdir))
+    experiments.run(learning(poison__fraction=0.0, poison__hide=1.0, train__epochs=1), str(workdir))
     return poisoned
 
 
