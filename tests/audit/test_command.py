@@ -28,7 +28,7 @@ def store(tmp_path_factory):
     (poisoned,) = experiments.run(learning(), str(workdir))
     for seed in range(2):
         experiments.run(learning(poison__fraction=0.0, seed=50 + seed), str(workdir))
-    experiments.run(learning(poison__fraction=0.0, poison__hide=1.0, train__epochs=1), str(workdir))
+    experiments.run(learning(poison__fraction=0.0, poison__hide=1.0), str(workdir))
     return poisoned
 
 
