@@ -154,6 +154,8 @@ def audit(
             target, trigger = scores[0][2].target, scores[0][2].picture
     flips = [float(own.flip_rates[target]) for own in found]
     verdict, reason = _verdict(p_value, len(references), alpha)
+    if verdict == "not distinguishable":
+        reason += _beside(rows[len(VERDICT) :], alpha)
     return Report(
         verdict,
         reason,
@@ -274,6 +276,12 @@ def _verdict(p_value: float | None, references: int, alpha: float) -> tuple[str,
     if p_value <= alpha:
         return "poisoned-like", f"p = {p_value:.3g}"
     return "not distinguishable", f"from {references} clean references (p = {p_value:.2g}); {BLIND}"
+
+
+def _beside(rows: list[Row], alpha: float) -> str:
+    """What stands out to detectors that do not enter the verdict."""
+    found = [f"{row.detector} (p = {row.p_value:.2g})" for row in rows if row.p_value <= alpha]
+    return f"; beside the verdict stands out: {', '.join(found)}" if found else ""
 
 
 def _checked(subject, images, labels, batch_size):

@@ -106,6 +106,7 @@ def test_a_further_detector_stands_beside_the_verdict_and_never_enters_it():
     found = audit.audit(suspect, *planted.images(), REFERENCES, detectors=[detector])
     assert found.verdict == "not distinguishable"
     assert (found.table[4].p_value, found.table[4].authors) == (1 / 20, "poisoned")
+    assert found.reason.endswith("; beside the verdict stands out: shouting (p = 0.05)")
 
 
 def probabilities(variables, images):
