@@ -177,7 +177,7 @@ TABLES = {
     "arms": _arms,
     "seeds": _seeds,
     "claims": lambda results, _: claims.page(results),
-    "findings": lambda results, _: claims.page(results, data=("digits",), claims=claims.HEADLINES),
+    "findings": lambda results, _: claims.page(results, data=("digits", "MNIST"), claims=claims.HEADLINES),
     "collapse": lambda results, sweep: collapse.law(records.load(results, sweep), f"Power laws of {sweep}"),
     "lag": lambda results, sweep: lag.table(records.load(results, sweep), f"Thresholds of {sweep}"),
     **{name: _of_sweep(name) for name in ("audit", "table1", "table2", "table3")},
