@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import optimize, stats
 
 from plots import canvas, curves, panels, setting, tables
-from poison_jax import calibration
+from poison_jax import calibration, wording
 from poison_jax.errors import UserError
 from poison_jax.runs.records import Record
 
@@ -221,7 +221,8 @@ def twilight(records: list[Record], title: str) -> list[Figure]:
         raise UserError("no attack of this sweep is there at three poison fractions: choose another figure")
     figure, axes = canvas.subplots(len(maps), 1, canvas.WIDTH, 0.6 + 2.1 * len(maps))
     for axis, ((attack, kappa), found) in zip(axes.flat, maps.items(), strict=True):
-        shares = [[np.mean(_excess(group)) for group in found]]
+        gains = [[wording.excess(record.result) or 0.0 for record in group.records] for group in found[1:]]
+        shares = [[0.0, *map(np.mean, gains)]]  # nobody attacks the clean ones
         shares += [[np.mean(_is_flagged(group, name)) for group in found] for name in DETECTORS]
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
         for (row, column), share in np.ndenumerate(shares):
@@ -235,8 +236,8 @@ def twilight(records: list[Record], title: str) -> list[Figure]:
         axis.set_xlabel("poison fraction θ")
         panels.label(axis, f"{attack}, κ = {kappa:g}")
     scale = setting.common([setting.of_result(record.result) for record in records])
-    counts = sorted({len(group.records) for found in maps.values() for group in found[1:]})
-    networks = "–".join(f"{count}" for count in sorted({counts[0], counts[-1]}))
+    counts = [len(group.records) for found in maps.values() for group in found[1:]]
+    networks = "–".join(map(str, sorted({min(counts), max(counts)})))
     rows = (
         "First row: ASR above the rate without trigger, in points; the others: share (%) of networks that a "
         f"detector calls poisoned-like at 5 %, by clean references of the recipe. {networks} networks a cell,"
@@ -244,11 +245,6 @@ def twilight(records: list[Record], title: str) -> list[Figure]:
     )
     canvas.describe(figure, title, scale, rows)
     return [figure]
-
-
-def _excess(group: Group) -> list[float]:
-    found = [record.result for record in group.records]
-    return [result["asr"] - result["no_trigger_target_rate"] for result in found] if group.theta else [0.0]
 
 
 def _is_flagged(group: Group, name: str) -> np.ndarray:
