@@ -4,8 +4,9 @@ python main.py --config=configs/sweeps/audit_digits.py
 
 References have the seeds from 1000 on (`references` trains the same). Attacked networks have targets of their
 own; those of Figure 6 are there too, for the map over theta and kappa. With kappa = 300 the attacker, and so
-the recipe, has the penalty. Clean networks of other recipes say what the wrong references do. The last ones'
-attacker trains against the common gradient, with poison and without. 489 networks: two hours on two CPU cores
+the recipe, has the penalty; with kappa = 10 the defender has it, who holds the training data and trains in order
+to look. Clean networks of other recipes say what the wrong references do. The last ones'
+attacker trains against the common gradient, with poison and without. 559 networks: two hours on two CPU cores
 by the estimate of --dry_run.
 """
 
@@ -22,6 +23,8 @@ def get_config(size=""):
         common.attacked_networks(10, common.ATTACKS, (0.01, 0.02, 0.05, 0.1)),
         common.clean_networks(39, 20, kappa=300.0),
         common.attacked_networks(6, common.ATTACKS[:3:2], (0.02, 0.05, 0.1), kappa=300.0),
+        common.clean_networks(19, 20, kappa=10.0),
+        common.attacked_networks(3, common.ATTACKS, (0.01, 0.02, 0.1), kappa=10.0),
         (
             ("seed", tuple(range(5))),
             ("train.epochs,train.weight_decay", recipes),
