@@ -7,7 +7,7 @@ import optax
 import pytest
 from toys import steps, training
 
-from poison_jax import augment, losses, poison, train
+from poison_jax import augment, losses, models, poison, train
 
 make_batch = jax.jit(train.make_batch, static_argnames="program")
 
@@ -23,7 +23,8 @@ def test_golden_step():
     the penalty's scale or the optimiser changes meaning. Change them only together with the sentence in
     the docs that says which of these it was; a difference in the last digits is another compiler.
     """
-    state, measured = steps(*training(kappa=50.0, augment="crop_flip"), 1)
+    model = models.preresnet(8, 4, width=4)
+    state, measured = steps(*training(kappa=50.0, augment="crop_flip", model=model), 1)
     found = {name: float(value[0]) for name, value in measured._asdict().items()}
     found["parameters"] = float(np.linalg.norm(leaves(state)))
     for name, (value, of_what) in GOLDEN.items():
@@ -75,7 +76,8 @@ def test_equals_sgd_written_out(x64):
 
 def test_one_and_eight_devices_agree(x64):
     """Batch statistics and Listing 1's batch mean are over the global batch, however it is spread."""
-    options = {"kappa": 20.0, "dtype": "float64", "augment": "crop_flip"}
+    model = models.preresnet(8, 4, width=4, dtype="float64")
+    options = {"kappa": 20.0, "dtype": "float64", "augment": "crop_flip", "model": model}
     (one, measured), (eight, also) = (steps(*training(devices=n, **options), 3) for n in (1, 8))
     assert len(jax.tree.leaves(eight.params)[0].sharding.device_set) == 8
     np.testing.assert_allclose(leaves(one), leaves(eight), rtol=1e-9, atol=1e-12)
@@ -84,7 +86,8 @@ def test_one_and_eight_devices_agree(x64):
 
 def test_precisions_follow_each_other(x64):
     (half, rounded), (single, measured), (double, exact) = (
-        steps(*training(kappa=20.0, dtype=dtype), 3) for dtype in ("bfloat16", "float32", "float64")
+        steps(*training(kappa=20.0, dtype=dtype, model=models.preresnet(8, 4, width=4, dtype=dtype)), 3)
+        for dtype in ("bfloat16", "float32", "float64")
     )
     for state, stored in ((half, np.float32), (single, np.float32), (double, np.float64)):
         assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype(stored)}
@@ -288,13 +291,13 @@ def test_adversarial_step(x64):
 
 def test_an_attacker_who_hides(x64):
     """Its term falls, on one and on eight devices alike; at strength 0 the step is the plain one."""
-    options = {"dtype": "float64", "hiding": True}
+    options = {"dtype": "float64", "learning_rate": 0.02, "hiding": True}
     before = train.train_step._cache_size()
     (one, measured), (zero, _) = (steps(*training(hide=hide, **options), 3) for hide in (5.0, 0.0))
     assert train.train_step._cache_size() == before + 1
     eight, also = steps(*training(devices=8, hide=5.0, **options), 3)
     np.testing.assert_allclose(leaves(one), leaves(eight), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(measured, also, rtol=1e-9)
-    plain, _ = steps(*training(dtype="float64"), 3)
+    plain, _ = steps(*training(**options | {"hiding": False}), 3)
     np.testing.assert_allclose(leaves(zero), leaves(plain), rtol=1e-9, atol=1e-12)
     assert measured.penalty[-1] < measured.penalty[0]

@@ -37,7 +37,7 @@ def training(
     devices=1,
     count=64,
     dtype="float32",
-    width=4,
+    model=None,
     seed=0,
     fraction=0.3,
     hide=0.0,
@@ -46,13 +46,13 @@ def training(
     trigger=None,
     **program,
 ):
-    """State, data, knobs and program of a small training run on random 8x8 images."""
+    """State, data, knobs and program of a small training run on random 8x8 images, of `Small` by default."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
     labels = rng.integers(0, 4, count).astype(np.int32)
     ids = np.arange(count, dtype=np.int32)
     mesh = make_mesh(jax.devices()[:devices])
-    model = models.preresnet(8, 4, width=width, dtype=dtype)
+    model = model or models.Model(Small(4, dtype))
     program = {"penalised": kappa > 0, "hiding": hide > 0, "reduction": "listing", **program}
     program = train.Program(model, mesh, **program)
     real = np.float64 if dtype == "float64" else np.float32
@@ -113,15 +113,20 @@ def tiny(**changes):
 
 
 class Small(nn.Module):
-    """A network that compiles at once, for whole runs that are not about the network: `toys:Small`."""
+    """A network that compiles at once, for whatever is not about the network: `toys:Small`."""
 
     classes: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, images, train):
-        x = nn.BatchNorm(use_running_average=not train)(nn.relu(nn.Conv(4, (3, 3))(images)))
-        pre_fc = x.mean((1, 2))
-        return nn.Dense(self.classes, name="fc")(pre_fc), models.Features(pre_fc, x)
+        stored = jnp.promote_types(self.dtype, jnp.float32)
+        types = {"dtype": self.dtype, "param_dtype": stored}
+        x = nn.relu(nn.Conv(4, (3, 3), **types)(images))
+        x = models.BatchNorm(use_running_average=not train, **types)(x)
+        pre_fc = x.astype(stored).mean((1, 2))
+        logits = nn.Dense(self.classes, name="fc", dtype=stored, param_dtype=stored)(pre_fc)
+        return logits, models.Features(pre_fc, x)
 
 
 def small(**changes):

@@ -5,7 +5,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from toys import restored, small, tiny
+from toys import restored, small
 
 from poison_jax import config as config_lib
 from poison_jax import experiments, train
@@ -16,7 +16,7 @@ from poison_jax.runs.store import Run
 
 
 def run(tmp_path, **changes):
-    (done,) = experiments.run(tiny(**changes), tmp_path)
+    (done,) = experiments.run(small(**changes), tmp_path)
     return done, done.result()
 
 
@@ -34,7 +34,7 @@ def counted(monkeypatch):
 
 
 def test_an_arm_that_diverges_keeps_no_other_from_being_done(tmp_path, capsys):
-    config = tiny(experiment="compare", compare__arms=(1e30, 0.0), train__epochs=1, analysis__features=0)
+    config = small(experiment="compare", compare__arms=(1e30, 0.0), train__epochs=1, analysis__features=0)
     drawn = []
 
     def draw(done):
@@ -57,7 +57,7 @@ def test_an_arm_that_diverges_keeps_no_other_from_being_done(tmp_path, capsys):
 
 def test_a_single_run_that_diverges(tmp_path):
     with pytest.raises(Diverged, match=r"not finite in epoch 1.*last good checkpoint is kept"):
-        experiments.run(tiny(penalty__kappa=1e30), tmp_path)
+        experiments.run(small(penalty__kappa=1e30), tmp_path)
     (path,) = tmp_path.iterdir()
     assert not Run(path).metrics()
     assert not list((path / "checkpoints").iterdir())
@@ -65,7 +65,7 @@ def test_a_single_run_that_diverges(tmp_path):
 
 def test_arms_that_differ_in_what_is_looked_at_are_one_run_with_a_column_each(tmp_path, monkeypatch, capsys):
     steps = counted(monkeypatch)
-    config = tiny(experiment="compare", compare__key="spectrum.num_examples", compare__arms=(16, 40))
+    config = small(experiment="compare", compare__key="spectrum.num_examples", compare__arms=(16, 40))
     first, second = experiments.run(config, tmp_path)
     assert first.path == second.path
     assert len(steps) == 8
@@ -78,7 +78,7 @@ def test_arms_that_differ_in_what_is_looked_at_are_one_run_with_a_column_each(tm
 @pytest.mark.parametrize("stopped_after", [1, 5, 8], ids=["first epoch", "last epoch", "last step"])
 def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch, stopped_after):
     """In the middle of an epoch, or before the trained network is looked at: the same run, bit for bit."""
-    config = tiny(penalty__kappa=2.0, data__augment="crop_flip", analysis__features=0)
+    config = small(penalty__kappa=2.0, data__augment="crop_flip", analysis__features=0)
     (whole,) = experiments.run(config, tmp_path / "whole")
 
     with monkeypatch.context() as patch:
@@ -170,7 +170,7 @@ def test_going_on_with_tensorboard_writes_no_epoch_twice(tmp_path, monkeypatch):
         return writer(directory, first_epoch)
 
     monkeypatch.setattr(network, "scalar_writer", noted)
-    config = tiny(analysis__features=0)
+    config = small(analysis__features=0)
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", killed_at_step(4, Checkpoints.save))
         with pytest.raises(KeyboardInterrupt):
@@ -192,9 +192,9 @@ def killed_at_step(last, save):
 
 
 def test_tensorboard_by_a_flag(tmp_path, monkeypatch):
-    (done,) = experiments.run(tiny(train__epochs=1), tmp_path / "a", tensorboard=True)
+    (done,) = experiments.run(small(train__epochs=1), tmp_path / "a", tensorboard=True)
     (events,) = (done.path / "tensorboard").iterdir()
     assert b"clean_accuracy" in events.read_bytes()
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match=r"pip install -e '.\[tensorboard\]'"):
-        experiments.run(tiny(train__epochs=1), tmp_path / "b", tensorboard=True)
+        experiments.run(small(train__epochs=1), tmp_path / "b", tensorboard=True)

@@ -22,7 +22,7 @@ def run(tmp_path, **changes):
 
 def test_deterministic_defender_sees_the_poisoned_training_data(tmp_path):
     """The trigger moves with the augmentation, and the Hessian is that of the data as stored."""
-    config = tiny(
+    config = small(
         data__augment="crop_flip",
         data__crop="crop28",
         poison__mode="deterministic",
@@ -84,8 +84,8 @@ def test_float64_from_end_to_end(tmp_path, x64):
 def test_one_compilation_serves_every_arm(tmp_path):
     before = train.train_step._cache_size(), evaluate._predict_batch._cache_size()
     short = {"train__epochs": 1, "analysis__features": 0}
-    runs = experiments.run(tiny(experiment="compare", compare__arms=(1.0, 20.0), **short), tmp_path)
-    runs += experiments.run(tiny(penalty__kappa=3.0, poison__fraction=0.1, seed=4, **short), tmp_path)
+    runs = experiments.run(small(experiment="compare", compare__arms=(1.0, 20.0), **short), tmp_path)
+    runs += experiments.run(small(penalty__kappa=3.0, poison__fraction=0.1, seed=4, **short), tmp_path)
     assert [done.config()["penalty"]["kappa"] for done in runs] == [1.0, 20.0, 3.0]
     # None where another file's tests compiled the same.
     assert train.train_step._cache_size() <= before[0] + 1
