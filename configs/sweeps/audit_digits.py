@@ -4,10 +4,9 @@ python main.py --config=configs/sweeps/audit_digits.py
 
 References have the seeds from 1000 on (`references` trains the same). Attacked networks have targets of their
 own; those of Figure 6 are there too, for the map over theta and kappa. With kappa = 300 the attacker, and so
-the recipe, has the penalty; with kappa = 10 the defender has it, who holds the training data and trains in order
-to look. Clean networks of other recipes say what the wrong references do. The last ones'
-attacker trains against the common gradient, with poison and without. 559 networks: two hours on two CPU cores
-by the estimate of --dry_run.
+the recipe, has the penalty; with kappa = 10 the defender, who holds the training data and trains in order to
+look. Clean networks of other recipes say what the wrong references do. The last ones' attacker trains against
+the common gradient, with poison and without. 564 networks: two hours on two CPU cores.
 """
 
 from configs import common
