@@ -7,6 +7,12 @@ import os
 
 # The tests compile much and compute little.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+# A process that a test starts finds all that the one before it has compiled.
+PROCESS = {
+    "XLA_FLAGS": QUICK,
+    "JAX_PLATFORMS": "cpu",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", QUICK]
 )

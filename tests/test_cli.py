@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import QUICK, needs_tfds
+from conftest import PROCESS, needs_tfds
 from test_environment import OTHER_DRAWS
 
 from poison_jax import cli
@@ -37,7 +37,6 @@ TINY = [
     "--config.spectrum.num_iters=3",
     "--config.spectrum.num_examples=32",
 ]
-ENVIRONMENT = {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"}
 FILES = {
     "checkpoints",
     "config.json",
@@ -69,7 +68,7 @@ def child():
 
 
 def start(*args, **variables):
-    environment = os.environ | ENVIRONMENT | variables
+    environment = os.environ | PROCESS | variables
     command = [sys.executable, "-u", "main.py", *map(str, args)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -238,7 +237,7 @@ def test_it_runs_for(how, finished, tmp_path):
     if how == "no stdin":
         command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
     more = {"no docstrings": {"PYTHONOPTIMIZE": "2"}}.get(how, {})
-    environment = os.environ | ENVIRONMENT | more
+    environment = os.environ | PROCESS | more
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ours, theirs = (Run(path).result() for path in [next((tmp_path / "runs").iterdir()), finished[1]])
@@ -317,7 +316,7 @@ def test_settings_with_which_jax_cannot_start(variable, value, pattern, tmp_path
 def test_other_commands_where_jax_cannot_start(command, tmp_path):
     """One line as well, from those that need no JAX about what they were given."""
     typed = [sys.executable, "-m", *f"poison_jax.{command}".format(tmp_path / "nowhere").split()]
-    environment = os.environ | ENVIRONMENT | {"JAX_ENABLE_X64": "perhaps"}
+    environment = os.environ | PROCESS | {"JAX_ENABLE_X64": "perhaps"}
     refused(subprocess.run(typed, cwd=ROOT, env=environment, capture_output=True, text=True, check=False))
 
 

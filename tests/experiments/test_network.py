@@ -165,7 +165,7 @@ def test_metrics_are_plain_json(short):
 @pytest.mark.slow
 def test_all_that_can_be_looked_at(tmp_path):
     """A warp with noise mode against an adversary, every analysis on, every picture drawn."""
-    config = tiny(
+    config = small(
         data__n_test=128,
         poison__trigger="warp",
         poison__warp__cross_ratio=1.0,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK
+from conftest import PROCESS
 
 from poison_jax.runs.store import Run
 
@@ -35,11 +35,13 @@ COMMAND = [
 def env(tmp_path_factory):
     """One device, and a compilation cache so that starting again is quick."""
     cache = tmp_path_factory.mktemp("xla")
-    return os.environ | {
-        "XLA_FLAGS": QUICK,
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    return (
+        os.environ
+        | PROCESS
+        | {
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+        }
+    )
 
 
 def start(workdir, env, *more):

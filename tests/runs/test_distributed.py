@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import QUICK
+from conftest import PROCESS, QUICK
 
 from poison_jax.errors import UserError
 from poison_jax.mesh import put
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 def start(command, *, devices=1, **variables):
     flags = f"{QUICK} --xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | variables
+    environment = os.environ | PROCESS | {"XLA_FLAGS": flags} | variables
     command = [sys.executable, *map(str, command)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -223,10 +223,9 @@ TINY = [
     "main.py",
     "--config.experiment=train",
     "--config.penalty.kappa=0.0",
-    "--config.model.depth=8",
+    "--config.model.name=toys:Small",
     "--config.data.n_train=160",
     "--config.data.n_test=64",
-    "--config.model.width=4",
     "--config.train.epochs=4",
     "--config.train.batch_size=32",
     "--config.spectrum.k=2",
@@ -256,10 +255,14 @@ def test_two_processes_train_what_one_does(tmp_path):
     Compared with one process that has as many devices: the batch is cut into the same parts, and their sum
     of two terms is the same number in either order. So the bits are equal, and no tolerance is needed.
     """
-    cache = {"POISON_JAX_CACHE": str(tmp_path / "cache"), "PYTHONUNBUFFERED": "1"}
+    variables = {
+        "POISON_JAX_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(ROOT / "tests"),  # has the network
+        "PYTHONUNBUFFERED": "1",
+    }
 
     def one(*more):
-        process = start([*TINY, f"--workdir={tmp_path / 'alone'}", *more], devices=2, **cache)
+        process = start([*TINY, f"--workdir={tmp_path / 'alone'}", *more], devices=2, **variables)
         ((_, err),) = finish([process])
         assert process.returncode == 0, err
         return newest("alone")
@@ -267,7 +270,9 @@ def test_two_processes_train_what_one_does(tmp_path):
     def pair(*more):
         several = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
         return [
-            start([*TINY, *several, f"--process_id={i}", f"--workdir={tmp_path / str(i)}", *more], **cache)
+            start(
+                [*TINY, *several, f"--process_id={i}", f"--workdir={tmp_path / str(i)}", *more], **variables
+            )
             for i in range(2)
         ]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import QUICK
+from conftest import PROCESS
 from small_stores import finish as finish_cell
 from small_stores import renamed
 from small_stores import sweep as sweep_of
@@ -179,7 +179,7 @@ TINY = (
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
-    return os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu", "POISON_JAX_CACHE": str(cache)}
+    return os.environ | PROCESS | {"POISON_JAX_CACHE": str(cache)}
 
 
 @pytest.fixture(scope="module")
