@@ -146,12 +146,12 @@ def roc_area(attacked: np.ndarray, clean: np.ndarray) -> tuple[float, float, flo
 
 
 def page(records: list[Record], title: str) -> list[str]:
-    """The audit's evidence as Markdown: a table of the verdict by attack, and one of all detectors."""
+    """The audit's evidence as Markdown: tables of the detectors by attack, of their areas, and of what the
+    wrong references say."""
     found = groups(records)
     clean = {group.kappa: group for group in found if group.attack == "none"}
     scale = setting.common([setting.of_result(record.result) for record in records])
     own, wrong = ([group for group in found if group.matched is matched] for matched in (True, False))
-    rows = [_verdict_row(group) for group in own]
     attacked = [group for group in own if group.theta and group.kappa in clean]
     kinds = dict.fromkeys(map(_kind, attacked))  # attacks in order, each once
     detectors = [
@@ -162,41 +162,30 @@ def page(records: list[Record], title: str) -> list[str]:
         ]
         for name in DETECTORS
     ]
-    header = [
-        "attack",
-        "κ",
-        "θ",
-        "networks",
-        "ASR",
-        "poisoned-like at 5 %",
-        "target named",
-        "overlap² of g_t",
-    ]
-    areas = ["area under the ROC curve", *kinds, "pooled"]
-    lines = [f"**{title}**", "", f"Measured here: {tables.markdown(scale)}.", "", tables.table(header, rows)]
+    header = ["attack", "κ", "θ", "networks", "ASR", *DETECTORS, "target named", "overlap² of g_t"]
+    lines = [f"**{title}**", "", f"Measured here: {tables.markdown(scale)}.", ""]
+    lines.append(tables.table(header, [_row(group) for group in own]))
     if attacked:
-        found = [[*_setting(group), *_flagged(group)] for group in own]
-        lines += ["", tables.table(["poisoned-like at 5 % by", "κ", "θ", *DETECTORS], found)]
-        lines += ["", tables.table(areas, detectors)]
+        lines += ["", tables.table(["area under the ROC curve", *kinds, "pooled"], detectors)]
     if wrong:
         header = ["judged by references of another recipe", "θ", "networks", *DETECTORS]
-        found = [
+        rows = [
             [group.attack, f"{group.theta:g}", str(len(group.records)), *_flagged(group)] for group in wrong
         ]
-        lines += ["", tables.table(header, found)]
+        lines += ["", tables.table(header, rows)]
     held_out = np.concatenate([[], *(group.p_values["the audit"] for group in clean.values())])
     shares = [f"{level:g} in {np.mean(held_out <= level):.0%}" for level in LEVELS] if len(held_out) else []
     note = (
-        "In brackets 95 % intervals: of a rate Clopper and Pearson's, of an area Newcombe's. Every network "
-        "is judged by clean references of its recipe alone; attack `none` are held-out clean networks, whose "
-        "rate should be 5 %."
+        "Under each detector: the share of networks that it calls poisoned-like at 5 %, judged by clean "
+        "references of their recipe alone; attack `none` are held-out clean networks, whose rate should be "
+        "5 %. In brackets 95 % intervals: of a rate Clopper and Pearson's, of an area Newcombe's."
     )
     if shares:
         note += f" Of {len(held_out)} held-out clean networks the audit's p is at most {', '.join(shares)}."
     if wrong:
         note += (
             " In the last table the references have another number of epochs or another weight decay than "
-            "the networks, or not their penalty: the share that each detector calls poisoned-like at 5 %."
+            "the networks, or not their penalty."
         )
     return ["\n".join([*lines, "", note]) + "\n"]
 
@@ -252,29 +241,21 @@ def _is_flagged(group: Group, name: str) -> np.ndarray:
 
 
 def _flagged(group: Group) -> list[str]:
-    """The share that each detector calls poisoned-like."""
-    shares = [rate(int(np.sum(_is_flagged(group, name))), len(group.records)) for name in DETECTORS]
-    return [f"{share:.0%} [{low:.0%}, {high:.0%}]" for share, low, high in shares]
+    """The share that each detector calls poisoned-like, the audit's with its interval."""
+    hits, of = [int(np.sum(_is_flagged(group, name))) for name in DETECTORS], len(group.records)
+    share, low, high = rate(hits[0], of)
+    return [f"{share:.0%} [{low:.0%}, {high:.0%}]", *(f"{some / of:.0%}" for some in hits[1:])]
 
 
-def _verdict_row(group: Group) -> list[str]:
-    named = overlap = tables.DASH
+def _row(group: Group) -> list[str]:
+    asr = named = overlap = tables.DASH
     if group.theta:
+        asr = tables.percent(group.records, "asr", ".0f") + " %"
         hits = [r.result["audit_target"] == r.setting("poison.target") for r in group.records]
         named = f"{np.mean(hits):.0%}"
         overlap = tables.spread([r.result["audit_overlap_squared"] for r in group.records])
-    return [
-        *_setting(group),
-        str(len(group.records)),
-        tables.percent(group.records, "asr", ".0f") + " %" if group.theta else tables.DASH,
-        _flagged(group)[0],
-        named,
-        overlap,
-    ]
-
-
-def _setting(group: Group) -> list[str]:
-    return [group.attack, f"{group.kappa:g}", f"{group.theta:g}"]
+    about = [group.attack, f"{group.kappa:g}", f"{group.theta:g}", str(len(group.records))]
+    return [*about, asr, *_flagged(group), named, overlap]
 
 
 def _kind(group: Group) -> str:
