@@ -129,6 +129,12 @@ def plane(size, thetas=None, kappas=None, seeds=None):
     return (seeds, theta, kappa), (clean, ("poison.fraction", (0.0,)), kappa)
 
 
+def decay_times(epochs, decays, others):
+    """A grid for the law of collapse: weight decays at one number of epochs, then other (epochs, decay)."""
+    settings = *((epochs, decay) for decay in decays), *others
+    return SEEDS, ("train.epochs,train.weight_decay", settings)
+
+
 ATTACKS = (  # trigger, labels, opacity
     ("l", "all_to_one", 1.0),
     ("blend", "all_to_one", 0.3),

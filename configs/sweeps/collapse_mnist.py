@@ -17,7 +17,5 @@ def get_config(size=""):
     config.analysis.near_clone = 100  # r / l
     paper = 90, (0.0, 1e-4, 2e-4, 5e-4, 1e-3), ((30, 5e-4), (180, 5e-4), (30, 1.5e-3), (180, 2.5e-4))
     small = 15, (0.0, 1.5e-3, 5e-3, 1.5e-2, 3e-2), ((5, 1.5e-2), (30, 1.5e-2), (5, 4.5e-2), (30, 7.5e-3))
-    epochs, decays, others = small if size else paper
-    settings = *((epochs, decay) for decay in decays), *others
-    config.sweep.grids = ((common.SEEDS, ("train.epochs,train.weight_decay", settings)),)
+    config.sweep.grids = (common.decay_times(*(small if size else paper)),)
     return config
