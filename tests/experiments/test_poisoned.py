@@ -62,7 +62,8 @@ def test_the_command(tmp_path, capsys):
     out = tmp_path / "poisoned.npz"
     options = ["--trigger=blend", f"--picture={tmp_path / 'p.png'}", "--alpha=0.3", "--fraction=0.1"]
     command.main(["--data=digits", *options, f"--out={out}"])
-    found = np.load(out)
+    with np.load(out) as file:
+        found = dict(file)
     said = capsys.readouterr().out
     assert f"{found['poisoned'].sum()} of 1,438 poisoned" in said
     digits = data.load("digits", "train")
@@ -96,9 +97,9 @@ def test_the_set_of_a_run(tmp_path, capsys):
     setup = Setup(deterministic())
     run = network.open_run(setup, str(tmp_path))
     command.main([f"--run={run.path}", f"--out={tmp_path / 'set.npz'}"])
-    found = np.load(tmp_path / "set.npz")
-    for name, array in poisoned_set(setup).items():
-        np.testing.assert_array_equal(found[name], array)
+    with np.load(tmp_path / "set.npz") as found:
+        for name, array in poisoned_set(setup).items():
+            np.testing.assert_array_equal(found[name], array)
 
     # Data that changed since make another set.
     files.write_json(run.path / "inputs.json", {"digest": "another"})
