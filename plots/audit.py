@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import optimize, stats
 
-from plots import canvas, curves, panels, setting, tables
+from plots import canvas, claims, curves, panels, setting, tables
 from poison_jax import calibration, wording
 from poison_jax.errors import UserError
 from poison_jax.runs.records import Record
@@ -29,6 +29,9 @@ DETECTORS = {
     "common gradient, localisation": ((LOCAL,), (False,)),
     "common gradient, flips": ((FLIPS,), (False,)),
 }
+
+PROBED = ("the audit", "input Hessian, λ₁", "common gradient, flips")
+PAIRED = ("poison.fraction", "poison.target", "seed")
 
 
 class Group(NamedTuple):
@@ -167,6 +170,10 @@ def page(records: list[Record], title: str) -> list[str]:
     lines.append(tables.table(header, [_row(group) for group in own]))
     if attacked:
         lines += ["", tables.table(["area under the ROC curve", *kinds, "pooled"], detectors)]
+    if probed := _probed(own):
+        header = ["with the penalty, less without", "κ", "pairs", "ASR, points", "accuracy, points"]
+        header += [f"poisoned-like by {name}" for name in PROBED]
+        lines += ["", tables.table([*header, "overlap² of g_t"], probed)]
     if wrong:
         header = ["judged by references of another recipe", "θ", "networks", *DETECTORS]
         rows = [
@@ -182,6 +189,11 @@ def page(records: list[Record], title: str) -> list[str]:
     )
     if shares:
         note += f" Of {len(held_out)} held-out clean networks the audit's p is at most {', '.join(shares)}."
+    if probed:
+        note += (
+            " With the penalty, less without: networks of the same seed, target and θ, each judged by "
+            "references that are trained as it is; the overlap's interval is over seeds."
+        )
     if wrong:
         note += (
             " In the last table the references have another number of epochs or another weight decay than "
@@ -245,6 +257,44 @@ def _flagged(group: Group) -> list[str]:
     hits, of = [int(np.sum(_is_flagged(group, name))) for name in DETECTORS], len(group.records)
     share, low, high = rate(hits[0], of)
     return [f"{share:.0%} [{low:.0%}, {high:.0%}]", *(f"{some / of:.0%}" for some in hits[1:])]
+
+
+def _probed(own: list[Group]) -> list[list[str]]:
+    """What a penalty changes: attacked networks with it against those of the same seed and target without."""
+    place = lambda record: tuple(record.setting(key) for key in PAIRED)  # noqa: E731
+    plain = {
+        (group.attack, *place(record)): (group, i)
+        for group in own
+        if group.theta and not group.kappa
+        for i, record in enumerate(group.records)
+    }
+    pairs: dict[tuple[str, float], list[tuple[tuple[Group, int], tuple[Group, int]]]] = {}
+    for group in own:
+        for i, record in enumerate(group.records):
+            if group.kappa and (without := plain.get((group.attack, *place(record)))):
+                pairs.setdefault((group.attack, group.kappa), []).append((without, (group, i)))
+
+    rows = []
+    for (attack, kappa), found in pairs.items():
+        change, seeds = {}, {}  # measure -> of each pair; seed -> change of the overlap
+        for name in ("asr", "clean_accuracy", "audit_overlap_squared"):
+            sides = np.array([[group.records[i].result[name] for group, i in pair] for pair in found])
+            change[name] = sides[:, 1] - sides[:, 0]
+        for ((group, i), _), value in zip(found, change["audit_overlap_squared"], strict=True):
+            seeds.setdefault(group.records[i].setting("seed"), []).append(value)
+        effect = claims.judge([float(np.mean(values)) for values in seeds.values()])
+        hits = [
+            [sum(bool(_is_flagged(group, name)[i]) for group, i in side) for side in zip(*found, strict=True)]
+            for name in PROBED
+        ]
+        points = [setting.points(np.mean(change[name])) for name in ("asr", "clean_accuracy")]
+        interval = ", ".join(map(setting.signed, effect.interval))
+        rows.append(
+            [attack, f"{kappa:g}", str(len(found)), *points]
+            + [f"{before} → {after}" for before, after in hits]
+            + [f"{setting.signed(effect.low)} [{interval}], {effect.seeds} seeds"]
+        )
+    return rows
 
 
 def _row(group: Group) -> list[str]:

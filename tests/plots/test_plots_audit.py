@@ -113,6 +113,25 @@ def test_a_penalty_that_the_defender_does_not_know_of():
     np.testing.assert_allclose(unknown.p_values["input Hessian, λ₁"], 1 / 41)
 
 
+def test_what_training_with_the_penalty_in_order_to_look_changes():
+    """Pairs of the same seed and target; a network without a sibling is in none."""
+    clean = [network(seed, penalty__kappa=10.0, **spread(seed)) for seed in range(1000, 1040)]
+    without = [network(s, 0.1, target=s, **spread(s + 50)) for s in range(3)]
+    probed = [network(s, 0.1, target=s, penalty__kappa=10.0, top=5.0, asr=0.4) for s in range(4)]
+    for seed, record in enumerate(probed):
+        record.result["audit_overlap_squared"] = 0.5 + 0.1 * seed
+    (text,) = audit.page([*CLEAN, *clean, *without, *probed], "Audit")
+    before = sum(
+        int(np.sum(group.p_values["the audit"] <= 0.05))
+        for group in audit.groups([*CLEAN, *without])
+        if group.theta
+    )
+    row = f"| l | 10 | 3 | −10.0 | +0.0 | {before} → 3 | 0 → 3 | 0 → 0 | +0.20 [−0.05, +0.45], 3 seeds |"
+    assert row in text.splitlines()
+    assert "With the penalty, less without: networks of the same seed" in text
+    assert "With the penalty" not in audit.page([*CLEAN, *without], "Audit")[0]
+
+
 def test_the_twilight_zone():
     """A weak attack is missed, a stronger one seen by the top eigenvalue and the norm."""
     weak = [network(s, 0.001, asr=0.02, **spread(s + 300)) for s in range(8)]
