@@ -242,7 +242,7 @@ def twilight(records: list[Record], title: str) -> list[Figure]:
     rows = (
         "First row: ASR above the rate without trigger, in points; the others: share (%) of networks that a "
         f"detector calls poisoned-like at 5 %, by clean references of the recipe. {networks} networks a cell,"
-        f" {' or '.join(str(len(group.records)) for group in clean.values())} clean ones"
+        f" {' or '.join(dict.fromkeys(str(len(group.records)) for group in clean.values()))} clean ones"
     )
     canvas.describe(figure, title, scale, rows)
     return [figure]
