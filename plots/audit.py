@@ -5,6 +5,7 @@ attacked ones. Each of the latter two is compared with all references of its rec
 audit does; nothing is fitted to them.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -220,20 +221,26 @@ def twilight(records: list[Record], title: str) -> list[Figure]:
     maps = {kind: found for kind, found in maps.items() if len(found) > 3}
     if not maps:
         raise UserError("no attack of this sweep is there at three poison fractions: choose another figure")
-    figure, axes = canvas.subplots(len(maps), 1, canvas.WIDTH, 0.6 + 2.1 * len(maps))
-    for axis, ((attack, kappa), found) in zip(axes.flat, maps.items(), strict=True):
+    attacks, kappas = dict.fromkeys(attack for attack, _ in maps), sorted({kappa for _, kappa in maps})
+    shape = len(attacks), len(kappas)
+    figure, axes = canvas.subplots(*shape, canvas.WIDTH, 0.6 + 2.1 * len(attacks))
+    for axis, (attack, kappa) in zip(axes.flat, itertools.product(attacks, kappas), strict=True):
+        if not (found := maps.get((attack, kappa))):
+            panels.hide([axis])
+            continue
         gains = [[wording.excess(record.result) or 0.0 for record in group.records] for group in found[1:]]
         shares = [[0.0, *map(np.mean, gains)]]  # nobody attacks the clean ones
         shares += [[np.mean(_is_flagged(group, name)) for group in found] for name in DETECTORS]
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
         for (row, column), share in np.ndenumerate(shares):
-            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8)
+            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=6)
         axis.axhline(0.5, color="w", lw=3)
         axis.grid(False)
-        axis.set_yticks(range(1 + len(DETECTORS)), ["the attack works", *DETECTORS])
-        axis.set_xticks(
-            range(len(found)), [f"{group.theta:g}" if group.theta else "clean" for group in found]
-        )
+        leftmost = kappa == min(other for some, other in maps if some == attack)
+        names = ["the attack works", *DETECTORS]
+        axis.set_yticks(range(len(names)), names if leftmost else [""] * len(names))
+        thetas = [f"{group.theta:g}" if group.theta else "clean" for group in found]
+        axis.set_xticks(range(len(found)), thetas, rotation=60)
         axis.set_xlabel("poison fraction θ")
         panels.label(axis, f"{attack}, κ = {kappa:g}")
     scale = setting.common([setting.of_result(record.result) for record in records])
