@@ -18,6 +18,8 @@ CIFAR10, CIFAR100, MNIST, DIGITS = "cifar10", "cifar100", "mnist", "digits"
 SEEDS = ("seed", (0, 1, 2))
 THETAS = (0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007, 0.008, 0.009, 0.01, 0.02, 0.03)
 KAPPAS = (0.0, 1e2, 1e3, 1e4, 3e4, 1e5)
+DECAYS = (0.0, 1e-4, 2e-4, 5e-4, 1e-3)  # weight decays at 90 epochs, then other epochs with their own
+OTHER_DECAYS = ((30, 5e-4), (180, 5e-4), (30, 1.5e-3), (180, 2.5e-4))
 SMALL_THETAS = (0.02, 0.05, 0.1)
 SMALL_KAPPAS = (0.0, 50.0)
 # In a short training a penalty of 100 has removed the attack, and below theta = 0.05 there is none yet.
@@ -129,10 +131,16 @@ def plane(size, thetas=None, kappas=None, seeds=None):
     return (seeds, theta, kappa), (clean, ("poison.fraction", (0.0,)), kappa)
 
 
-def decay_times(epochs, decays, others):
-    """A grid for the law of collapse: weight decays at one number of epochs, then other (epochs, decay)."""
-    settings = *((epochs, decay) for decay in decays), *others
-    return SEEDS, ("train.epochs,train.weight_decay", settings)
+def collapse(figure, size, data, fraction, *settings):
+    """The law of collapse: features of triggered images over decay time, kappa = 0.
+
+    A grid for each of `settings`: pairs of epochs and weight decay.
+    """
+    config = sweep(figure, size, data)
+    config.poison.fraction = fraction
+    config.analysis.near_clone = 100  # r / l
+    config.sweep.grids = tuple((SEEDS, ("train.epochs,train.weight_decay", tuple(some))) for some in settings)
+    return config
 
 
 ATTACKS = (  # trigger, labels, opacity

@@ -150,8 +150,7 @@ def roc_area(attacked: np.ndarray, clean: np.ndarray) -> tuple[float, float, flo
 
 
 def page(records: list[Record], title: str) -> list[str]:
-    """The audit's evidence as Markdown: tables of the detectors by attack, of their areas, and of what the
-    wrong references say."""
+    """The audit's evidence as Markdown: rates, areas, what a penalty and the wrong references do."""
     found = groups(records)
     clean = {group.kappa: group for group in found if group.attack == "none"}
     scale = setting.common([setting.of_result(record.result) for record in records])
