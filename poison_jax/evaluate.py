@@ -10,7 +10,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from poison_jax import augment, batches, poison
 from poison_jax.errors import UserError
+from poison_jax.mesh import put
 from poison_jax.train import Knobs, Program, at_precision
+
+AT_ONCE = 2**30  # bytes of images on the devices, beside the training set
 
 
 def views(images: jax.Array, knobs: Knobs, program: Program) -> tuple[jax.Array, jax.Array]:
@@ -26,10 +29,15 @@ def views(images: jax.Array, knobs: Knobs, program: Program) -> tuple[jax.Array,
 
 
 @partial(jax.jit, static_argnames="program")
-def _predict_batch(variables, images, knobs, program):
-    with at_precision(program):
-        logits = [program.model.apply(variables, view)[0] for view in views(images, knobs, program)]
-    return tuple(jax.lax.with_sharding_constraint(logits, NamedSharding(program.mesh, PartitionSpec())))
+def _logits(variables, images, knobs, program):
+    """Of uint8 `[M, B, H, W, C]`, one batch after another: `[M, B, K]` without and with the trigger."""
+
+    def of_batch(images):
+        with at_precision(program):
+            return [program.model.apply(variables, view)[0] for view in views(images, knobs, program)]
+
+    everywhere = NamedSharding(program.mesh, PartitionSpec())
+    return jax.lax.with_sharding_constraint(jax.lax.map(of_batch, images), everywhere)
 
 
 def predict(
@@ -43,6 +51,8 @@ def predict(
         knobs, program: as `train` takes them; the images are spread over the program's mesh.
         batch_size: images at once, a multiple of the mesh's devices; changes memory, not the result.
 
+    All batches are one program, as long as the images take at most `AT_ONCE` bytes of the devices.
+
     Raises:
         UserError: no images, or images that are not uint8; a batch size that the mesh cannot spread.
     """
@@ -50,7 +60,18 @@ def predict(
     if images.ndim != 4 or 0 in images.shape or images.dtype != np.uint8:
         raise UserError(f"images {images.dtype} {images.shape}: give uint8 [N, H, W, C], at least one")
 
-    def of_batch(rows):
-        return _predict_batch(variables, rows, knobs, program)
+    size = batches.size_of(batch_size, len(images), program.mesh)
+    rows = size * max(AT_ONCE // (size * images[0].nbytes), 1)
+    passes = [
+        _pass(variables, images[start : start + rows], knobs, program, size)
+        for start in range(0, len(images), rows)
+    ]
+    clean, triggered = (np.concatenate(parts) for parts in zip(*passes, strict=True))
+    return clean, triggered
 
-    return batches.outputs(of_batch, images, batch_size=batch_size, mesh=program.mesh)
+
+def _pass(variables, images, knobs, program, batch_size):
+    stacked = np.stack([rows for (rows,), _ in batches.split(images, batch_size=batch_size)])
+    stacked = put(stacked, NamedSharding(program.mesh, PartitionSpec(None, "data")))
+    logits = jax.device_get(_logits(variables, stacked, knobs, program))
+    return [part.reshape(-1, part.shape[-1])[: len(images)] for part in logits]

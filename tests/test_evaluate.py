@@ -9,12 +9,19 @@ from poison_jax import evaluate, poison
 from poison_jax.errors import UserError
 
 
-@pytest.mark.parametrize(("devices", "batch_size"), [(1, 64), (8, 8)])
-def test_predictions_in_whatever_batches(devices, batch_size):
-    """One that is not full, three of which the last is ragged."""
+@pytest.mark.parametrize(
+    ("devices", "batch_size", "at_once", "passes"),
+    [(1, 64, 2**30, 1), (8, 8, 2**30, 1), (8, 8, 1100, 2), (1, 4, 1, 6)],
+)
+def test_predictions_in_whatever_batches(devices, batch_size, at_once, passes, monkeypatch):
+    """One that is not full, three of which the last is ragged, of which two are in memory, one at a time."""
     state, train_data, knobs, program = training(devices=devices)
     images = np.asarray(train_data.images)[:21]
+    calls, compiled = [], evaluate._logits
+    monkeypatch.setattr(evaluate, "_logits", lambda *given: calls.append(given) or compiled(*given))
+    monkeypatch.setattr(evaluate, "AT_ONCE", at_once)
     found = evaluate.predict(state.variables, images, knobs, program, batch_size=batch_size)
+    assert len(calls) == passes
     pixels = images / np.float32(255)
     stamped = np.asarray(poison.stamp(pixels, np.asarray(knobs.trigger.opacity)))
     variables, apply = jax.device_get(state.variables), jax.jit(program.model.apply)

@@ -82,14 +82,14 @@ def test_float64_from_end_to_end(tmp_path, x64):
 
 
 def test_one_compilation_serves_every_arm(tmp_path):
-    before = train.train_step._cache_size(), evaluate._predict_batch._cache_size()
+    before = train.train_step._cache_size(), evaluate._logits._cache_size()
     short = {"train__epochs": 1, "analysis__features": 0}
     runs = experiments.run(small(experiment="compare", compare__arms=(1.0, 20.0), **short), tmp_path)
     runs += experiments.run(small(penalty__kappa=3.0, poison__fraction=0.1, seed=4, **short), tmp_path)
     assert [done.config()["penalty"]["kappa"] for done in runs] == [1.0, 20.0, 3.0]
     # None where another file's tests compiled the same.
     assert train.train_step._cache_size() <= before[0] + 1
-    assert evaluate._predict_batch._cache_size() <= before[1] + 1
+    assert evaluate._logits._cache_size() <= before[1] + 2  # the test images, and the training images
 
 
 def test_a_network_that_learned_nothing_is_a_failed_training(tmp_path, capsys):
