@@ -11,12 +11,8 @@ from pathlib import Path
 
 import jax
 
+from benchmarks.command import Parser, check_writable, fail, warn_if_busy
 from poison_jax import console, environment, kernels
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        fail(message)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -81,19 +77,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def check_writable(*files: Path | None) -> None:
-    """Ends in a line where a file cannot be written."""
-    for file in filter(None, files):
-        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
-            fail(f"cannot write {file}")
-
-
-def warn_if_busy(message: str) -> None:
-    """Warns where other programs have had a core to compute on."""
-    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5:
-        console.warn(f"{message} (load {os.getloadavg()[0]:.1f})")
-
-
 def cells(row: dict) -> list[str]:
     """A row of the table as people read it."""
     numbers = [_number(row[name]) for name in ("ours", "listing", "best")]
@@ -111,11 +94,6 @@ def machine() -> str:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} CPU cores, jax {jax.__version__}, torch {torch.__version__}"
-
-
-def fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -75,13 +75,24 @@ def _resident(field: str) -> float:
 
 
 def steps(**options: Any) -> dict[str, Any]:
-    """`scale.steps_on`, its compilations kept."""
-    from benchmarks import scale
+    """`steps_on` as a program has it: memory kept, and compilations."""
     from poison_jax import cache, kernels
 
     kernels.keep_memory()
     cache.keep_compilations()
-    return scale.steps_on(**options)
+    return steps_on(**options)
+
+
+def steps_on(devices: int, *, steps: int, **network) -> dict:
+    """Seconds of warm penalised steps, and how many cores this process kept busy in them."""
+    from benchmarks import ours, timing
+
+    step = ours.Training(penalised=True, devices=devices, **network).step
+    step()
+    step()
+    busy = time.process_time()
+    seconds = timing.interleaved({"step": step}, timing.Rounds(steps, steps, 0))["step"]
+    return {"seconds": seconds, "cores": (time.process_time() - busy) / sum(seconds)}
 
 
 if __name__ == "__main__":

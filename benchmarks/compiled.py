@@ -21,7 +21,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import ours
-from benchmarks.__main__ import Parser, check_writable, fail
+from benchmarks.command import Parser, check_writable, fail
 from poison_jax import console, environment, train
 
 TARGET = Path(__file__).parent / "gpu" / "h100.txtpb"

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import child, curves, ours, timing
-from benchmarks.__main__ import Parser, check_writable, fail, warn_if_busy
+from benchmarks.command import Parser, check_writable, fail, warn_if_busy
 from benchmarks.curves import QUICK, Sizes
 from poison_jax import cache, console, kernels
 from poison_jax.sweeps import flops
@@ -183,7 +183,7 @@ def parallel(sizes: Sizes) -> list[Parallel]:
     else:
         reference = "1 device"
         counts = [n for n in sizes.devices if n <= len(jax.devices())]
-        found = {(f"{n} devices" if n > 1 else reference, n): [steps_on(n, **step)] for n in counts}
+        found = {(f"{n} devices" if n > 1 else reference, n): [child.steps_on(n, **step)] for n in counts}
     medians = {
         key: statistics.median(t for run in runs for t in run["seconds"]) for key, runs in found.items()
     }
@@ -197,18 +197,8 @@ def parallel(sizes: Sizes) -> list[Parallel]:
     return rows
 
 
-def steps_on(devices: int, *, steps: int, **network) -> dict:
-    """Seconds of warm penalised steps, and how many cores this process kept busy in them."""
-    step = ours.Training(penalised=True, devices=devices, **network).step
-    step()
-    step()
-    busy = time.process_time()
-    seconds = timing.interleaved({"step": step}, timing.Rounds(steps, steps, 0))["step"]
-    return {"seconds": seconds, "cores": (time.process_time() - busy) / sum(seconds)}
-
-
 def _on_virtual_devices(devices: int, **options) -> dict:
-    """`steps_on` in a process that sees so many CPU devices."""
+    """`child.steps_on` in a process that sees so many CPU devices."""
     flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in f]
     flags = " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"])
     environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

@@ -103,7 +103,7 @@ def test_efficiency_on_a_cpu_is_against_xlas_convolutions(monkeypatch):
 
 def test_efficiency_of_real_devices_counts_them(monkeypatch):
     monkeypatch.setattr(scale.jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(scale, "steps_on", lambda n, **_: {"seconds": [1 / n**0.5], "cores": 1.0})
+    monkeypatch.setattr(scale.child, "steps_on", lambda n, **_: {"seconds": [1 / n**0.5], "cores": 1.0})
     rows = scale.parallel(TINY)
     assert [row.devices for row in rows] == [1, 2, 8]
     assert [row.efficiency for row in rows] == pytest.approx([1, 2**-0.5, 8**-0.5])
