@@ -39,6 +39,7 @@ class Step(NamedTuple):
     depth: int
     penalised: bool
     dtype: str = "float32"
+    remat: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -48,11 +49,9 @@ class Step(NamedTuple):
 
 
 STEPS = {
-    f"{'penalised' if penalised else 'plain'}-{depth}{'' if dtype == 'float32' else '-bf16'}": Step(
-        depth, penalised, dtype
-    )
+    f"{'penalised' if penalised else 'plain'}-{depth}{suffix}": Step(depth, penalised, *options)
     for depth in (20, 110)
-    for dtype in ("float32", "bfloat16")
+    for suffix, options in {"": (), "-bf16": ("bfloat16",), "-remat": ("float32", True)}.items()
     for penalised in (False, True)
 }
 

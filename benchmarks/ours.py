@@ -47,6 +47,7 @@ class Training:
             _network(depth, **network),
             mesh,
             penalised=penalised,
+            remat=network.get("remat", False),
             reduction="listing",
             learning_rate=LEARNING_RATE,
             momentum=MOMENTUM,

@@ -117,6 +117,7 @@ def preresnet(
     width: int = 16,
     dtype: str = "float32",
     convolutions: str = "auto",
+    remat: bool = False,
 ) -> Model:
     """Pre-activation ResNet for small images, any input size and number of channels.
 
@@ -128,6 +129,8 @@ def preresnet(
         dtype: of the computation, `float32`, `bfloat16` or (with x64 enabled) `float64`. Parameters,
             running statistics and logits stay in float32 for `bfloat16`.
         convolutions: `auto`, `kernels` or `xla`; see `kernels.chosen`.
+        remat: keep the inputs of blocks alone, and compute in a gradient again what is inside them
+            (`jax.checkpoint`): less memory, more time. XLA's CPU backend saves nothing.
 
     Raises:
         UserError: illegal depth, block, width, dtype or convolutions.
@@ -140,7 +143,9 @@ def preresnet(
     check_architecture(depth, block, width)
     blocks = (depth - 2) // _LAYERS_PER_BLOCK[block]
     param_dtype = jnp.float64 if dtype == "float64" else jnp.float32
-    return Model(PreResNet(blocks, block, width, num_classes, jnp.dtype(dtype), param_dtype, convolutions))
+    return Model(
+        PreResNet(blocks, block, width, num_classes, jnp.dtype(dtype), param_dtype, convolutions, remat)
+    )
 
 
 def check_architecture(depth: int, block: str, width: int) -> None:
@@ -193,6 +198,7 @@ class PreResNet(nn.Module):
     dtype: Any
     param_dtype: Any
     convolutions: str = "auto"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, Features]:
@@ -210,7 +216,9 @@ class PreResNet(nn.Module):
         keep = partial(kernels.keep_whole, convolutions=self.convolutions)
         # Traced once for each shape: a network of many blocks takes a third of the time to trace. The lifted
         # ones draw other numbers.
-        make_block = Block if self.is_initializing() else nn.jit(Block)
+        make_block = Block
+        if not self.is_initializing():
+            make_block = nn.jit(nn.remat(Block) if self.remat else Block)
         x = conv(self.width, (3, 3), name="conv_in")(x.astype(self.dtype))
         for stage in range(3):
             for index in range(self.blocks):

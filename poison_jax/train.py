@@ -36,6 +36,7 @@ class Program(NamedTuple):
     reduction: str = "per_example"
     batch_norm: str = "train"
     deterministic: bool = False  # on GPUs: the same bits each time; see `step_of`
+    remat: bool = False  # the penalty's gradient in a form that a checkpointed network makes small
     precision: str = "default"  # of matrix products and convolutions; see `at_precision`
     learning_rate: float = 0.1
     momentum: float = 0.9
@@ -213,7 +214,11 @@ def _objective(params, batch_stats, images, labels, knobs, program):
         )
     elif program.penalised:
         objective = losses.gradient_penalised(
-            loss, knobs.kappa, reduction=program.reduction, penalised_loss=other
+            loss,
+            knobs.kappa,
+            reduction=program.reduction,
+            penalised_loss=other,
+            reverse_over_forward=program.remat,
         )
     else:
         objective = losses.mean(loss)

@@ -43,7 +43,7 @@ DIGESTS = {  # of the defaults that the keys of a group were added with
     "penalty": "b6207ee33070",
     "poison": "39cc1af3b281",
     "spectrum": "ca334d4993db",
-    "train": "b55e2866f88a",
+    "train": "941641ee45d8",
 }
 FIXED = [f"{group}.{name}".lstrip(".") for group, names in TABLE.items() for name in names.split()]
 
@@ -378,6 +378,7 @@ def test_bad_value_is_refused_by_name(key, value):
         ({"poison.picture": "cat.png"}, "poison.picture"),
         ({"model.architecture": "lenet5"}, "set both or neither"),
         ({"model.name": "foreign"}, "set both or neither"),
+        ({"model.name": "foreign", "model.architecture": "lenet5", "train.remat": True}, "train.remat"),
         ({"poison.labels": "source_specific", "poison.source": 0}, "poison.source"),
         ({"poison.hide": 1.0, "poison.labels": "all_to_all"}, "poison.hide"),
         ({"poison.trigger": "warp", "poison.fraction": 0.4, "poison.warp.cross_ratio": 2.0}, "cross_ratio"),

@@ -160,6 +160,36 @@ def test_one_forward_pass_serves_both():
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("reduction", losses.REDUCTIONS)
+@pytest.mark.parametrize("kappa", [0.0, 2.0])
+@pytest.mark.parametrize("which", ["frozen", "train", "both"])
+def test_reverse_over_forward_is_the_same_gradient(which, kappa, reduction, x64):
+    """Of parameters and inputs; the terms are the same numbers, to the last bit where nothing is rounded."""
+    frozen, train, arguments = small()
+    loss, penalised = {"frozen": (frozen, None), "train": (train, None), "both": (train, frozen)}[which]
+    found, expected = (
+        jax.value_and_grad(
+            losses.gradient_penalised(
+                loss, kappa, reduction=reduction, penalised_loss=penalised, reverse_over_forward=form
+            ).with_terms,
+            argnums=(0, 1),
+            has_aux=True,
+        )(*arguments)
+        for form in (True, False)
+    )
+    assert_equal(found, expected, 1e-10)
+
+
+def test_reverse_over_forward_of_a_zero_gradient_is_finite():
+    objective = losses.gradient_penalised(
+        losses.cross_entropy(lambda W, x: x @ W), 3.0, reverse_over_forward=True
+    )
+    arguments = np.zeros((4, 3), np.float32), np.ones((2, 4), np.float32), np.zeros(2, int)
+    value, gradient = jax.value_and_grad(objective)(*arguments)
+    assert value == np.float32(np.log(3))
+    assert np.isfinite(gradient).all()
+
+
 def test_separate_penalised_loss_penalises_that_one(x64):
     """Frozen statistics: the loss of the train-mode network, the gradient of the other."""
     frozen, loss, arguments = small()

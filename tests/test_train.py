@@ -42,10 +42,12 @@ GOLDEN = {  # the value, and what another one means
 }
 
 
-def test_equals_sgd_written_out(x64):
+@pytest.mark.parametrize("remat", [False, True])
+def test_equals_sgd_written_out(remat, x64):
     """Three steps against: gradient + weight decay -> momentum buffer -> learning rate, decayed at step 2."""
     settings = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01, "decay_factor": 0.1}
-    state, train_data, knobs, program = training(kappa=3.0, dtype="float64", decay_steps=(2,), **settings)
+    settings |= {"decay_steps": (2,), "remat": remat}
+    state, train_data, knobs, program = training(kappa=3.0, dtype="float64", **settings)
     params, stats = jax.device_get((state.params, state.batch_stats))
     buffer = jax.tree.map(np.zeros_like, params)
     model = program.model

@@ -84,6 +84,8 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
         )
     if (config.model.name == "foreign") != bool(config.model.architecture):
         raise UserError("model.architecture says which of model.name = foreign: set both or neither")
+    if config.model.name == "foreign" and config.train.remat:
+        raise UserError("train.remat is about blocks, which foreign architectures have not: leave it out")
     c, ratio = config.poison, config.poison.warp.cross_ratio
     if c.trigger == "none" and c.fraction > 0:
         raise UserError("poison.trigger = none with poison.fraction > 0: set the fraction to 0")

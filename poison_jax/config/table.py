@@ -184,6 +184,12 @@ TRAIN = {
         "on NVIDIA GPUs: sums in one order, so that a run gives the same bits each time; slower",
         determines=("train",),
     ),
+    "remat": Key(
+        False,
+        "on GPUs and TPUs: a third of a penalised step's memory for more time; what is inside a block is "
+        "computed again in the gradients (a network of your own: what is inside its flax.linen.remat)",
+        determines=("train",),
+    ),
     "init_from": Key(
         "", "run directory whose network the training starts from; '': fresh weights", determines=("train",)
     ),

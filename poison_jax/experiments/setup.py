@@ -93,7 +93,7 @@ class Setup:
                 )
         else:
             shape = {key: c.model[key] for key in ("block", "width", "dtype", "convolutions")}
-            self.model = models.preresnet(c.model.depth, classes, **shape)
+            self.model = models.preresnet(c.model.depth, classes, remat=c.train.remat, **shape)
         self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
         self.program = train.Program(
             self.model,
@@ -109,6 +109,7 @@ class Setup:
             reduction=c.penalty.reduction,
             batch_norm=c.penalty.batch_norm,
             deterministic=c.train.deterministic,
+            remat=c.train.remat,
             precision=c.model.precision,
             learning_rate=c.train.learning_rate,
             momentum=c.train.momentum,

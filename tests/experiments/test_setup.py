@@ -171,6 +171,12 @@ def test_a_relative_path_is_of_the_folder_that_one_is_in(images, tmp_path, monke
     assert (before.num_classes, after.num_classes) == (2, 3)
 
 
+def test_less_memory_is_of_the_network_and_of_the_penalty():
+    for remat in (False, True):
+        made = setup(train__remat=remat)
+        assert (made.model.module.remat, made.program.remat) == (remat, remat)
+
+
 # --- others' architectures, a normalisation of one's own --------------------------------------------
 
 

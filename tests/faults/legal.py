@@ -198,6 +198,7 @@ def _training(luck: Luck, count: int) -> dict[str, Any]:
         "train.weight_decay": [0, 5e-4, 0.1],
         "train.decay_factor": [0, 0.1, 1, 2],
         "train.decay_times": [0, 1, 2, 9],
+        "train.remat": [False, True],
         "seed": [0, 1, 2**32 - 1],
         "penalty.reduction": ["listing", "per_example", "eq25"],
         "penalty.batch_norm": ["train", "frozen"],
