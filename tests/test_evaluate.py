@@ -14,7 +14,7 @@ from poison_jax.errors import UserError
     [(1, 64, 2**30, 1), (8, 8, 2**30, 1), (8, 8, 1100, 2), (1, 4, 1, 6)],
 )
 def test_predictions_in_whatever_batches(devices, batch_size, at_once, passes, monkeypatch):
-    """One that is not full, three of which the last is ragged, of which two are in memory, one at a time."""
+    """One that is not full; three of which the last is ragged, in one pass and in two; six passes of one."""
     state, train_data, knobs, program = training(devices=devices)
     images = np.asarray(train_data.images)[:21]
     calls, compiled = [], evaluate._logits

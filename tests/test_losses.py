@@ -164,7 +164,7 @@ def test_one_forward_pass_serves_both():
 @pytest.mark.parametrize("kappa", [0.0, 2.0])
 @pytest.mark.parametrize("which", ["frozen", "train", "both"])
 def test_reverse_over_forward_is_the_same_gradient(which, kappa, reduction, x64):
-    """Of parameters and inputs; the terms are the same numbers, to the last bit where nothing is rounded."""
+    """Of parameters and inputs; so are the objective and its terms."""
     frozen, train, arguments = small()
     loss, penalised = {"frozen": (frozen, None), "train": (train, None), "both": (train, frozen)}[which]
     found, expected = (

@@ -3,7 +3,7 @@
 python main.py --config=configs/sweeps/fig06_mnist.py
 python main.py --config=configs/sweeps/fig06_mnist.py:small
 
-At `small` 50 networks, in two hours and a quarter on two CPU cores, and 15 more clean ones in half an hour.
+At `small` 50 networks, in two hours on two CPU cores, and 15 more clean ones in half an hour.
 """
 
 from configs import common
