@@ -20,6 +20,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax  # noqa: E402  (it reads the flags)
 import pytest  # noqa: E402
 
+from poison_jax import cache  # noqa: E402
+
 # The harness is no test file: `python -m tests.faults`. The other has no test, and needs torch.
 collect_ignore = ["faults", "foreign/torch_networks.py"]
 
@@ -37,6 +39,15 @@ LONGEST = (
     "test_losses",
     "test_docs",
 )
+
+
+def pytest_configure(config):
+    """What one test has compiled is there for the others, in whatever process, and for the next time.
+
+    Told to JAX, not to the environment: processes that tests start have caches of their own.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir(f"compiled-{cache.processor()}")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def pytest_collection_modifyitems(items):
