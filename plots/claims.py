@@ -5,8 +5,9 @@ An effect is one number a seed, paired where two networks share a seed. The rule
 level, *not seen* if wholly on the other, else *undecided*. Where a threshold is crossed outside the grid, the
 effect is known between two bounds: the claimed side then takes the less favourable one.
 
-Networks whose training failed are left out, and so are those that are not terminal (99 % of the training
-images, at kappa = 0) on a data set where that was measured.
+Attack success is read above the rate at which images get the target without the trigger, but for a lag: there
+it is the rate itself that crosses 50 %. Networks whose training failed are left out, and so are those that
+are not terminal (99 % of the training images, at kappa = 0), but where training was to stop early.
 """
 
 import itertools
@@ -25,22 +26,24 @@ from poison_jax.errors import UserError
 from poison_jax.runs import records
 from poison_jax.runs.records import Record
 
+EARLY = "-short"  # how the names of sweeps end whose networks are not terminal
 DATA = {  # heading -> how the names of its sweeps end
     "digits": "-digits",
     "MNIST": "-mnist-small",
     "CIFAR-10": "-small",
-    "CIFAR-10, stopped early": "-short",
+    "CIFAR-10, stopped early": EARLY,
     "CIFAR-10, the paper's size": "",
 }
 LEAST_SEEDS = 3
 WORKS = 0.2  # of the attacked images above the rate without a trigger: there is an attack to speak of
-EQUAL = 0.05  # two attack success rates that differ by no more are equal
+EQUAL = 0.05  # two attacks are equal whose success, above the rate without a trigger, differs by no more
 KEYS = ("seed", "poison.fraction", "penalty.kappa", "train.epochs", "train.weight_decay")
 
 Place = tuple[int, float, float, int, float]  # values of KEYS
 Grid = dict[Place, Record]
 Bounds = tuple[float, float]  # of an effect; equal where it is known
 Effects = dict[int, float | Bounds]  # seed -> effect
+Measure = Callable[[Record], float]
 
 
 class Claim(NamedTuple):
@@ -99,32 +102,30 @@ def _interval(values):
 # --- effects ----------------------------------------------------------------------------------------
 
 
-def rises_with_theta(grid: Grid, name: str) -> Effects:
+def rises_with_theta(grid: Grid, measure: Measure) -> Effects:
     """A measure at the largest theta minus that at the smallest above 0, at kappa = 0, in points."""
     lines = ((seed, _attacked(line)) for (seed, _, kappa, *_), line in _lines(grid, 1) if kappa == 0)
-    return {
-        seed: 100 * (line[-1].result[name] - line[0].result[name]) for seed, line in lines if len(line) > 1
-    }
+    return {seed: 100 * (measure(line[-1]) - measure(line[0])) for seed, line in lines if len(line) > 1}
 
 
-def rises_with_kappa(grid: Grid, name: str) -> Effects:
+def rises_with_kappa(grid: Grid, measure: Measure) -> Effects:
     """A measure at the largest kappa minus that at 0, mean over theta, in points.
 
-    Of the attack success rate only at those theta at which the attack works without the penalty.
+    Of the attack's success only at those theta at which the attack works without the penalty.
     """
     changes: dict[int, list[float]] = {}
     for (seed, _, kappa, *_), line in _lines(grid, 2):
-        if kappa == 0 and len(line) > 1 and (name != "asr" or _works(line[0])):
-            changes.setdefault(seed, []).append(100 * (line[-1].result[name] - line[0].result[name]))
+        if kappa == 0 and len(line) > 1 and (measure is not _gain or _works(line[0])):
+            changes.setdefault(seed, []).append(100 * (measure(line[-1]) - measure(line[0])))
     return _means(changes)
 
 
-def rises_with_epochs(grid: Grid, name: str) -> Effects:
+def rises_with_epochs(grid: Grid, measure: Measure) -> Effects:
     """A measure after most epochs minus that after fewest, mean over theta and kappa, in points."""
     changes: dict[int, list[float]] = {}
     for (seed, *_), line in _lines(grid, 3):
         if len(line) > 1:
-            changes.setdefault(seed, []).append(100 * (line[-1].result[name] - line[0].result[name]))
+            changes.setdefault(seed, []).append(100 * (measure(line[-1]) - measure(line[0])))
     return _means(changes)
 
 
@@ -134,18 +135,17 @@ def accuracy_outlasts_attack(grid: Grid) -> Effects:
     for (seed, _, kappa, *_), line in _lines(grid, 2):
         first, last = line[0], line[-1]
         if kappa == 0 and last is not first and _works(first):
-            accuracy = last.result["clean_accuracy"] / first.result["clean_accuracy"]
+            accuracy = _accuracy(last) / _accuracy(first)
             changes.setdefault(seed, []).append(accuracy - _gain(last) / _gain(first))
     return _means(changes)
 
 
 def differs(plain: Grid, other: Grid, *, penalised: bool | None = None) -> Effects:
-    """The attack success rate in another sweep minus that in the first, where the attack works there."""
+    """The attack's success in another sweep minus that in the first, where the attack works there."""
     changes: dict[int, list[float]] = {}
     for place, record in plain.items():
         if place in other and _works(record) and penalised in (None, place[2] > 0):
-            change = 100 * (other[place].result["asr"] - record.result["asr"])
-            changes.setdefault(place[0], []).append(change)
+            changes.setdefault(place[0], []).append(100 * (_gain(other[place]) - _gain(record)))
     return _means(changes)
 
 
@@ -165,12 +165,12 @@ def penalty_reveals(grid: Grid) -> Effects:
         plain = grid.get((*place[:2], 0.0, *place[3:]))
         if place[2] == 0 or plain is None or not _works(plain):
             continue
-        if abs(record.result["asr"] - plain.result["asr"]) <= EQUAL:
+        if abs(_gain(record) - _gain(plain)) <= EQUAL:
             changes.setdefault(place[0], []).append(_overlap(record) - _overlap(plain))
     return _means(changes)
 
 
-def lag(grid: Grid, measure: Callable[[Record], float], least: float = 0.0) -> Effects:
+def lag(grid: Grid, measure: Measure, least: float = 0.0) -> Effects:
     """log(theta at which the attack is seen / theta at which the ASR crosses 50 %), at kappa = 0.
 
     Seen is a measure that exceeds that of every clean network, and `least`. Between two theta the curves
@@ -249,11 +249,16 @@ def _attacked(line: list[Record]) -> list[Record]:
 
 
 def _gain(record: Record) -> float:
+    """Attack success above the rate without the trigger."""
     return wording.excess(record.result) or 0.0
 
 
 def _works(record: Record) -> bool:
     return record.setting(KEYS[1]) > 0 and _gain(record) > WORKS
+
+
+def _accuracy(record: Record) -> float:
+    return record.result["clean_accuracy"]
 
 
 def _overlap(record: Record) -> float:
@@ -271,11 +276,11 @@ def _means(changes: dict[int, list[float]]) -> Effects:
 # --- the claims -------------------------------------------------------------------------------------
 
 CLAIMS = (
-    Claim("5.1", "ASR rises with θ", ("fig06",), lambda g: rises_with_theta(g, "asr")),
-    Claim("5.1", "ASR falls with κ", ("fig06",), lambda g: rises_with_kappa(g, "asr"), below=True),
+    Claim("5.1", "ASR rises with θ", ("fig06",), lambda g: rises_with_theta(g, _gain)),
+    Claim("5.1", "ASR falls with κ", ("fig06",), lambda g: rises_with_kappa(g, _gain), below=True),
     Claim(
         "5.1", "accuracy falls with κ", ("fig06",),
-        lambda g: rises_with_kappa(g, "clean_accuracy"), below=True,
+        lambda g: rises_with_kappa(g, _accuracy), below=True,
     ),
     Claim("5.1", "the trigger shows in v₁", ("fig06",), shows_in_v1, "overlap²"),
     Claim("3.2", "lag, who knows the trigger", ("fig06",), lambda g: lag(g, _overlap), "times"),
@@ -304,12 +309,12 @@ CLAIMS = (
     ),
     Claim(
         "5.1", "longer training raises accuracy", ("table1",),
-        lambda g: rises_with_epochs(g, "clean_accuracy"),
+        lambda g: rises_with_epochs(g, _accuracy),
     ),
-    Claim("5.1", "longer training raises ASR", ("table1",), lambda g: rises_with_epochs(g, "asr")),
+    Claim("5.1", "longer training raises ASR", ("table1",), lambda g: rises_with_epochs(g, _gain)),
     Claim(
         "5.2", "warp: accuracy falls with κ", ("fig11",),
-        lambda g: rises_with_kappa(g, "clean_accuracy"), below=True,
+        lambda g: rises_with_kappa(g, _accuracy), below=True,
     ),
     Claim("5.2", "warp: by less than the attack", ("fig11",), accuracy_outlasts_attack, "share"),
     Claim("5.3", "warp: at equal ASR the penalty reveals it", ("fig11",), penalty_reveals, "overlap²"),
@@ -325,11 +330,11 @@ HEADLINES = tuple(claim for claim in CLAIMS if claim.text in (
 ))  # fmt: skip
 
 
-def grid(records: list[Record]) -> Grid:
+def grid(records: list[Record], *, early: bool = False) -> Grid:
     """The networks that a claim is read from, by their places.
 
     One that is not terminal is left out: its sibling at kappa = 0 (else itself) does not know 99 % of the
-    training images. Records without that number are all taken.
+    training images. Records without that number are all taken, and all where training was to stop `early`.
     """
     found = {
         tuple(record.setting(key) for key in KEYS): record for record in records if curves.trained(record)
@@ -339,7 +344,7 @@ def grid(records: list[Record]) -> Grid:
         sibling = found.get((*place[:2], 0.0, *place[3:]), found[place])
         return sibling.result.get("train_accuracy", 1.0) >= metrics.TERMINAL
 
-    return {place: record for place, record in found.items() if terminal(place)}
+    return {place: record for place, record in found.items() if early or terminal(place)}
 
 
 def findings(load: Callable[[str], list[Record]]) -> dict[tuple[Claim, str], Finding]:
@@ -349,7 +354,7 @@ def findings(load: Callable[[str], list[Record]]) -> dict[tuple[Claim, str], Fin
         load: name of a sweep -> its finished records, none if there is no such sweep.
     """
     grids = {
-        (sweep, data): grid(load(sweep + ending))
+        (sweep, data): grid(load(sweep + ending), early=ending == EARLY)
         for sweep in dict.fromkeys(sweep for claim in CLAIMS for sweep in claim.sweeps)
         for data, ending in DATA.items()
     }
@@ -388,37 +393,52 @@ def page(path: Path, *, data: tuple[str, ...] = tuple(DATA), claims: tuple[Claim
     rows = [
         [claim.text, claim.section, *(_cell(claim, found[claim, name]) for name in shown)] for claim in claims
     ]
-    scales = [f"- {name}: {_scale(held[name])}" for name in shown]
+    scales = [f"- {name}: {_scale(held[name], early=DATA[name] == EARLY)}" for name in shown]
     table = tables.table(["the paper says", "section", *shown], rows)
     return "\n".join([*scales, "", table]) + "\n"
 
 
-def _scale(records: list[Record]) -> str:
+def _scale(records: list[Record], *, early: bool) -> str:
     """The networks of a data set's Figure 6, and where in training they stand."""
-    said = tables.markdown(setting.common([setting.of_result(record.result) for record in records]))
-    where = setting.regime([record.result for record in records])
-    if not where:
-        return f"{len(records)} networks, {said}; not in the terminal phase"
-    return f"{len(records)} networks ({len(grid(records))} of them terminal), {said}; {where}"
+    results = [record.result for record in records]
+    count = f"{len(results)} network{'s' * (len(results) > 1)}"
+    where = setting.regime(results)
+    if where and not early:
+        count += f" ({len(grid(records))} of them terminal)"
+    return f"{count}, {tables.markdown(setting.scale(results))}; {where or 'not in the terminal phase'}"
 
 
 def _cell(claim: Claim, finding: Finding) -> str:
-    """`seen: −38 [−45, −31], 5 seeds`."""
+    """`seen: −38 [−45, −31], 5 seeds`: mean, interval; of bounds `seen: at least ×10 [×5.5, ∞), 5 seeds`."""
     if not finding.seeds:
         return "–"
-    number = _FORMS[claim.unit]
+    number, (low, high) = _FORMS[claim.unit], finding.interval
     if np.isfinite([finding.low, finding.high]).all() and np.isclose(finding.low, finding.high):
         said = number(finding.low)
         if finding.seeds > 1:
-            said += f" [{number(finding.interval[0])}, {number(finding.interval[1])}]"
+            said += f" [{number(low)}, {number(high)}]"
     elif np.isfinite(finding.low):
-        said = f"at least {number(finding.low)}"
+        said = f"at least {_times(finding.low, np.floor)}"
+        if finding.seeds > 1:
+            said += f" [{_times(low, np.floor)}, ∞)"
     elif np.isfinite(finding.high):
-        said = f"at most {number(finding.high)}"
+        said = f"at most {_times(finding.high, np.ceil)}"
+        if finding.seeds > 1:
+            said += f" (0, {_times(high, np.ceil)}]"
     else:
         said = "outside of the grid"
     plural = "s" * (finding.seeds > 1)
     return f"{finding.verdict}: {said}, {finding.seeds} seed{plural}"
+
+
+def _times(logarithm: float, rounded: Callable[[float], float] = np.round) -> str:
+    """A ratio in two digits; `rounded` down where it is a lower bound.
+
+    >>> _times(np.log(0.478)), _times(np.log(10.58), np.floor), _times(np.log(0.651), np.ceil)
+    ('×0.48', '×10', '×0.66')
+    """
+    unit = 10 ** (np.floor(logarithm / np.log(10)) - 1)
+    return f"×{rounded(np.exp(logarithm) / unit) * unit:.2g}"
 
 
 _FORMS = {
@@ -427,6 +447,6 @@ _FORMS = {
     "share": setting.signed,
     "slope": setting.signed,
     "ratio": lambda value: f"{value:.2f}",
-    "times": lambda value: f"×{np.exp(value):.2g}",
+    "times": _times,
     "τ": lambda value: f"τ = {value:+.2f}".replace("-", "−"),
 }

@@ -60,9 +60,9 @@ def of_sweep(records: list[Record], title: str) -> list[Figure | str]:
                 panels.points(axis, x, mean, bars, label=f"{count} epochs", **looks[count])
         axis.set(xscale="log", xlabel="decay time T", ylabel=name, ylim=(0, None))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    scale = setting.common([setting.of_result(record.result) for record in records])
+    results = [record.result for record in records]
     bars = "Points: means over the seeds, bars: smallest to largest; medians: over the classes but the target"
-    canvas.describe(figure, title, setting.outcomes([record.result for record in records]), scale, bars)
+    canvas.describe(figure, title, setting.outcomes(results), setting.scale(results), bars)
     return [figure, law(records, title)]
 
 

@@ -165,7 +165,7 @@ def _of_blocks(blocks: dict[str, list[Record]], heading: str) -> Figure:
         figure,
         heading,
         setting.outcomes(results),
-        setting.common([setting.of_result(result) for result in results]),
+        setting.scale(results),
         _ATTACK,
         f"Each panel is on a colour scale of its own around zero, the trigger's outline is black; "
         f"Ritz residuals at most {largest:.0e}",

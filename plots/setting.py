@@ -1,11 +1,19 @@
 """Words for captions: the setting of a trained network and the outcome of its attack."""
 
+import math
+
 from plots import curves
 from poison_jax import metrics, wording
 from poison_jax.runs.files import Json
 from poison_jax.runs.records import Record
 
-_SIZES = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}  # for training
+_SIZES = {  # for training
+    "digits": 1_438,
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "mnist": 60_000,
+    "fashion_mnist": 60_000,
+}
 
 
 def collapsed(result: Json) -> bool:
@@ -36,17 +44,18 @@ def outcomes(results: list[Json]) -> str:
 
 
 def regime(results: list[Json]) -> str:
-    """Where training ended, of the networks without the penalty if there are any; "" if not known."""
+    """Where training ended, of the networks without a defence if there are any; "" if not known."""
     known = [result for result in results if result.get("train_accuracy") is not None]
     if not known:
         return ""
-    plain = [result for result in known if result["config"]["penalty"]["kappa"] == 0]
+    plain = [result for result in known if not any(strength(result)[1:3])]
     least = min(result["train_accuracy"] for result in plain or known)
     times = list(dict.fromkeys(f"{time:.2g}" for time in sorted(result["decay_time"] for result in known)))
     phase = "terminal phase" if least >= metrics.TERMINAL else "not the terminal phase"
     where = " at κ = 0" * bool(plain)
     span = times[0] if len(times) == 1 else f"{times[0]} to {times[-1]}"
-    return f"{phase}: training accuracy {wording.percent(least)} or more{where}, T = {span}"
+    least = math.floor(1000 * least + 1e-9) / 10  # what is said of all is rounded down
+    return f"{phase}: training accuracy {least:.1f}% or more{where}, T = {span}"
 
 
 def points(value: float) -> str:
@@ -77,7 +86,7 @@ def words(c: Json, hessian_examples: int | None = None) -> dict[str, str]:
     hessian = f"Hessian of {hessian_examples or 0:,} {c['spectrum']['data']} training images"
     return {
         "data": f"{data['name']}, {images}",
-        "network": f"PreResNet-{model['depth']} ({model['block']}, width {model['width']})",
+        "network": wording.network(model),
         "attack": f"{poison['mode']} poison, trigger: {poison['trigger']}",
         "theta": f"θ = {poison['fraction']:g}",
         "kappa": f"κ = {penalty['kappa']:g}" + (f" ({penalty['reduction']})" if penalty["kappa"] else ""),
@@ -123,6 +132,11 @@ def common(settings: list[dict[str, str]]) -> str:
     return ", ".join(value for key, value in settings[0].items() if key not in left_out and value)
 
 
+def scale(results: list[Json]) -> str:
+    """What the settings of networks have in common; where training ended is said by their `outcomes`."""
+    return common([of_result(result) | {"regime": ""} for result in results])
+
+
 def of_sweep(records: list[Record], x: str, heading: str) -> list[str]:
     """Sentences: what is shown, how the attacks went, at which scale, over how many seeds.
 
@@ -131,14 +145,14 @@ def of_sweep(records: list[Record], x: str, heading: str) -> list[str]:
         x: the key that they are drawn over.
         heading: what is shown.
     """
-    scale = common([of_result(record.result) for record in records])
     went = outcomes([record.result for record in records if curves.trained(record)])
     counts = [len(group) for _, group in curves.by(records, x, *curves.varied(records))]
     low, high = min(counts), max(counts)
     seeds = (
         f"Lines: means over {low if low == high else f'{low} to {high}'} seeds; bands: smallest to largest"
     )
-    return [heading, went, scale, "One seed: markers, no lines" if high == 1 else seeds]
+    said = scale([record.result for record in records])
+    return [heading, went, said, "One seed: markers, no lines" if high == 1 else seeds]
 
 
 def penalty(results: list[Json]) -> str:

@@ -76,12 +76,19 @@ def show(results: list[Json], keys: list[str]) -> None:
 def title(result: Json) -> str:
     """What was trained on what."""
     c = result["config"]
-    data, model, poison = c["data"], c["model"], c["poison"]
-    network = f"preresnet depth {model['depth']}" if model["name"] == "preresnet" else model["name"]
+    data, poison = c["data"], c["poison"]
     return (
-        f"{data['name']}, {network}, {poison['trigger']} trigger, "
+        f"{data['name']}, {network(c['model'])}, {poison['trigger']} trigger, "
         f"{poison['mode']}, theta = {poison['fraction']:g}, {c['train']['epochs']} epochs"
     )
+
+
+def network(model: Json) -> str:
+    """What the network of a config's group `model` is called."""
+    if model["name"] == "preresnet":
+        return f"PreResNet-{model['depth']} ({model['block']}, width {model['width']})"
+    name = model.get("architecture") or model["name"]
+    return "a network of described layers" if {";", "\n"} & set(name) else name
 
 
 def excess(result: Json) -> float | None:

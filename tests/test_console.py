@@ -97,7 +97,7 @@ def test_the_table_at_the_end_of_a_run(capsys, monkeypatch):
     ]
     wording.show(results, ["penalty.kappa", "seed"])
     out, err = capsys.readouterr()
-    assert "a[test].npz, preresnet depth 8" in out
+    assert "a[test].npz, PreResNet-8 (basic, width" in out
     for i in range(12):
         assert f"{3.143e-5 * (i + 1):.4g}" in words(out)
         assert f"{0.8 - i / 1000:+.1%}" in words(out) or i == 3
@@ -212,7 +212,7 @@ def test_a_training_whose_output_nobody_can_read(tmp_path):
     first = run("", shell=main, **narrow)
     assert first.returncode == 0, first.stderr
     assert "l\\xe4ufe" in first.stdout, "before the training"
-    assert "na\\xefve \\u03b8[/x].npz, preresnet depth 8" in first.stdout, "and after it"
+    assert "na\\xefve \\u03b8[/x].npz, PreResNet-8 (basic, width" in first.stdout, "and after it"
     for shell in (f"{main} | head -1", f"{main} >&-"):
         again = run("", shell=shell, PYTHONWARNINGS="ignore")
         assert again.returncode == 0, again.stderr

@@ -234,17 +234,42 @@ def axes(config: ml_collections.ConfigDict) -> list[str]:
 def pin(config: ml_collections.ConfigDict, keys: Iterable[str]) -> None:
     """Takes what was named on the command line out of what runs differ in: it is meant for all of them.
 
-    A count given as `all` becomes None, its value in a run's config.
+    Keys that change together with a named one go on without it. A count given as `all` becomes None, its
+    value in a run's config.
     """
     _name_all(config)
     named = set(keys) & set(axes(config)) - {"experiment"}
-    if named and config.experiment == "compare":
-        config.experiment = "train"
-    elif named:
+    if not named:
+        return
+    if config.experiment == "compare":
+        if left := _without(named, (config.compare.key, config.compare.arms)):
+            config.compare.key, config.compare.arms = left
+        else:
+            config.experiment = "train"
+    else:
         config.sweep.grids = tuple(
-            tuple(axis for axis in grid if not named & set(split_axis(axis[0])))
-            for grid in config.sweep.grids
+            tuple(filter(None, (_without(named, axis) for axis in grid))) for grid in config.sweep.grids
         )
+
+
+def _without(named: set[str], axis: tuple[str, Iterable]) -> tuple[str, tuple] | None:
+    """An axis without the keys that are named; None if there is no other.
+
+    >>> _without({"seed"}, ("seed,poison.target", ((100, 1), (101, 4), (102, 1))))
+    ('poison.target', (1, 4))
+    """
+    key, values = axis
+    names = split_axis(str(key))
+    left = [i for i, name in enumerate(names) if name not in named]
+    if len(left) == len(names) or not left:
+        return axis if left else None
+    try:
+        rows = [dict(zip(names, value, strict=True)) for value in values]
+    except (TypeError, ValueError):
+        raise UserError(f"{key}: {values!r} are no values: write one of each key, in brackets") from None
+    kept = [names[i] for i in left]
+    found = dict.fromkeys(tuple(row[name] for name in kept) for row in rows)
+    return ",".join(kept), tuple(value if len(kept) > 1 else value[0] for value in found)
 
 
 def _name_all(config: ml_collections.ConfigDict) -> None:

@@ -219,6 +219,16 @@ def test_the_warp_is_judged_by_what_is_above_the_rate_without_a_trigger():
     )
 
 
+def test_equal_attacks_are_so_above_the_rate_without_a_trigger():
+    """The second network calls every second image the target, trigger or not: its ASR is no attack's."""
+    text = "at equal ASR the penalty reveals the trigger"
+    fallen = {"overlap": 0.9, "untriggered": 0.5}
+    assert found(text, fig06=over_seeds((0.1, 0.0, 0.8), (0.1, 50.0, 0.8, fallen))).seeds == 0
+    as_much = over_seeds((0.1, 0.0, 0.4), (0.1, 50.0, 0.88, fallen))
+    assert found(text, fig06=as_much).seeds == 3
+    assert found("ASR falls with κ", fig06=as_much).low == pytest.approx(0)
+
+
 def test_failed_and_unfinished_trainings_are_left_out():
     failed = [cell(0.1, 100.0, 1.0, accuracy=0.1, status="failed training: near chance", seed=9)]
     assert found("ASR falls with κ", fig06=[*PLAIN, *failed]).seeds == 3
@@ -230,6 +240,30 @@ def test_failed_and_unfinished_trainings_are_left_out():
     assert not claims.grid(begun)  # judged by the network without the penalty beside it
     ended = over_seeds((0.1, 0.0, 0.9, {"trained": 1.0}), (0.1, 50.0, 0.9, {"trained": 0.8}))
     assert len(claims.grid(ended)) == 6
+    assert len(claims.grid(begun, early=True)) == 9
+
+
+def test_networks_that_were_to_stop_early_are_judged_though_their_regime_is_known(tmp_path):
+    cells = [
+        cell(theta, 0.0, asr, seed=s, trained=0.6) for s in range(3) for theta, asr in ((0.01, 0), (0.1, 1))
+    ]
+    sweeps.write(tmp_path, "fig06-short", cells)
+    sweeps.write(tmp_path, "fig06-small", cells)
+    text = claims.page(tmp_path)
+    assert "- CIFAR-10: 6 networks (0 of them terminal), " in text
+    assert "- CIFAR-10, stopped early: 6 networks, " in text
+    assert text.count("not the terminal phase: training accuracy 60.0% or more") == 2
+    assert "| ASR rises with θ | 5.1 | – | seen: +100.0 [+100.0, +100.0], 3 seeds |" in text
+
+
+def test_bounds_are_said_with_the_end_of_the_interval_and_rounded_to_their_side(tmp_path):
+    never = over_seeds((0.0, 0.0, 0.0), (0.01, 0.0, 0.1), (0.1, 0.0, 0.9))
+    sweeps.write(tmp_path, "fig06-small", never)
+    low, *_ = (f := found("lag, who knows the trigger", fig06=never)).interval
+    said = [line for line in claims.page(tmp_path).splitlines() if "who knows the trigger" in line]
+    assert said == ["| lag, who knows the trigger | 3.2 | seen: at least ×3.2 [×3, ∞), 3 seeds |"]
+    assert 3.2 < np.exp(f.low) < 3.3
+    assert 3.0 < np.exp(low) < 3.1
 
 
 def test_as_a_command(tmp_path, capsys):

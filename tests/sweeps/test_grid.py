@@ -111,6 +111,24 @@ def test_what_the_command_line_names_is_no_axis():
     assert {cell.config.penalty.kappa for cell in grid.cells(config)} == {5.0}
 
 
+def test_keys_that_change_with_one_that_the_command_line_names_still_do():
+    attacked = ("seed, poison.target", ((100, 1), (101, 4), (102, 1)))
+    config = sweep((attacked, THETA), (("seed", (1, 2)),))
+    config.seed = 7
+    config_lib.pin(config, ["seed"])
+    found = [(cell.config.seed, cell.config.poison.target) for cell in grid.cells(config)]
+    assert sorted(found) == [(7, 0), *[(7, 1)] * 3, *[(7, 4)] * 3]
+    comparison = config_lib.default()
+    comparison.experiment, comparison.compare.key = "compare", "train.epochs,train.weight_decay"
+    comparison.compare.arms, comparison.train.epochs = ((1, 0.1), (2, 0.2)), 9
+    config_lib.pin(comparison, ["train.epochs"])
+    found = [(arm.train.epochs, arm.train.weight_decay) for arm in config_lib.arms(comparison)]
+    assert found == [(9, 0.1), (9, 0.2)]
+    broken = sweep((("seed,poison.target", (3, 4)),))
+    with pytest.raises(UserError, match="write one of each key"):
+        config_lib.pin(broken, ["seed"])
+
+
 @pytest.mark.parametrize(
     ("grids", "words"),
     [
