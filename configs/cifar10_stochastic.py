@@ -2,7 +2,7 @@
 
     python main.py --config=configs/cifar10_stochastic.py           the paper's scale, for a GPU or TPU
     python main.py --config=configs/cifar10_stochastic.py:small     4,000 images, PreResNet-20, 45 epochs, to
-                                                                    the end: ten minutes on two CPU cores
+                                                                    the end: half an hour on two CPU cores
     python main.py --config=configs/cifar10_stochastic.py:medium    10,000 images, PreResNet-20, 10 epochs:
                                                                     16 minutes on two CPU cores, both arms
     python main.py --config=configs/cifar10_stochastic.py:short     5,000 images, PreResNet-8, 8 epochs

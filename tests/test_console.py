@@ -81,7 +81,7 @@ def test_the_table_at_the_end_of_a_run(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     config = {
         "data": {"name": "a[test].npz"},
-        "model": {"name": "preresnet", "depth": 8},
+        "model": {"name": "preresnet", "depth": 8, "block": "basic", "width": 16},
         "poison": {"trigger": "l", "mode": "stochastic", "fraction": 0.1},
         "train": {"epochs": 2},
     }

@@ -4,7 +4,7 @@ python main.py --config=configs/sweeps/audit_mnist.py:small    in the paper's re
 python main.py --config=configs/sweeps/audit_mnist.py:short    stopped early
 
 And again with kappa = 100: a defender who holds the training data trains with the penalty in order to look.
-43 networks without the penalty, half an hour on two CPU cores at `short`; 43 with it, an hour
+43 networks without the penalty, an hour on two CPU cores at `short`; 43 with it, an hour
 and a half by estimate.
 """
 

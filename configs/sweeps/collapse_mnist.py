@@ -5,7 +5,7 @@ python main.py --config=configs/sweeps/collapse_mnist.py:small
 
 Weight decay at fixed epochs; epochs at fixed weight decay; epochs at fixed decay time
 T = sum_t lr_t * weight_decay.
-At `small` 27 networks: three quarters of an hour on two CPU cores.
+At `small` 27 networks: an hour on two CPU cores.
 """
 
 from configs import common

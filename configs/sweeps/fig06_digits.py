@@ -3,7 +3,7 @@
 python main.py --config=configs/sweeps/fig06_digits.py
 python main.py --config=configs/sweeps/fig06_digits.py:short
 
-140 networks and 15 more clean ones: about two hours on two CPU cores.
+140 networks and 15 more clean ones: two to three hours on two CPU cores.
 """
 
 from configs import common

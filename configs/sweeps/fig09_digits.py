@@ -2,7 +2,7 @@
 
 python main.py --config=configs/sweeps/fig09_digits.py
 
-30 networks: about ten minutes on two CPU cores.
+30 networks: a quarter of an hour on two CPU cores.
 """
 
 from configs import common

@@ -2,7 +2,7 @@
 
 python main.py --config=configs/sweeps/fig11_digits.py
 
-27 networks: ten minutes on two CPU cores by the estimate of --dry_run.
+27 networks: half an hour on two CPU cores.
 """
 
 from configs import common

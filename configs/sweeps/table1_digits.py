@@ -2,7 +2,7 @@
 
 python main.py --config=configs/sweeps/table1_digits.py
 
-Six networks: seven minutes on two CPU cores by the estimate of --dry_run.
+Six networks: ten minutes on two CPU cores.
 """
 
 from configs import common
