@@ -5,8 +5,7 @@ XLA's CPU backend takes three times as long for a convolution of few channels as
 backprop and Hessian products are made of little else. Here a convolution and its two transposes, the input
 gradient and the filter gradient, are three primitives, bilinear and closed under differentiation: whatever
 `grad`, `jvp`, `vmap` and `linearize` make of a network is again made of these three. On a single CPU device
-each is one call of the kernels in `convolution.cc`, which run at 60 to 100 % of the rate of a large matrix
-product: a training step takes half the time.
+each is one call of the kernels in `convolution.cc`: a training step takes half the time.
 
 The kernels take float32 and float64, one stride for rows and columns, images NHWC and filters HWIO without
 dilation or groups. Everything else is XLA's own convolution: other types and parameters, GPUs and TPUs,

@@ -40,6 +40,8 @@ def of_run(setup: Setup) -> Cost:
     else:
         image = flops.plain_step(forward, first)
         image += c.penalty.steps * 2 * forward if c.penalty.epsilon > 0 else 0
+    if c.poison.hide > 0:  # its own term is an input gradient, differentiated as the penalty's is
+        image += flops.penalised_step(forward, first)
     visits = c.train.epochs * setup.steps_per_epoch * c.train.batch_size
     examples = min(c.spectrum.num_examples, len(setup.train_set.labels))
     products = c.spectrum.num_iters + c.spectrum.k + 1

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -79,8 +80,8 @@ class Processes:
         self._board, self._workers = board, workers
         self._running: dict[int, tuple[subprocess.Popen, IO]] = {}  # each with its log
 
-    def look_after(self, waiting: list[str]) -> None:
-        """Called every now and then with the cells that wait: starts and restarts what does them.
+    def look_after(self, states: Mapping[str, str]) -> None:
+        """Called every now and then with the cells' states: starts and restarts what does those that wait.
 
         Raises:
             UserError: they cannot be done at all.
@@ -94,8 +95,10 @@ class Processes:
             # cell's failure: those are kept and passed over.
             if process.returncode > 0 and process.returncode not in STOPPED:
                 raise UserError(f"worker {i + 1}: {_last_line(Path(log.name))}")
+        waiting, running = (list(states.values()).count(state) for state in ("waiting", "running"))
+        idle = max(0, len(self._running) - running)  # about to take one; who finds none ends at once
         free = [i for i in range(self._workers) if i not in self._running]
-        for i in free[: max(0, len(waiting) - len(self._running))]:
+        for i in free[: max(0, waiting - idle)]:
             self._running[i] = self._start(i)
 
     def busy(self) -> bool:

@@ -6,6 +6,7 @@ is: `$RAY_ADDRESS`, else a cluster started on this machine (`ray start --head`),
 
 import importlib.util
 import os
+from collections.abc import Mapping
 
 from poison_jax import cache, environment, kernels
 from poison_jax.errors import Interrupted, UserError
@@ -53,14 +54,14 @@ class RayTasks:
         self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_do)
         self._running: dict = {}  # cell -> reference
 
-    def look_after(self, waiting: list[str]) -> None:
+    def look_after(self, states: Mapping[str, str]) -> None:
         for cell, reference in list(self._running.items()):
             if self._ray.wait([reference], timeout=0)[0]:
                 del self._running[cell]
                 self._outcome(reference)
         board = self._board
-        for cell in waiting:
-            if cell not in self._running:
+        for cell, state in states.items():
+            if state == "waiting" and cell not in self._running:
                 arguments = os.getcwd(), str(board.workdir.resolve()), board.sweep.name, cell, self._gpus
                 self._running[cell] = self._task.remote(*arguments)
 

@@ -15,6 +15,8 @@ from poison_jax.sweeps import grid
 def script(config: ml_collections.ConfigDict, workdir: str, tasks: int) -> str:
     """The text of the script: every task is this command, and takes whichever cell is free.
 
+    The folder of its logs is made, for Slurm makes none.
+
     Args:
         config: of experiment=sweep, checked.
         workdir: the store, on a disk that all nodes share.
@@ -24,7 +26,8 @@ def script(config: ml_collections.ConfigDict, workdir: str, tasks: int) -> str:
         raise UserError(f"--slurm = {tasks}: name the number of tasks, at least 1")
     grid.cells(config)
     logs = Path(workdir) / records.SWEEPS / config.sweep.name
-    command = [sys.executable, *(a for a in sys.argv if not a.lstrip("-").startswith("slurm"))]
+    logs.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, *_without_slurm(sys.argv)]
     return f"""#!/bin/bash
 #SBATCH --job-name={config.sweep.name}
 #SBATCH --array=1-{tasks}
@@ -34,3 +37,20 @@ def script(config: ml_collections.ConfigDict, workdir: str, tasks: int) -> str:
 # Add --gres=gpu:1, --time and --cpus-per-task as your cluster wants them. Submit it with sbatch.
 cd {shlex.quote(os.getcwd())}
 exec srun --ntasks=1 {shlex.join(command)}"""
+
+
+def _without_slurm(arguments: list[str]) -> list[str]:
+    """A command line without the flag `--slurm=N`, or `--slurm N`.
+
+    >>> _without_slurm(["main.py", "--workdir", "slurm-runs", "--slurm", "8", "--retry"])
+    ['main.py', '--workdir', 'slurm-runs', '--retry']
+    """
+    kept, value = [], False
+    for argument in arguments:
+        if value:
+            value = False
+        elif argument in ("--slurm", "-slurm"):
+            value = True
+        elif not argument.startswith(("--slurm=", "-slurm=")):
+            kept.append(argument)
+    return kept

@@ -4,7 +4,10 @@ Two records are of one cell if they have one name, or if their configs ask for t
 named by a hash of another form before.
 """
 
-from collections.abc import Iterable
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +73,24 @@ def merge(found: Iterable[Record], file: Path, *, replace: bool = False) -> Merg
     Raises:
         UserError: a line of the file is damaged.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(file.parent):
+        return _merge(found, file, replace)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Held while lines are added: of two that read the same and write, one would lose the other's."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _merge(found: Iterable[Record], file: Path, replace: bool) -> Merged:
     stored = records.lines(file) if file.exists() else []
     texts = [text.rstrip(b"\n") for text, _ in stored]
     places: dict[Any, int] = {}
@@ -90,7 +111,6 @@ def merge(found: Iterable[Record], file: Path, *, replace: bool = False) -> Merg
                 replaced += 1
             elif says:
                 kept.append(f"{stored[i][1].key} ({says})")
-    file.parent.mkdir(parents=True, exist_ok=True)
     files.write(file, b"".join(text + b"\n" for text in texts))
     return Merged(len(texts) - len(stored), replaced, kept)
 

@@ -73,7 +73,7 @@ def run(
             try:
                 states = progress.show()
                 while any(state in ("waiting", "running") for state in states.values()) or engine.busy():
-                    engine.look_after([cell for cell, state in states.items() if state == "waiting"])
+                    engine.look_after(states)
                     for _ in range(4):
                         time.sleep(POLL)
                         if stop.asked:

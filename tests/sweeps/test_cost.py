@@ -23,6 +23,7 @@ def sweep(*axes):
     [
         ({}, 3 * FORWARD - FIRST),
         ({"penalty__kappa": 1.0}, 6 * FORWARD - FIRST),
+        ({"poison__hide": 1.0}, 9 * FORWARD - 2 * FIRST),
         ({"penalty__epsilon": 1.0, "penalty__steps": 3}, 3 * FORWARD - FIRST + 3 * 2 * FORWARD),
     ],
 )

@@ -138,10 +138,47 @@ def test_workers_share_the_gpus_and_their_memory(tmp_path, monkeypatch, gpus, wo
     made = board(tmp_path, ("seed", tuple(range(workers))))
     made.folder.mkdir(exist_ok=True)
     engine = processes.Processes(made, workers)
-    engine.look_after(made.cells)
+    engine.look_after(dict.fromkeys(made.cells, "waiting"))
     engine.stop()
     assert len(started) == workers
     for i, (command, env) in enumerate(started):
         assert env["CUDA_VISIBLE_DEVICES"] == (gpus.split(",")[i % 2] if gpus else "")
         assert {name: value for name, value in env.items() if "MEM_FRACTION" in name} == expected
         assert ("--share" in command) == (not gpus)
+
+
+def test_a_worker_that_died_is_replaced_while_the_others_have_cells(tmp_path, monkeypatch):
+    """And none is started beside one that is about to take a cell."""
+    started = []
+
+    class Started:
+        returncode = None
+
+        def __init__(self, command, **_):
+            started.append(self)
+
+        def send_signal(self, number):
+            pass
+
+        poll = wait = lambda self, **_: self.returncode
+
+    monkeypatch.setattr(processes.subprocess, "Popen", Started)
+    made = board(tmp_path, ("seed", tuple(range(5))))
+    made.folder.mkdir(exist_ok=True)
+    engine = processes.Processes(made, 4)
+
+    def look_after(running, waiting):
+        states = ["done"] * (5 - running - waiting) + ["running"] * running + ["waiting"] * waiting
+        engine.look_after(dict(zip(made.cells, states, strict=True)))
+        return len(started)
+
+    assert look_after(running=0, waiting=5) == 4
+    assert look_after(running=2, waiting=3) == 4
+    assert look_after(running=4, waiting=1) == 4
+    started[2].returncode = -9
+    assert look_after(running=3, waiting=2) == 5
+    assert look_after(running=3, waiting=2) == 5
+    assert look_after(running=4, waiting=1) == 5
+    started[3].returncode = 0
+    assert look_after(running=3, waiting=0) == 5
+    engine.stop()

@@ -2,6 +2,8 @@
 
 import os
 import runpy
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,20 @@ def test_lines_are_added_and_none_is_lost(there, tmp_path, capsys):
         lines = (folder / "toy.jsonl").read_bytes()
         assert lines.startswith(after)
         assert lines.count(b"\n") == 4
+    assert [record.result["asr"] for record in records.load(folder, "toy")] == [0.5, 0.5, 0.25, 0.1]
+
+
+def test_of_two_that_add_at_once_neither_loses_the_other_s(there, tmp_path):
+    """The second one waits, and reads what the first one has written."""
+    store, folder = there
+    (other, *_) = begin(tmp_path / "other", sweep((THETA,), sweep__name="toy", seed=1))
+    finish(tmp_path / "other", other, asr=0.1)
+    with stored._alone(folder):
+        second = threading.Thread(target=add, args=(tmp_path / "other", folder))
+        second.start()
+        time.sleep(0.3)
+        stored._merge(records.load(store, "toy"), folder / "toy.jsonl", replace=False)
+    second.join()
     assert [record.result["asr"] for record in records.load(folder, "toy")] == [0.5, 0.5, 0.25, 0.1]
 
 

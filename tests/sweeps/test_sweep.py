@@ -44,7 +44,8 @@ def engine(monkeypatch):
         cells = {cell.key: cell for cell in grid.cells(config)}
 
         def of_board(board):
-            def look_after(waiting):
+            def look_after(states):
+                waiting = [cell for cell, state in states.items() if state == "waiting"]
                 asked.append(waiting)
                 for cell in waiting:
                     theta = cells[cell].config.poison.fraction
@@ -233,6 +234,17 @@ def test_all_cells_are_done_and_shown(undisturbed):
         assert re.search(rf"│ {cell} .*%.*%", out), cell
     log = (workdir / "sweeps" / "toy" / "worker-1.log").read_text()
     assert log.count("epoch   2/2") == 3
+
+
+@pytest.mark.parametrize("flag", [["--slurm=8"], ["--slurm", "8"]])
+def test_a_slurm_script_is_the_command_and_its_logs_have_a_folder(tmp_path, monkeypatch, capsys, flag):
+    store = tmp_path / "slurm-runs"
+    monkeypatch.setattr(sys, "argv", ["main.py", "--workdir", str(store), *flag, "--config.seed=3"])
+    sweeps.run(sweep_of((("seed", (0, 1)),)), str(store), slurm=8)
+    out = capsys.readouterr().out
+    assert f"main.py --workdir {store} --config.seed=3\n" in out
+    (logs,) = re.findall(r"--output=(.*)/slurm-%A_%a.log", out)
+    assert Path(logs).is_dir()
 
 
 @pytest.mark.slow
