@@ -57,15 +57,19 @@ def collapse(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, bias
         )
     labels = class_labels(labels, len(features), len(bias), what="features")
     present, labels_of, count = np.unique(labels, return_inverse=True, return_counts=True)
+    decision = np.argmax(features @ weights + bias, axis=1)
+    mu, _ = class_moments(features, labels_of, len(present))
+    size = np.linalg.norm(mu)
+    # From the means' middle: rounding of what all features share would pass for a direction of M.
+    features = features - exact_mean(mu)
     mu, _ = class_moments(features, labels_of, len(present))
     M, W = mu - mu.mean(0), weights.T[present]
-    if np.linalg.norm(M) <= 1e-12 * np.linalg.norm(mu):  # one class, or equal means up to rounding
+    if np.linalg.norm(M) <= 1e-12 * size:  # one class, or equal means up to rounding
         return Collapse(*[float("nan")] * len(Collapse._fields))
     # pinv(M'M / C) = C P P' with P = pinv(M): the trace is a sum of squares, without a matrix [F, F].
     within = (features - mu[labels_of]) @ np.linalg.pinv(M, rtol=1e-12)
     squares = np.einsum("ij,ij->i", within, within)
     nearest = np.argmin([np.linalg.norm(features - centre, axis=1) for centre in mu], axis=0)
-    decision = np.argmax(features @ weights + bias, axis=1)
     W_norm = np.linalg.norm(W)
     dual = np.sum((W / W_norm - M / np.linalg.norm(M)) ** 2) if W_norm > 0 else np.nan
     return Collapse(

@@ -71,9 +71,10 @@ def test_collapse_against_dense_covariances(counts, dimension):
 
     # Nothing changes when features are turned, scaled and shifted, and the classifier with them.
     turn = np.linalg.qr(rng.standard_normal((dimension, dimension)))[0]
-    moved, turned = 3 * points @ turn + 5, turn.T @ weights * 2
-    again = collapse(moved, labels, turned, 6 * bias - 5 * turned.sum(0))
-    close(again, measured, 1e-9)
+    turned = turn.T @ weights * 2
+    for shift in (5, 1e5):
+        again = collapse(3 * points @ turn + shift, labels, turned, 6 * bias - shift * turned.sum(0))
+        close(again, measured, 1e-9)
 
 
 def test_collapse_of_the_classes_that_have_images():
