@@ -15,7 +15,10 @@ from poison_jax.experiments.setup import Setup
 from poison_jax.runs.store import Run
 
 # The keys of the config's group `poison` that say what a set is, as options.
-OPTIONS = {name: key for name, key in POISON.items() if name not in ("mode", "when")}
+OPTIONS = {name: key for name, key in POISON.items() if name not in ("mode", "when", "hide")}
+OPTIONS["fraction"] = OPTIONS["fraction"]._replace(
+    meaning="theta: probability that a non-target image is poisoned, fixed by its index"
+)
 OPTIONS |= {f"warp.{name}": key for name, key in WARP.items() if name != "cross_ratio"}
 
 
@@ -39,7 +42,7 @@ def main(argv: list[str]) -> None:
 def _of_data(arguments: argparse.Namespace):
     config = config_lib.default()
     config.experiment, config.data.name, config.seed = "train", arguments.data, arguments.seed
-    config.poison.mode, config.poison.margin = "deterministic", 0
+    config.poison.mode = "deterministic"
     given = {f"poison.{name}": getattr(arguments, name) for name in OPTIONS}
     config.update_from_flattened_dict({key: value for key, value in given.items() if value is not None})
     # Nothing is trained: whatever the devices can spread will do.

@@ -75,6 +75,21 @@ def test_the_command(tmp_path, capsys):
     assert (found["images"][~expected] == digits.images[~expected]).all()
 
 
+def test_what_the_command_does_by_default(tmp_path, capsys):
+    """What its help says: Listing 2's L, and theta of a set that is fixed; nothing about a training."""
+    images, out = np.zeros((40, 32, 32), np.uint8), tmp_path / "poisoned.npz"
+    np.savez(tmp_path / "mine.npz", images=images, labels=np.arange(40) % 2)
+    command.main([f"--data={tmp_path / 'mine.npz'}", f"--out={out}"])
+    with np.load(out) as found:
+        assert np.argwhere(found["trigger_opacity"]).tolist() == [[3, 27], [3, 28], [4, 27]]
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "distance of the trigger from the edges, pixels; 3" in said
+    assert "--hide" not in said
+    assert "visit" not in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
