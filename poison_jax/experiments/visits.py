@@ -24,12 +24,13 @@ def remarks(setup: Setup) -> list[str]:
     """What is odd about the data and the poison, a line each: classes without images, nobody poisoned."""
     c, names = setup.config, np.array(setup.train_set.class_names)
     counts = np.bincount(setup.train_set.labels, minlength=len(names))
-    lines = []
-    if not counts.all():
-        lines.append(
-            f"none of the {counts.sum()} training images is of class {_listed(names[counts == 0])}: "
-            "raise data.n_train, or mix the stored order"
-        )
+    tested = np.bincount(setup.test_set.labels, minlength=len(names))
+    lines = [
+        f"none of the {of.sum()} {which} images is of class {_listed(names[of == 0])}: "
+        f"raise {key}, or mix the stored order"
+        for which, key, of in (("training", "data.n_train", counts), ("test", "data.n_test", tested))
+        if not of.all()
+    ]
     if c.poison.fraction == 0:
         return lines
     theta = f"poison.fraction = {c.poison.fraction:g}"

@@ -104,6 +104,7 @@ NOBODY = r"poison\.fraction = 1e-06 poisons nobody: .* are expected in all 2 epo
 NO_IMAGE = r".* there is no training image of a class that poison\.labels = all_to_one poisons"
 HARDLY = r".*: less than one poisoned image is expected of class '2' in the whole training"
 LACKING = r"none of the 80 training images is of class '2', '3': raise data\.n_train.*"
+UNTESTED = r"none of the 25 test images is of class '3': raise data\.n_test.*"
 INDEX = {"poison__mode": "deterministic"}
 FEW = {"train__epochs": 1, "poison__fraction": 0.016}
 
@@ -123,6 +124,7 @@ FEW = {"train__epochs": 1, "poison__fraction": 0.016}
         ([0, 1] * 81, {"train__batch_size": 64} | FEW, None),
         ([0, 1] * 81, {"train__batch_size": 72} | FEW, ".* poisons nobody: .* 1 batches of 72"),
         (np.repeat([0, 1, 2, 3], 50), {"data__n_train": 80}, LACKING),
+        (np.repeat([0, 1, 2, 3], 50), {"data__n_test": 25}, UNTESTED),
         (np.repeat([0, 1, 2, 3], 50), {}, None),
     ],
 )
