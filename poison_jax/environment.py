@@ -8,7 +8,9 @@ network. Those that change only the rounding are the user's choice, and each `re
 
 import contextlib
 import importlib.metadata
+import itertools
 import os
+import re
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -54,12 +56,12 @@ def pin() -> None:
     if (
         os.environ.get("POISON_JAX_GRAPHS") != "0"
         and "xla_gpu_enable_command_buffer" not in chosen
-        and _computes_on_gpus()
+        and computes_on_gpus()
     ):
         os.environ["XLA_FLAGS"] = f"{chosen} {GRAPHS}".strip()
 
 
-def _computes_on_gpus() -> bool:
+def computes_on_gpus() -> bool:
     """Whether JAX is going to take NVIDIA GPUs: it is not asked, for then it would read no more flags."""
     first, *_ = os.environ.get("JAX_PLATFORMS", "").split(",")
     if first not in ("", "cuda", "gpu") or not gpus():
@@ -69,9 +71,10 @@ def _computes_on_gpus() -> bool:
 
 
 def gpus() -> list[str]:
-    """The NVIDIA GPUs that this process may use, by number."""
+    """The NVIDIA GPUs that this process may use, by number or name; CUDA's list ends at what names none."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+        entries = map(str.strip, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+        return list(itertools.takewhile(re.compile(r"\d+|(GPU|MIG)-.*").fullmatch, entries))
     with contextlib.suppress(OSError):
         return [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").iterdir())]
     return []

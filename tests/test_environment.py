@@ -140,6 +140,7 @@ def test_training_is_in_the_precision_that_is_asked_for():
         ({"CUDA_VISIBLE_DEVICES": "0", "JAX_PLATFORMS": "cpu"}, "xla_cuda13", None),
         ({"CUDA_VISIBLE_DEVICES": "0"}, "xla_other", None),
         ({"CUDA_VISIBLE_DEVICES": ""}, "xla_cuda13", None),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, "xla_cuda13", None),
     ],
 )
 def test_graphs_are_asked_for_where_jax_takes_gpus(monkeypatch, variables, plugin, expected):
@@ -152,6 +153,22 @@ def test_graphs_are_asked_for_where_jax_takes_gpus(monkeypatch, variables, plugi
     monkeypatch.setattr(environment.importlib.metadata, "entry_points", lambda group: found)
     environment.pin()
     assert os.environ.get("XLA_FLAGS") == (expected or variables.get("XLA_FLAGS"))
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("0,-1,1", ["0"]),
+        ("2, 10,,1", ["2", "10"]),
+        ("GPU-8932f937,MIG-1/0,x", ["GPU-8932f937", "MIG-1/0"]),
+    ],
+)
+def test_visible_gpus_end_at_an_entry_that_is_none(monkeypatch, visible, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert environment.gpus() == expected
 
 
 def test_xla_knows_the_graphs_flag():

@@ -126,7 +126,8 @@ class Processes:
         ]
         command += ["--parent", str(os.getpid())]
         variables = dict(os.environ)
-        if gpus := environment.gpus():
+        if environment.computes_on_gpus():
+            gpus = environment.gpus()
             variables["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
             # As many as the fullest GPU has: a share may stay free, none is exceeded.
             environment.share_memory(variables, 1 / math.ceil(self._workers / len(gpus)))

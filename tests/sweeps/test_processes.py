@@ -1,10 +1,13 @@
 """A worker, in this process."""
 
+from importlib.metadata import EntryPoint
+
 import numpy as np
 import pytest
 from small_stores import begin, finish
 from toys import tiny
 
+from poison_jax import environment
 from poison_jax.errors import Diverged, RunsFailed
 from poison_jax.experiments import views
 from poison_jax.runs import records
@@ -116,11 +119,16 @@ def test_a_full_disk_is_no_failure_of_a_cell(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "workers", "expected"),
-    [("4,7", 2, {}), ("4,7", 5, {"XLA_CLIENT_MEM_FRACTION": "0.300"}), ("", 2, {})],
-    ids=["one each", "three share the fuller one", "none"],
+    ("gpus", "platform", "workers", "expected"),
+    [
+        ("4,7", "cuda", 2, {}),
+        ("4,7", "", 5, {"XLA_CLIENT_MEM_FRACTION": "0.300"}),
+        ("", "", 2, {}),
+        ("4,7", "cpu", 2, {}),
+    ],
+    ids=["one each", "three share the fuller one", "none", "JAX takes none"],
 )
-def test_workers_share_the_gpus_and_their_memory(tmp_path, monkeypatch, gpus, workers, expected):
+def test_workers_share_the_gpus_and_their_memory(tmp_path, monkeypatch, gpus, platform, workers, expected):
     started = []
 
     class Started:
@@ -133,6 +141,9 @@ def test_workers_share_the_gpus_and_their_memory(tmp_path, monkeypatch, gpus, wo
         wait = poll = lambda self, **_: 0
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setenv("JAX_PLATFORMS", platform)
+    found = [EntryPoint("xla_cuda13", "jax_plugins", "jax_plugins")]
+    monkeypatch.setattr(environment.importlib.metadata, "entry_points", lambda group: found)
     monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION", raising=False)
     monkeypatch.setattr(processes.subprocess, "Popen", Started)
     made = board(tmp_path, ("seed", tuple(range(workers))))
@@ -142,9 +153,10 @@ def test_workers_share_the_gpus_and_their_memory(tmp_path, monkeypatch, gpus, wo
     engine.stop()
     assert len(started) == workers
     for i, (command, env) in enumerate(started):
-        assert env["CUDA_VISIBLE_DEVICES"] == (gpus.split(",")[i % 2] if gpus else "")
+        taken = gpus and platform != "cpu"
+        assert env["CUDA_VISIBLE_DEVICES"] == (gpus.split(",")[i % 2] if taken else gpus)
         assert {name: value for name, value in env.items() if "MEM_FRACTION" in name} == expected
-        assert ("--share" in command) == (not gpus)
+        assert ("--share" in command) == (not taken)
 
 
 def test_a_worker_that_died_is_replaced_while_the_others_have_cells(tmp_path, monkeypatch):
