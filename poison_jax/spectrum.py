@@ -37,8 +37,8 @@ def input_hessian(
     """Top eigenpairs of `H = mean_i Hess_x loss_i`, as Listings 5 and 6 mean it.
 
     H is the Hessian at 0 of `f(delta) = mean_i loss(x_i + delta, y_i)`, with softmax cross-entropy and
-    whatever statistics `apply_fn` uses. It is streamed over the images in batches, a ragged last one
-    weighted by its size, and never formed.
+    whatever statistics `apply_fn` uses. It is never formed: a product with it is a sum over batches, a
+    ragged last one weighted by its size. The images themselves stay on the devices, N * d * itemsize bytes.
 
     Batches change nothing only if `apply_fn` treats each image on its own: pass the network in inference
     mode, as the paper does. A train-mode `apply_fn` makes the result depend on the batch: batch norm takes
@@ -75,9 +75,9 @@ def input_hessian(
             `k` or `num_iters` out of range, images or a Hessian that are not finite.
     """
     images, labels, batch_size = checked(apply_fn, variables, images, labels, batch_size, mesh)
-    parts = _weighted(images, labels, batch_size, mesh)
+    parts = _weighted(images, labels, batch_size)
     options = {"python_loop": python_loop, "on_product": on_product, "memory": memory, "starts": starts}
-    return _eigenpairs(apply_fn, variables, parts, k=k, num_iters=num_iters, key=key, **options)
+    return _eigenpairs(apply_fn, variables, parts, mesh, k=k, num_iters=num_iters, key=key, **options)
 
 
 @jax.default_matmul_precision("highest")
@@ -118,8 +118,8 @@ def per_class(
     pairs_of = {}
     for label in np.unique(labels):
         of_class = labels == label
-        parts = _weighted(images[of_class], labels[of_class], batch_size, mesh, count)
-        pairs_of[label] = _eigenpairs(apply_fn, variables, parts, **options)
+        parts = _weighted(images[of_class], labels[of_class], batch_size, count)
+        pairs_of[label] = _eigenpairs(apply_fn, variables, parts, mesh, **options)
     nothing = jax.tree.map(lambda part: np.full_like(part, np.nan), next(iter(pairs_of.values())))
     pairs = [pairs_of.get(label, nothing) for label in range(num_classes)]
     return Eigenpairs(*(np.stack(part) for part in zip(*pairs, strict=True)))
@@ -147,22 +147,19 @@ def random_start(key: jax.Array | int, dimension: int, dtype: Any) -> jax.Array:
     return jax.random.normal(key, (dimension,), np.float32).astype(dtype)
 
 
-def _weighted(images, labels, batch_size, mesh, count=None):
-    """Images, labels and weights, a list of batches each, on the devices; the weights sum to one over all."""
-    sharding = NamedSharding(mesh, PartitionSpec("data")) if mesh is not None else None
-    parts = [
-        put(
-            (*rows, np.where(np.arange(batch_size) < size, 1 / len(images), 0).astype(images.dtype)), sharding
-        )
-        for rows, size in batches.split(images, labels, batch_size=batch_size, count=count)
-    ]
-    return tuple(map(list, zip(*parts, strict=True)))
+def _weighted(images, labels, batch_size, count=None):
+    """Images `[M, B, ...]`, labels and weights of M batches, on the host; the weights sum to one over all."""
+    count = count or -(-len(images) // batch_size)
+    ((rows, size),) = batches.split(images, labels, batch_size=count * batch_size)
+    weights = np.where(np.arange(count * batch_size) < size, 1 / size, 0).astype(images.dtype)
+    return tuple(array.reshape(count, batch_size, *array.shape[1:]) for array in (*rows, weights))
 
 
 def _eigenpairs(
     apply_fn,
     variables,
     parts,
+    mesh,
     *,
     k,
     num_iters=None,
@@ -172,12 +169,15 @@ def _eigenpairs(
     memory=2 * 2**30,
     starts=1,
 ):
-    image = parts[0][0][0]
-    start = random_start(key, image.size, image.dtype)
+    image = parts[0][0, 0]
+    start = random_start(key, image.size, jax.dtypes.canonicalize_dtype(image.dtype))
     if python_loop is None:
         python_loop = jax.default_backend() == "cpu"
+    spread = PartitionSpec("data") if python_loop else PartitionSpec(None, "data")
+    sharding = NamedSharding(mesh, spread) if mesh is not None else None
     if python_loop:
-        products = _batch_products(apply_fn, variables, list(zip(*parts, strict=True)), memory)
+        on_devices = [put(batch, sharding) for batch in zip(*parts, strict=True)]
+        products = _batch_products(apply_fn, variables, on_devices, memory)
 
         def matvec(v):
             total = sum(product(v) for product in products)
@@ -187,7 +187,7 @@ def _eigenpairs(
         arguments = ()
     else:
         matvec = _scanned(apply_fn)
-        arguments = (variables, tuple(jnp.stack(part) for part in parts))
+        arguments = (variables, put(parts, sharding))
     options = {"starts": starts, "args": arguments, "python_loop": python_loop, "check_symmetry": False}
     return top_eigenpairs(matvec, start, k=k, num_iters=num_iters, **options)
 

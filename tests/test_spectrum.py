@@ -1,6 +1,7 @@
 """The input Hessian of a network against the dense one."""
 
 import functools
+import gc
 import re
 
 import jax
@@ -149,7 +150,7 @@ def test_memory_changes_nothing(x64):
     """None, one or all of five batches linearised, the last of them ragged."""
     variables = toy_weights(pixels=36)
     images, labels = batch(19, dtype=np.float64)
-    parts = list(zip(*spectrum._weighted(images, labels, 4, None), strict=True))
+    parts = list(zip(*spectrum._weighted(images, labels, 4), strict=True))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(spectrum._linearise(two_layers, variables, parts[0])))
     found = []
     for memory, kept in ((0, 0), (1.5 * size, 1), (5 * size, 5)):
@@ -160,6 +161,21 @@ def test_memory_changes_nothing(x64):
     for other in found[1:]:
         np.testing.assert_allclose(other.values, found[0].values, rtol=1e-10)
         np.testing.assert_allclose(other.vectors, found[0].vectors, atol=1e-7)
+
+
+@pytest.mark.parametrize("python_loop", [True, False])
+def test_the_images_are_on_the_devices_once(python_loop, monkeypatch):
+    (images, labels), variables, grown = batch(32), toy_weights(np.float32, pixels=36), []
+
+    def held():
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    monkeypatch.setattr(spectrum, "top_eigenpairs", lambda *_, **__: grown.append(held() - before))
+    gc.collect()
+    before = held()
+    options = {"k": 1, "batch_size": 8, "memory": 0, "python_loop": python_loop}
+    input_hessian(two_layers, variables, images, labels, **options)
+    assert images.nbytes <= grown[0] < 1.5 * images.nbytes
 
 
 @pytest.mark.parametrize(
