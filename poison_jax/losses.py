@@ -68,6 +68,10 @@ def cross_entropy(apply_fn: Callable[..., Any]) -> Loss:
     | no integers, another shape  | UserError         | UserError                               |
     | outside 0, ..., K - 1       | UserError         | the example's loss and gradient are NaN |
 
+    **Sure images in float32.** Where the label's log-odds exceed about 16 its softmax rounds to 1, and the
+    input gradient loses its main term, softmax - 1 at the label: the gradient has about the right size and
+    another direction. Use float64, or train with weight decay, which keeps the log-odds lower.
+
     Args:
         apply_fn: `(params, inputs) -> logits [B, K]`, or a tuple that begins with them, as
             `Model.apply` returns.
@@ -250,6 +254,9 @@ def adversarial(
     `steps = 1` is L2 FGSM, `d = epsilon g / |g|`, which maximises the linearised loss; more steps are
     PGD from zero, each of length 2.5 epsilon / steps along the normalised gradient, then projected onto the
     ball (Madry et al. 2018). No gradient flows through `d`; a zero gradient moves nothing.
+
+    In float32 the gradient of `cross_entropy` points elsewhere for images with log-odds above about 16 (see
+    there), and the perturbation with it: the loss found is too low. Use float64, or weight decay.
 
     Args:
         loss_per_example: `(params, inputs [B, ...], *args) -> losses [B]`, a function or a `Loss`.

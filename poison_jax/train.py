@@ -75,9 +75,10 @@ class Metrics(NamedTuple):
     """What a step measured, of its batch."""
 
     objective: jax.Array  # what was minimised: the mean loss and the penalty
-    loss: jax.Array  # mean cross-entropy
+    loss: jax.Array  # mean cross-entropy; of the clean images, where training is adversarial
     penalty: jax.Array
-    train_accuracy: jax.Array  # on the labels trained on, poisoned ones included
+    # On the labels trained on, poisoned ones included; of the perturbed images, where training is adversarial
+    train_accuracy: jax.Array
     gradient_norm: jax.Array
     poisoned: jax.Array  # images, a count
 
@@ -126,10 +127,14 @@ def decay_time(program: Program, steps: int) -> float:
 
 
 def decay_steps(epochs: int, steps_per_epoch: int, times: int) -> tuple[int, ...]:
-    """Steps at which the learning rate decays: `times` of them, evenly spaced over the run.
+    """Steps at which the learning rate decays: `times` of them, evenly spaced over the run's epochs.
+
+    Each falls on the nearest epoch; those that fall on the same one are one decay, and none is at step 0.
 
     >>> decay_steps(90, 390, 2)
     (11700, 23400)
+    >>> decay_steps(2, 390, 2)  # of 2/3 and 4/3 epochs, both rounded to 1
+    (390,)
     """
     epochs_of_decay = (round(epochs * i / (times + 1)) for i in range(1, times + 1))
     return tuple(sorted({epoch * steps_per_epoch for epoch in epochs_of_decay} - {0}))

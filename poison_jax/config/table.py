@@ -178,7 +178,12 @@ TRAIN = {
     "momentum": Key(0.9, "of the updates", low=0, high=1),
     "weight_decay": Key(5e-4, "times every parameter, added to its gradient", low=0),
     "decay_factor": Key(0.1, "of the learning rate, at each decay", low=0),
-    "decay_times": Key(2, "decays, evenly spaced: 2 means after every third of the epochs", low=0, high=1000),
+    "decay_times": Key(
+        2,
+        "decays, evenly spaced: 2 means after every third of the epochs; those on one epoch count once",
+        low=0,
+        high=1000,
+    ),
     "deterministic": Key(
         False,
         "on NVIDIA GPUs: sums in one order, so that a run gives the same bits each time; slower",
