@@ -138,7 +138,8 @@ def trace(gradients: jax.Array) -> float:
     """`tr F = mean_i |g_i|^2` (eq. 34), the energy of all directions together.
 
     It is what training penalises: kappa * tr F with the reduction `per_example` of
-    `losses.gradient_penalised`, kappa / 2 of it with `eq25`, kappa / N of it with `listing`.
+    `losses.gradient_penalised`, kappa / 2 of it with `eq25`, kappa / B of it with `listing`
+    in batches of B images, whatever N is here.
     """
     return float(jnp.sum(jnp.square(gradients)) / len(gradients))
 

@@ -80,14 +80,15 @@ def test_bartletts_identity(x64):
     assert of_hessian.values[1] > 0.01 * of_hessian.values[0]
 
 
-@pytest.mark.parametrize(("reduction", "factor"), [("per_example", 1), ("eq25", 1 / 2), ("listing", 1 / 13)])
+@pytest.mark.parametrize(("reduction", "factor"), [("per_example", 1), ("eq25", 1 / 2), ("listing", 1 / 4)])
 def test_the_penalty_is_kappa_times_the_trace(reduction, factor, x64):
-    """Eq. 34, for a network whose examples do not see each other, as with frozen statistics."""
-    images, labels = batch(13, dtype=np.float64)
+    """Eq. 34, in batches of 4, for a network whose examples do not see each other (frozen statistics)."""
+    images, labels = batch(12, dtype=np.float64)
     objective = losses.gradient_penalised(losses.cross_entropy(two_layers), 3.0, reduction=reduction)
-    _, terms = objective.with_terms(weights(), jnp.asarray(images), labels)
+    parts = ((jnp.asarray(images[i : i + 4]), labels[i : i + 4]) for i in range(0, 12, 4))
+    penalty = np.mean([objective.with_terms(weights(), *part)[1].penalty for part in parts])
     gradients = fisher.input_gradients(two_layers, weights(), images, labels, batch_size=5)
-    np.testing.assert_allclose(terms.penalty, 3 * factor * fisher.trace(gradients), rtol=1e-12)
+    np.testing.assert_allclose(penalty, 3 * factor * fisher.trace(gradients), rtol=1e-12)
 
 
 def test_energies_are_quadratic_forms(x64):
