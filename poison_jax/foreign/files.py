@@ -22,7 +22,7 @@ import numpy as np
 from poison_jax.console import printable
 from poison_jax.errors import UserError, one_line_of
 from poison_jax.foreign import pickles
-from poison_jax.foreign.pickles import Inert, Storage, Tensor, natural
+from poison_jax.foreign.pickles import DIMENSIONS, Inert, Storage, Tensor, natural
 
 _MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # of torch's legacy format: a pickled number
 _MOST_HEADER = 2**26  # bytes of safetensors' JSON
@@ -167,7 +167,7 @@ def _legacy(stream: _Bounded) -> Contents:
     places, place = {}, stream.tell()
     for key in keys.value:  # each a count, eight bytes, and so many numbers
         stream.seek(place)
-        if key not in found.storages:
+        if type(key) is not str or key not in found.storages:  # others could take ages to hash
             raise UserError("it holds storages of a type that is not known: save the state dict alone, dense")
         count, storage = int.from_bytes(stream.read(8), "little"), found.storages[key]
         if count != storage.count or place + 8 + storage.bytes > stream.size:
@@ -194,7 +194,9 @@ def _described(found: Any) -> dict[str, Tensor]:
     if type(found) is not dict:
         raise UserError(f"this is a pickled {type(found).__name__}, no state dict: save model.state_dict()")
     if not _has_tensors(found):
-        inside = [key for key, value in found.items() if type(value) is dict and _has_tensors(value)]
+        dicts = {id(value): value for value in found.values() if type(value) is dict}  # each looked at once
+        with_tensors = {place for place, value in dicts.items() if _has_tensors(value)}
+        inside = [key for key, value in found.items() if id(value) in with_tensors]
         if len(inside) != 1:
             several = f"several state dicts ({', '.join(map(str, inside[:5]))})" if inside else "no tensors"
             raise UserError(f"it holds {several}: save one state dict alone")
@@ -252,6 +254,8 @@ def _safetensors(stream: _Bounded) -> dict[str, Entry]:
             continue
         if about["dtype"] not in _SAFE:
             raise UserError(f"{name} is of type {about['dtype']}: only {', '.join(_SAFE)} are read")
+        if len(about["shape"]) > DIMENSIONS:
+            raise UserError(f"{name} has {len(about['shape']):,} dimensions: at most {DIMENSIONS} are read")
         dtype, shape = _SAFE[about["dtype"]], tuple(map(natural, about["shape"]))
         first, last = map(natural, about["data_offsets"])
         size = math.prod(shape) * Storage(dtype, "", 1).bytes

@@ -12,7 +12,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 
-MOST = 4_000_000  # instructions: each makes at most a few hundred bytes
+MOST = 4_000_000  # instructions, and what they copy: each makes at most a few hundred bytes
+LONGEST = 4096  # characters of a name or a key
+DIMENSIONS = 8  # of an array
 KINDS = {  # torch's storage class -> dtype
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -97,9 +99,12 @@ def load(stream: BinaryIO) -> Pickled:
     work = 0
     for opcode, argument, _ in pickletools.genops(stream):
         name = opcode.name
+        # A hostile pickle may copy what is long, and often: a list into a dict, two texts into a name.
         work += 1
-        if name == "REDUCE":  # a dict made of a list: that of a hostile pickle may be long, and used often
+        if name in ("REDUCE", "NEWOBJ"):
             work += _length(stack[-1])
+        elif name == "STACK_GLOBAL":
+            work += sum(len(_short(text)) for text in stack[-2:])
         if work > MOST:
             raise ValueError(f"the pickle has more than {MOST:,} instructions")
         if name == "STOP":
@@ -120,10 +125,10 @@ def load(stream: BinaryIO) -> Pickled:
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name == "GLOBAL":
-            stack.append(_Name(argument.replace(" ", ".")))
+            stack.append(_Name(_short(argument).replace(" ", ".")))
         elif name == "STACK_GLOBAL":
             attribute, module = pop(), pop()
-            stack.append(_Name(f"{module:s}.{attribute:s}"))
+            stack.append(_Name(f"{module}.{attribute}"))
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, what = pop(), pop()
             stack.append(_made(what, arguments))
@@ -192,23 +197,34 @@ def _length(arguments: Any) -> int:
 
 
 def _set(into: dict[Any, Any], items: list[Any]) -> None:
-    """Pairs into a dict, but for keys other than text and numbers, which could take ages to hash."""
+    """Pairs into a dict, but for keys other than text and usual numbers, which could take ages to hash."""
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if isinstance(key, str | int | float):
+        if type(key) is str:
+            into[_short(key)] = value
+        elif type(key) is float or (isinstance(key, int) and key.bit_length() <= 64):
             into[key] = value
+
+
+def _short(text: Any) -> str:
+    """A name or key as it is: a long one could be copied, or compared with its like, again and again."""
+    if type(text) is not str or len(text) > LONGEST:
+        raise ValueError(f"a name in it is no text, or longer than {LONGEST:,} characters")
+    return text
 
 
 def _storage(persistent: Any, storages: dict[str, Storage]) -> Any:
     """What `torch.save` puts in the place of a storage: ("storage", class, key, device, count)."""
     if type(persistent) is tuple and len(persistent) > 1 and persistent[0] == "module":
         return persistent[1]  # a class, with its source code beside it
+    if type(persistent) is not tuple or len(persistent) > 6:
+        raise ValueError("a storage that torch did not describe")
     kind, what, key, _, count, *view = persistent
     module, _, name = what.name.rpartition(".")
     if kind != "storage" or module != "torch" or name not in KINDS:
         return Inert(what.name)
     if view not in ([], [None]):
         raise ValueError("a storage that is part of another: save the state dict with a newer torch")
-    storage = Storage(KINDS[name], f"{key:s}", natural(count))
+    storage = Storage(KINDS[name], _short(key), natural(count))
     if storages.setdefault(storage.key, storage) != storage:
         raise ValueError(f"storage {storage.key:.50} is described twice, differently")
     return storage
@@ -222,7 +238,11 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Any:
     """
     if isinstance(storage, Inert):
         return storage
-    if type(storage) is not Storage or type(shape) is not tuple or not len(shape) == len(strides) <= 8:
+    if (
+        type(storage) is not Storage
+        or type(shape) is not tuple
+        or not len(shape) == len(strides) <= DIMENSIONS
+    ):
         raise ValueError("a tensor without storage, shape or strides")
     shape, strides = tuple(map(natural, shape)), tuple(map(natural, strides))
     size, last = 1, natural(offset)

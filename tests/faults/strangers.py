@@ -119,6 +119,36 @@ def planted(mark: str) -> Iterator[tuple[str, bytes]]:
             yield "text without end", write(tf.pickled(tf.Raw(code)), _WEIGHTS)
     huge = tf.tensor(_WEIGHTS["a.bias"], "1", shape=(2**40,), strides=(0,))
     yield "a tensor without end", tf.zipped(tf.pickled(tf.state_dict(_WEIGHTS) | {"a.bias": huge}), _WEIGHTS)
+    yield from laborious()
+
+
+def laborious() -> Iterator[tuple[str, bytes]]:
+    """Files of a few mebibytes that name a large thing once, and ask again and again for what it costs."""
+    text = lambda count: tf.pickled("a" * count)[2:-1]  # noqa: E731
+    pairs = b"]q\x00(" + b"K\x01K\x02\x86q\x01" + b"h\x01" * 10**5 + b"e"
+    arguments = pairs + b"\x85q\x02ccollections\nOrderedDict\nq\x03"
+    number = b"\x8b" + (10**6).to_bytes(4, "little") + b"\x55" * 10**6
+    entries = lambda value: b"".join(b"J" + i.to_bytes(4, "little") + value for i in range(50_000))  # noqa: E731
+    tuples = b")q\x000" + b"h\x00h\x00\x86q\x000" * 60 + b"h\x00"
+    codes = {
+        "long names": text(10**6) + b"q\x00" + b"h\x00h\x00\x93" * 10**5,
+        "many names": text(4000) + b"q\x00" + b"h\x00h\x00\x93" * 3 * 10**5,
+        "dicts of a list by REDUCE": arguments + b"h\x03h\x02R0" * 10**5,
+        "dicts of a list by NEWOBJ": arguments + b"h\x03h\x02\x810" * 10**5,
+        "numbers of a mebibyte as keys": number + b"q\x00}" + b"h\x00Ns" * 10**6,
+        "equal texts as keys": 2 * (text(10**6) + b"q\x00") + b"}" + text(10**6) + b"Ns" + b"h\x00Ns" * 10**6,
+        "a list as a storage": pairs + b"h\x00Q" * 10**6,
+        "one dict in many places": b"}q\x00(" + entries(b"N") + b"u}(" + entries(b"h\x00") + b"u",
+    }
+    for what, code in codes.items():
+        yield what, tf.zipped(tf.pickled(tf.Raw(code)), _WEIGHTS)
+    keys = tf.pickled([str(i) for i in range(len(_WEIGHTS))])
+    yield (
+        "keys of storages that are tuples",
+        _SOUND["legacy"].replace(keys, tf.pickled([tf.Raw(tuples)])),
+    )
+    about = {"dtype": "F32", "shape": [2**48 - 1] * 300_000, "data_offsets": [0, 4]}
+    yield "a safetensors shape without end", tf.safetensors(_WEIGHTS, **{"a.bias": about})
 
 
 def damaged(luck: random.Random) -> tuple[str, bytes]:

@@ -1,5 +1,6 @@
 """Files of weights: every format read, what is no plain tensor refused by name, nothing run."""
 
+import io
 import os
 import sys
 
@@ -9,7 +10,7 @@ import torch_format as tf
 
 from poison_jax import foreign
 from poison_jax.errors import UserError
-from poison_jax.foreign import files
+from poison_jax.foreign import files, pickles
 
 WEIGHTS = tf.weights()
 IMAGES = np.random.default_rng(1).uniform(size=(5, 6, 6, 1)).astype(np.float32)
@@ -230,6 +231,7 @@ def test_a_safetensors_header_that_lies(tmp_path):
         {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]},
         {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]},
         {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1] * 9, "data_offsets": [0, 4]},
         {"dtype": "F4", "shape": [1], "data_offsets": [0, 4]},
         {"shape": [1]},
         3,
@@ -278,13 +280,49 @@ def test_a_long_pickle_ends(tmp_path, monkeypatch):
     monkeypatch.setattr("poison_jax.foreign.pickles.MOST", 1000)
     assert "more than 1,000 instructions" in refused(zipped(tmp_path, [1] * 1001))
     # A list of 100 pairs, of which a dict is made again and again.
-    again = b"ccollections\nOrderedDict\nh\x00\x85R0" * 20
-    code = tf.pickled([("a", 1)] * 100)[2:-1] + b"q\x00" + again
+    for call in (b"R", b"\x81"):
+        again = b"ccollections\nOrderedDict\nh\x00\x85" + call + b"0"
+        code = tf.pickled([("a", 1)] * 100)[2:-1] + b"q\x00" + again * 20
+        assert "more than 1,000 instructions" in refused(zipped(tmp_path, tf.Raw(code)))
+    # A text of 100 characters, of which a name is made again and again.
+    code = tf.pickled("a" * 100)[2:-1] + b"q\x00" + b"h\x00h\x00\x930" * 20
     assert "more than 1,000 instructions" in refused(zipped(tmp_path, tf.Raw(code)))
 
 
-def test_keys_that_would_take_ages_to_hash(tmp_path):
-    """Tuples of tuples, sixty deep, each twice the one before."""
-    code = b")q\x00" + b"".join(b"h\x00h\x00\x86q\x00" for _ in range(60))
-    found = foreign.inspect(zipped(tmp_path, {"model": tf.state_dict(WEIGHTS), tf.Raw(code): 1}))
+DEEP = b")q\x000" + b"h\x00h\x00\x86q\x000" * 60 + b"h\x00"  # a tuple of tuples, each twice the one before
+HUGE = b"\x8b\x09\x00\x00\x00" + bytes(8) + b"\x01"  # 2^64
+
+
+@pytest.mark.parametrize("key", [DEEP, HUGE])
+def test_keys_that_would_take_ages_to_hash(tmp_path, key):
+    found = foreign.inspect(zipped(tmp_path, {"model": tf.state_dict(WEIGHTS), tf.Raw(key): 1}))
     assert found.keys() == WEIGHTS.keys()
+    loaded = pickles.load(io.BytesIO(tf.pickled({"a": 1, 2: 3, True: 4, tf.Raw(key): 5})))
+    assert loaded.value == {"a": 1, 2: 3, True: 4}
+    keys = tf.pickled([str(i) for i in range(len(WEIGHTS))])
+    content = WRITERS["legacy"](WEIGHTS).replace(keys, tf.pickled([tf.Raw(key)]))
+    assert "storages of a type that is not known" in refused(written(tmp_path, content))
+
+
+@pytest.mark.parametrize("code", [b"h\x00h\x00\x93", b"}h\x00Ns"])
+def test_names_and_keys_have_a_longest(tmp_path, code):
+    def made(count):
+        return zipped(tmp_path, tf.Raw(tf.pickled("a" * count)[2:-1] + b"q\x00" + code))
+
+    assert "4,096 characters" in refused(made(4097))
+    assert "4,096" not in refused(made(4096))
+
+
+def test_a_storage_is_described_by_a_tuple_of_six_at_most(tmp_path):
+    for raw in (b"](" + b"N" * 5 + b"e", b"(" + b"N" * 7 + b"t"):
+        assert "torch did not describe" in refused(zipped(tmp_path, tf.Raw(raw + b"Q")))
+
+
+def test_a_dict_in_many_places_is_looked_at_once(tmp_path, monkeypatch):
+    looked = []
+    has_tensors = files._has_tensors
+    monkeypatch.setattr(files, "_has_tensors", lambda found: looked.append(found) or has_tensors(found))
+    places = b"".join(b"K" + bytes([i]) + b"h\x00" for i in range(100))
+    with pytest.raises(UserError, match="no tensors"):
+        foreign.inspect(zipped(tmp_path, tf.Raw(b"}q\x00}(" + places + b"u")))
+    assert len(looked) <= 2
