@@ -12,7 +12,7 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -254,8 +254,7 @@ def _safetensors(stream: _Bounded) -> dict[str, Entry]:
             continue
         if about["dtype"] not in _SAFE:
             raise UserError(f"{name} is of type {about['dtype']}: only {', '.join(_SAFE)} are read")
-        if len(about["shape"]) > DIMENSIONS:
-            raise UserError(f"{name} has {len(about['shape']):,} dimensions: at most {DIMENSIONS} are read")
+        _check_dimensions(name, about["shape"])
         dtype, shape = _SAFE[about["dtype"]], tuple(map(natural, about["shape"]))
         first, last = map(natural, about["data_offsets"])
         size = math.prod(shape) * Storage(dtype, "", 1).bytes
@@ -284,6 +283,7 @@ def _npz(archive: zipfile.ZipFile) -> dict[str, Entry]:
                 (2, 0): np.lib.format.read_array_header_2_0,
             }
             shape, _, dtype = header[version](member, max_header_size=_LINE)
+        _check_dimensions(name, shape)
         if dtype.kind not in "biuf" or dtype.itemsize * math.prod(shape) > info.file_size:
             raise UserError(f"{name} is of type {dtype}, or larger than its file: give arrays of numbers")
 
@@ -293,6 +293,11 @@ def _npz(archive: zipfile.ZipFile) -> dict[str, Entry]:
 
         entries[name] = Entry(shape, dtype.name, read)
     return entries
+
+
+def _check_dimensions(name: str, shape: Sized) -> None:
+    if len(shape) > DIMENSIONS:
+        raise UserError(f"{name} has {len(shape):,} dimensions: at most {DIMENSIONS} are read")
 
 
 def write_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -61,6 +61,7 @@ _WORDS = {  # kind -> what stands behind it
     **dict.fromkeys(_ACTIVATIONS, ()),
 }
 _OPTIONS = {"conv": {"stride", "pad", "bias", "init"}, "linear": {"bias"}, "maxpool": {"stride", "pad"}}
+_CHOICES = {"bias": ("yes", "no"), "init": ("he",)}
 
 
 def sequential(description: str, num_classes: int, *, convolutions: str = "auto") -> nn.Module:
@@ -87,6 +88,9 @@ def _layer(line: str, num_classes: int) -> Layer:
         what = f"write {usage}" if kind in _WORDS else f"use {', '.join(_WORDS)}"
         raise UserError(f"architecture, line {line!r}: {what}")
     values: dict[str, Any] = dict(zip(_WORDS[kind], given, strict=True)) | options
+    for key, choices in _CHOICES.items():
+        if options.get(key, choices[0]) not in choices:
+            raise UserError(f"architecture, line {line!r}: {key} is {' or '.join(choices)}")
     values["he"] = values.pop("init", "") == "he"
     values["bias"] = values.get("bias", "yes") == "yes"
     if not re.fullmatch(r"[\w.]*", values.get("name", "")):

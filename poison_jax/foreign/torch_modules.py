@@ -56,8 +56,8 @@ def torch_hessian(
                 x, y = torch.from_numpy(x[:size]).to(device), torch.from_numpy(y[:size]).to(device)
                 delta = torch.zeros_like(direction, requires_grad=True)
                 loss = torch.nn.functional.cross_entropy(module(x + delta), y, reduction="sum")
-                (gradient,) = torch.autograd.grad(loss, delta, create_graph=True)
-                (product,) = torch.autograd.grad(gradient, delta, direction)
+                gradient = _gradient(loss, delta, create_graph=True)
+                product = _gradient(gradient, delta, grad_outputs=direction)
                 total += product.cpu().numpy()
         return jnp.asarray((total / len(images)).transpose(1, 2, 0).reshape(-1), jnp.float32)
 
@@ -76,7 +76,7 @@ def torch_common_gradients(module: Any, images: Any, labels: Any, *, batch_size:
         float32 `[K, H, W, C]`, NaN where every image is of the class.
 
     Raises:
-        UserError: bad input.
+        UserError: bad input; a module that cannot be differentiated.
     """
     import torch
 
@@ -90,7 +90,7 @@ def torch_common_gradients(module: Any, images: Any, labels: Any, *, batch_size:
             own = torch.eye(logits.shape[1], dtype=torch.bool, device=device)
             others = torch.where(own, -torch.inf, logits[:, None]).logsumexp(-1)  # [B, K]
             odds = ((logits - others) * (y[:, None] != torch.arange(len(own), device=device))).sum(0)
-            rows = [torch.autograd.grad(odd, delta, retain_graph=True)[0].cpu().numpy() for odd in odds]
+            rows = [_gradient(odd, delta, retain_graph=True).cpu().numpy() for odd in odds]
             totals += np.stack(rows).astype(float)
     others = len(labels) - np.bincount(labels, minlength=len(totals))
     with np.errstate(invalid="ignore"):
@@ -115,6 +115,17 @@ def _checked(module: Any, images: Any, labels: Any) -> tuple[np.ndarray, np.ndar
     if logits.ndim != 2 or len(logits) != 1:
         raise UserError(f"the module makes {list(logits.shape)} of one image, not logits [1, classes]")
     return images, class_labels(labels, len(images), logits.shape[1]).astype(np.int64)
+
+
+def _gradient(output: Any, delta: Any, **options: Any) -> Any:
+    """torch's gradient of an output with respect to delta, or what it says, in one line."""
+    import torch
+
+    try:
+        return torch.autograd.grad(output, delta, **options)[0]
+    except RuntimeError as error:
+        about = " ".join(str(error).split())[:200]
+        raise UserError(f"torch cannot differentiate the module: {about}") from None
 
 
 @contextlib.contextmanager

@@ -61,6 +61,8 @@ def test_npz(tmp_path):
         np.testing.assert_allclose(found.logits(IMAGES), tf.logits(WEIGHTS, IMAGES), atol=1e-5)
     np.savez(tmp_path / "w.npz", a=np.array([{}], dtype=object))
     assert "a is of type object" in refused(tmp_path / "w.npz")
+    np.savez(tmp_path / "w.npz", a=np.zeros([1] * 9))
+    assert "a has 9 dimensions" in refused(tmp_path / "w.npz")
 
 
 def test_safetensors_written_here(tmp_path):

@@ -152,3 +152,43 @@ def test_the_hessian_of_a_module_refuses_bad_input():
         with pytest.raises(foreign.UserError):
             foreign.torch_hessian(module, images_given, np.array(labels), k=1, num_iters=2)
     assert jax.default_backend() == "cpu"
+
+
+class Once(torch.autograd.Function):
+    """A sine of which torch knows one derivative."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, gradient):
+        (x,) = context.saved_tensors
+        return gradient * x.cos()
+
+
+class After(torch.nn.Module):
+    """A linear layer after a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.linear = function, torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.linear(self.function(x).flatten(1))
+
+
+def test_a_module_that_cannot_be_differentiated_is_refused_in_one_line():
+    images, labels = np.ones((3, 1, 2, 2), np.float32), np.arange(3)
+    once, never = After(Once.apply), After(lambda x: (x > 0.5).float())
+    assert np.isfinite(foreign.torch_common_gradients(once, images, labels)).all()
+    for refused in (
+        lambda: foreign.torch_hessian(once, images, labels, k=1, num_iters=2),
+        lambda: foreign.torch_hessian(never, images, labels, k=1, num_iters=2),
+        lambda: foreign.torch_common_gradients(never, images, labels),
+    ):
+        with pytest.raises(foreign.UserError, match="torch cannot differentiate the module") as error:
+            refused()
+        assert "\n" not in str(error.value)
