@@ -7,6 +7,7 @@ whatever the statistic. 19 references can reach .05, 99 can reach .01.
 
 import numpy as np
 
+from poison_jax.arrays import finite
 from poison_jax.errors import UserError
 
 
@@ -23,6 +24,9 @@ def deviations(values: np.ndarray, two_sided: np.ndarray | bool = False) -> np.n
 
     Returns:
         As `values`.
+
+    Raises:
+        UserError: fewer than two models, or values that are not finite.
     """
     values = np.asarray(values, float)
     if len(values) < 2 or not np.isfinite(values).all():
@@ -48,9 +52,13 @@ def p_value(score: float, references: np.ndarray) -> float:
 
 
 def p_values(suspicion: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """Conformal p-values `[N]` of inputs or examples against held-out clean ones `[M]`, as `p_value`."""
-    clean = np.sort(np.asarray(clean, float))
-    at_least = len(clean) - np.searchsorted(clean, np.asarray(suspicion, float), side="left")
+    """Conformal p-values `[N]` of inputs or examples against held-out clean ones `[M]`, as `p_value`.
+
+    Raises:
+        UserError: values that are not finite.
+    """
+    suspicion, clean = finite("suspicion", suspicion), np.sort(finite("suspicion of clean ones", clean))
+    at_least = len(clean) - np.searchsorted(clean, suspicion, side="left")
     return (1 + at_least) / (len(clean) + 1)
 
 

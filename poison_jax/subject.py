@@ -57,11 +57,16 @@ class Subject:
         return _of_pixels(self.apply_fn, constants)
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
-        """Images in [0, 1] as `apply_fn` takes them, float32 `[N, H, W, C]`."""
+        """Images in [0, 1] as `apply_fn` takes them, float32 `[N, H, W, C]`.
+
+        Raises:
+            UserError: images of another number of channels than the normalisation.
+        """
         images = np.asarray(images, np.float32)
         if self.normalisation is None:
             return images
         mean, std = (np.asarray(part, np.float32) for part in self.normalisation)
+        _check_channels(mean, std, images)
         return (images - mean) / std
 
     def logits(self, images: np.ndarray, *, batch_size: int | None = None) -> np.ndarray:
@@ -70,9 +75,21 @@ class Subject:
         Args:
             images: float `[N, H, W, C]`, N >= 1.
             batch_size: images at once; changes memory, not the result.
+
+        Raises:
+            UserError: as `normalise`.
         """
         compute = functools.partial(batches.logits, self.of_pixels, self.variables)
         return batches.outputs(compute, np.asarray(images, np.float32), batch_size=batch_size)
+
+
+def _check_channels(mean, std, images):
+    """One number or one for each channel: three would make three channels of one."""
+    sizes, channels = {mean.size, std.size} - {1}, images.shape[-1]
+    if sizes - {channels}:
+        raise UserError(
+            f"images of {channels} channels, normalisation of {max(sizes)}: give one or {channels}"
+        )
 
 
 @functools.cache
@@ -80,6 +97,7 @@ def _of_pixels(apply_fn, constants):
     def apply(variables, images):
         if constants is not None:
             mean, std = (jnp.asarray(part, images.dtype) for part in constants)
+            _check_channels(mean, std, images)
             images = (images - mean) / std
         return logits_of(apply_fn(variables, images))
 

@@ -41,6 +41,14 @@ def test_p_values():
     np.testing.assert_allclose(many, [1 / 20, 2 / 20, 1.0])
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_suspicions_that_are_no_numbers_are_refused(place):
+    values = [np.arange(3.0), np.arange(5.0)]
+    values[place][1] = np.nan
+    with pytest.raises(UserError, match="not finite"):
+        calibration.p_values(*values)
+
+
 def test_a_clean_network_is_called_poisoned_like_as_often_as_alpha_says():
     """2,000 families of 20 exchangeable networks; of the largest of three correlated statistics."""
     rng = np.random.default_rng(0)

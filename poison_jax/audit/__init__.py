@@ -26,7 +26,7 @@ from poison_jax.audit import (
     spectral_signatures,
     strip,
 )
-from poison_jax.audit.checks import checked_pixels
+from poison_jax.audit.checks import checked_logits, checked_pixels, generator
 from poison_jax.audit.detector import DataScore, Detector, NetworkScore
 from poison_jax.audit.report import BLIND, Finding, Report, Row
 from poison_jax.errors import UserError
@@ -104,7 +104,7 @@ def audit(
         subject: the network in question.
         images: float `[N, H, W, C]` in [0, 1], clean and of the data that it was trained for; a few hundred.
         labels: int `[N]`, their classes.
-        references: clean networks of the same recipe. At least `1 / alpha - 1` of them (19 for .05), or the
+        references: clean networks of the same recipe. At least `needed(alpha)` of them (19 for .05), or the
             answer is "cannot say"; without any there are scores and no p.
         alpha: probability, at most, with which a clean network of the recipe is called poisoned-like.
         key: integer seed of whatever the detectors draw.
@@ -119,41 +119,44 @@ def audit(
     Raises:
         UserError: images that are not in [0, 1] or do not fit the network, labels that are no classes, fewer
             images than classes, a network that gives probabilities instead of logits, references of another
-            recipe or shape or whose training failed.
+            recipe, shape or number of classes or whose training failed.
     """
-    if not 0 < alpha < 1:
-        raise UserError(f"alpha = {alpha}: use a number between 0 and 1")
-    images, labels, accuracy = _checked(subject, images, labels, batch_size)
+    least = needed(alpha)
+    images, labels, logits = checked_input(subject, images, labels, batch_size=batch_size)
+    accuracy, num_classes = float(np.mean(logits.argmax(-1) == labels)), logits.shape[1]
     if not metrics.beats_chance(accuracy, labels):
         reason = f"accuracy {accuracy:.1%} on these images, no better than chance: is `normalisation` right?"
         return Report("cannot say", reason, accuracy, alpha, classes=_names(subject, labels))
     for i, reference in enumerate(references, 1):
-        _check_reference(subject, reference, i, images, labels, batch_size)
+        _check_reference(subject, reference, i, images, labels, num_classes, batch_size)
 
-    # Every detector on every network, the subject first.
+    # Every detector on every network, the subject first; of the references numbers alone are kept.
     options = {"key": key, "batch_size": batch_size}
-    found: list[Measured] = []
-    scores: list[list[NetworkScore]] = []
-    for model in (subject, *references):
-        found.append(measure(model, images, labels, **options))
-        others = (detector.score(model, images, labels, **options) for detector in detectors)
-        scores.append([*found[-1].scores, *others])
+    statistics, flip_rates = [], []
+    for i, model in enumerate((subject, *references)):
+        measured = measure(model, images, labels, **options)
+        others = [detector.score(model, images, labels, **options) for detector in detectors]
+        statistics.append([score.statistic for score in (*measured.scores, *others)])
+        flip_rates.append(measured.flip_rates)
+        if i == 0:
+            pairs, scores = measured.pairs, [*measured.scores, *others]
+        del measured, others
         on_model()
 
     # The one score, of each network against all others; and every detector by itself, the same way.
-    values = np.array([[score.statistic for score in row] for row in scores])
+    values = np.array(statistics)
     used = [*SHOWN, *detectors]
-    rows = [_row(detector, values[:, i], scores[0][i]) for i, detector in enumerate(used)]
-    target, trigger = scores[0][1].target, scores[0][1].picture
+    rows = [_row(detector, values[:, i], scores[i]) for i, detector in enumerate(used)]
+    target, trigger = scores[1].target, scores[1].picture
     p_value, score = None, None
     if len(references) > 1:
         away = calibration.deviations(values[:, : len(VERDICT)], [detector.two_sided for detector in VERDICT])
         combined = away.max(axis=1)
         score, p_value = float(combined[0]), calibration.p_value(combined[0], combined[1:])
         if away[0, 2] > away[0, 1]:  # a patch: localisation says more about the class
-            target, trigger = scores[0][2].target, scores[0][2].picture
-    flips = [float(own.flip_rates[target]) for own in found]
-    verdict, reason = _verdict(p_value, len(references), alpha)
+            target, trigger = scores[2].target, scores[2].picture
+    flips = [float(own[target]) for own in flip_rates]
+    verdict, reason = _verdict(p_value, len(references), least, alpha)
     if verdict == "not distinguishable":
         reason += _beside(rows[len(VERDICT) :], alpha)
     return Report(
@@ -167,7 +170,7 @@ def audit(
         trigger=trigger,
         flip_rate=flips[0],
         reference_flip_rates=tuple(flips[1:]),
-        eigenpairs=found[0].pairs,
+        eigenpairs=pairs,
         references=len(references),
         table=tuple(rows),
         classes=_names(subject, labels),
@@ -186,30 +189,41 @@ def data(
     key: int = 0,
     batch_size: int | None = None,
 ) -> Finding:
-    """Which training examples look poisoned: conformal against held-out clean ones.
+    """Which training examples look poisoned: conformal against held-out clean ones of the same label.
+
+    Suspicions of different classes have scales of their own, and are not compared: an example of a label with
+    M held-out clean images has a p of 1 / (M + 1) at the least, 1 where there are none. To flag k examples of
+    N takes about N / (k level) clean images of their labels.
 
     Args:
         subject: the network.
         images, labels: the training data in question, in [0, 1].
         detector: one of `OF_DATA`.
         clean: images and labels that were not trained on and are known to be clean. A detector that learns
-            from clean images (`uses_clean`: SCAn) gets every other one, and is calibrated by the rest.
+            from clean images (`uses_clean`: SCAn) gets half of them, drawn by `key`, and is calibrated by the
+            rest.
         level: of the list that is flagged, the expected share of clean examples (Benjamini-Hochberg).
         key, batch_size: as of `audit`.
 
     Raises:
         UserError: bad input, as `audit`.
     """
-    images, labels, _ = _checked(subject, images, labels, batch_size)
-    held_out, held_labels, _ = _checked(subject, *clean, batch_size)
+    images, labels, _ = checked_input(subject, images, labels, batch_size=batch_size)
+    held_out, held_labels, _ = checked_input(subject, *clean, batch_size=batch_size)
     options = {"key": key, "batch_size": batch_size}
     if detector.uses_clean:
-        options["clean"] = held_out[::2], held_labels[::2]
-        held_out, held_labels = held_out[1::2], held_labels[1::2]
+        half, rest = _halves(len(held_out), key)
+        options["clean"] = held_out[half], held_labels[half]
+        held_out, held_labels = held_out[rest], held_labels[rest]
     # Scored together: what is clean must be seen as the examples are.
     both, both_labels = np.concatenate([images, held_out]), np.concatenate([labels, held_labels])
     score = detector.score(subject, both, both_labels, **options)
-    return _finding(score.suspicion[: len(images)], score.suspicion[len(images) :], level)
+    suspicion, of_clean = np.split(score.suspicion, [len(images)])
+    p = np.ones(len(images))
+    for label in np.unique(labels):
+        own = labels == label
+        p[own] = calibration.p_values(suspicion[own], of_clean[held_labels == label])
+    return Finding(suspicion, p, calibration.benjamini_hochberg(p, level))
 
 
 def inputs(
@@ -223,6 +237,8 @@ def inputs(
     batch_size: int | None = None,
 ) -> Finding:
     """Which inputs look triggered: conformal against one half of the clean ones, with the help of the other.
+
+    The halves are drawn by `key`.
 
     Args:
         subject: the network.
@@ -238,15 +254,33 @@ def inputs(
     suspects, clean = checked_pixels(suspects), checked_pixels(clean, "clean images")
     if len(clean) < 2:
         raise UserError(f"{len(clean)} clean image: give at least two, better a hundred")
-    helping, held_out = clean[::2], clean[1::2]
+    for given in (suspects, clean):
+        checked_logits(subject, given, batch_size=batch_size)
+    half, rest = _halves(len(clean), key)
     options = {"key": key, "batch_size": batch_size}
-    suspicion = detector.score(subject, suspects, helping, **options)
-    return _finding(suspicion, detector.score(subject, held_out, helping, **options), level)
+    suspicion = np.asarray(detector.score(subject, suspects, clean[half], **options))
+    p = calibration.p_values(suspicion, detector.score(subject, clean[rest], clean[half], **options))
+    return Finding(suspicion, p, calibration.benjamini_hochberg(p, level))
 
 
-def _finding(suspicion, clean, level) -> Finding:
-    p = calibration.p_values(suspicion, clean)
-    return Finding(np.asarray(suspicion), p, calibration.benjamini_hochberg(p, level))
+def _halves(count: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of two halves, drawn: the images may come in an order of their labels."""
+    order = generator(key).permutation(count)
+    return order[::2], order[1::2]
+
+
+def needed(alpha: float) -> int:
+    """References without which p cannot reach alpha; two at least, of which one says how far the other lies.
+
+    Raises:
+        UserError: alpha outside (0, 1).
+
+    >>> needed(0.05), needed(0.01), needed(0.9)
+    (19, 99, 2)
+    """
+    if not 0 < alpha < 1:
+        raise UserError(f"alpha = {alpha}: use a number between 0 and 1")
+    return max(int(np.ceil(1 / alpha - 1e-9)) - 1, 2)
 
 
 def _row(detector: Detector, values: np.ndarray, score: NetworkScore) -> Row:
@@ -267,12 +301,11 @@ def _row(detector: Detector, values: np.ndarray, score: NetworkScore) -> Row:
     )
 
 
-def _verdict(p_value: float | None, references: int, alpha: float) -> tuple[str, str]:
-    least = int(np.ceil(1 / alpha - 1e-9)) - 1
-    if p_value is None:
+def _verdict(p_value: float | None, references: int, least: int, alpha: float) -> tuple[str, str]:
+    if not references:
         return "cannot say", f"there is nothing to compare with: train {least} references or more"
     if references < least:
-        return "cannot say", f"{references} references cannot reach p = {alpha:g}: it takes {least}"
+        return "cannot say", f"too few references ({references}) to reach p = {alpha:g}: it takes {least}"
     if p_value <= alpha:
         return "poisoned-like", f"p = {p_value:.3g}"
     return "not distinguishable", f"from {references} clean references (p = {p_value:.2g}); {BLIND}"
@@ -284,15 +317,19 @@ def _beside(rows: list[Row], alpha: float) -> str:
     return f"; beside the verdict stands out: {', '.join(found)}" if found else ""
 
 
-def _checked(subject, images, labels, batch_size):
-    """Images, labels and the accuracy on them; what cannot be audited is refused."""
+def checked_input(
+    subject: Subject, images: np.ndarray, labels: np.ndarray, *, batch_size: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, labels and the logits of the images; what cannot be audited is refused.
+
+    Args:
+        subject, images, labels, batch_size: as of `audit`.
+
+    Raises:
+        UserError: bad input, as `audit`.
+    """
     images = checked_pixels(images)
-    try:
-        logits = subject.logits(images, batch_size=batch_size)
-    except Exception as error:  # anybody's function may raise anything
-        raise UserError(f"the network does not take images {images.shape[1:]}: {_about(error)}") from None
-    if logits.ndim != 2 or not np.isfinite(logits).all():
-        raise UserError(f"the network gives {logits.shape}, not finite logits [N, classes]")
+    logits = checked_logits(subject, images, batch_size=batch_size)
     num_classes = logits.shape[1]
     if num_classes < 2:
         raise UserError("the network has one class: there is nothing to be taken for something else")
@@ -301,32 +338,26 @@ def _checked(subject, images, labels, batch_size):
         raise UserError(
             f"{len(images)} images of {num_classes} classes: give one a class at least, better fifty"
         )
-    if (logits >= 0).all() and np.allclose(logits.sum(-1), 1, atol=1e-4):
-        raise UserError("the network gives probabilities: give their logarithm, or the logits themselves")
-    return images, labels, float(np.mean(logits.argmax(-1) == labels))
+    return images, labels, logits
 
 
-def _check_reference(subject, reference, number, images, labels, batch_size):
+def _check_reference(subject, reference, number, images, labels, num_classes, batch_size):
     if subject.recipe and reference.recipe and subject.recipe != reference.recipe:
         raise UserError(
             f"reference {number} was trained by {reference.recipe}, the subject by {subject.recipe}: "
             "references of another recipe calibrate nothing"
         )
-    try:
-        logits = reference.logits(images, batch_size=batch_size)
-    except Exception as error:  # anybody's function may raise anything
-        raise UserError(f"reference {number} does not take these images: {_about(error)}") from None
-    if logits.ndim != 2 or labels.max() >= logits.shape[1]:
-        raise UserError(f"reference {number} gives {logits.shape}: its classes are others")
+    logits = checked_logits(reference, images, batch_size=batch_size, name=f"reference {number}")
+    if logits.shape[1] != num_classes:
+        raise UserError(
+            f"reference {number} tells {logits.shape[1]} classes apart, the subject {num_classes}: give "
+            "references of the subject's classes"
+        )
     accuracy = float(np.mean(logits.argmax(-1) == labels))
-    if not np.isfinite(logits).all() or not metrics.beats_chance(accuracy, labels):
+    if not metrics.beats_chance(accuracy, labels):
         raise UserError(
             f"reference {number} has an accuracy of {accuracy:.1%}: its training failed, leave it out"
         )
-
-
-def _about(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _names(subject: Subject, labels: np.ndarray) -> tuple[str, ...]:

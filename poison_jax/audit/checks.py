@@ -58,6 +58,32 @@ def checked(
     return images, labels, num_classes
 
 
+def checked_logits(
+    subject: Subject, images: np.ndarray, *, batch_size: int | None = None, name: str = "the network"
+) -> np.ndarray:
+    """Return the logits `[N, K]` of a network, or refuse it.
+
+    Args:
+        subject: the network.
+        images: float `[N, H, W, C]` in [0, 1].
+        batch_size: images at once; changes memory, not the result.
+        name: what the network is called in a refusal.
+
+    Raises:
+        UserError: it does not take these images, or gives what is no `[N, K]`, not finite, or probabilities.
+    """
+    try:
+        logits = subject.logits(images, batch_size=batch_size)
+    except Exception as error:  # anybody's function may raise anything
+        about = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{name} does not take images {images.shape[1:]}: {about}") from None
+    if logits.ndim != 2 or not np.isfinite(logits).all():
+        raise UserError(f"{name} gives {logits.shape}, not finite logits [N, classes]")
+    if logits.shape[1] > 1 and (logits >= 0).all() and np.allclose(logits.sum(-1), 1, atol=1e-4):
+        raise UserError(f"{name} gives probabilities: give their logarithm, or the logits themselves")
+    return logits
+
+
 def as_key(key: jax.Array | int) -> jax.Array:
     """Return a key, or the key of an integer seed."""
     return environment.key(key) if isinstance(key, int | np.integer) else key

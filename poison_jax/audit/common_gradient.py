@@ -165,7 +165,7 @@ def _score(measure, subject: Subject, images, labels, *, key, batch_size) -> Net
 def score_of(gradients: np.ndarray, measure: Callable[[np.ndarray], np.ndarray]) -> NetworkScore:
     """The score that gradients `[K, H, W, C]` amount to by `norms` or `localisations`."""
     largest, target = ratio(measure(gradients))
-    return NetworkScore(float(np.log(largest)), target, gradients[target])
+    return NetworkScore(float(np.log(largest)), target, gradients[target].copy())
 
 
 NORM = Detector(
@@ -193,7 +193,7 @@ def _flip_score(subject: Subject, images, labels, *, key, batch_size) -> Network
 def flips_score_of(rates: np.ndarray, gradients: np.ndarray) -> NetworkScore:
     """The score that flip rates `[K]` amount to: the largest, and whose it is."""
     target = int(np.nanargmax(rates))
-    return NetworkScore(float(rates[target]), target, gradients[target])
+    return NetworkScore(float(rates[target]), target, gradients[target].copy())
 
 
 FLIPS = Detector(

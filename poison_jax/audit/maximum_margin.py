@@ -40,7 +40,9 @@ def score(
     With r_t = max over x in [0, 1] of z_t(x) - max_{k != t} z_k(x), and G the gamma distribution fitted to
     all of them but the largest, the statistic is -log p of p = 1 - G(max_t r_t)^K, the probability that the
     largest of K draws from G is as large. The authors call a network poisoned where p < .05; clean ones of
-    10 classes are in 15 to 30 cases of 100.
+    10 classes are in 15 to 30 cases of 100. Their program fits G's location, too, which is 0 here, and keeps
+    margins that are not positive: what `authors` says is their threshold on this p, and can differ from
+    theirs.
 
     Args:
         subject: the network, of three classes at least.

@@ -1,6 +1,7 @@
 """An audit from end to end, on networks whose answer is known."""
 
 import json
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,10 @@ def test_without_enough_references_it_cannot_say():
     assert few.p_value == 1 / 6
     enough = audit.audit(subject, *planted.images(), REFERENCES[:9], alpha=0.1)
     assert enough.verdict == "poisoned-like"
+    # One reference reaches p = .5 by number, but has no other to lie away from.
+    one = audit.audit(subject, *planted.images(), REFERENCES[:1], alpha=0.5)
+    assert one.verdict == "cannot say"
+    assert "too few references (1) to reach p = 0.5: it takes 2" in one.reason
 
 
 def test_an_accuracy_near_chance_cannot_be_judged():
@@ -80,6 +85,37 @@ def test_a_normalisation_is_applied_once():
     normalised = Subject(planted.linear, other, normalisation=(mean, std))
     np.testing.assert_allclose(normalised.logits(images), plain.logits(images), atol=1e-5)
     assert normalised.of_pixels is Subject(planted.linear, other, normalisation=(mean, std)).of_pixels
+
+
+def test_a_normalisation_of_other_channels_is_refused():
+    """Grey images would become three channels by broadcasting."""
+    for mean, std in (([0.5] * 3, 1.0), (0.5, [1.0] * 3)):
+        subject = Subject(planted.linear, planted.network(0).variables, normalisation=(mean, std))
+        for function in (subject.normalise, subject.logits):
+            with pytest.raises(UserError, match="images of 1 channels, normalisation of 3"):
+                function(np.zeros((2, 6, 6, 1), np.float32))
+
+
+def test_of_the_references_numbers_alone_are_kept(monkeypatch):
+    """Their gradients, [K, H, W, C] each, would fill the memory where there are many classes."""
+    found, alive = [], []
+    compute = audit.common_gradient.common_gradients
+
+    def watched(*arguments, **options):
+        gradients = compute(*arguments, **options)
+        found.append(weakref.ref(gradients))
+        return gradients
+
+    monkeypatch.setattr(audit.common_gradient, "common_gradients", watched)
+    report = audit.audit(
+        planted.network(1),
+        *planted.images(),
+        REFERENCES[:3],
+        on_model=lambda: alive.append(sum(gradients() is not None for gradients in found)),
+    )
+    assert report.trigger.shape == planted.SHAPE
+    assert len(found) == 4
+    assert alive == [0, 0, 0, 0]
 
 
 def test_a_report_is_written(poisoned, tmp_path):
@@ -113,6 +149,10 @@ def probabilities(variables, images):
     return jax.nn.softmax(planted.linear(variables, images))
 
 
+def not_finite(variables, images):
+    return jnp.log(planted.linear(variables, images) - 1e6)
+
+
 def one_class(variables, images):
     return jnp.zeros((len(images), 1))
 
@@ -129,6 +169,7 @@ def one_class(variables, images):
         (lambda s, x, y: (s, x, y[:5]), "labels"),
         (lambda s, x, y: (s, x[:3], y[:3]), "give one a class"),
         (lambda s, x, y: (Subject(probabilities, s.variables), x, y), "probabilities"),
+        (lambda s, x, y: (Subject(not_finite, s.variables), x, y), "not finite logits"),
         (lambda s, x, y: (Subject(one_class, {}), x, y * 0), "one class"),
     ],
 )
@@ -146,6 +187,63 @@ def test_references_that_calibrate_nothing_are_refused():
         audit.audit(planted.network(0), images, labels, [REFERENCES[0], untrained])
     with pytest.raises(UserError, match="alpha"):
         audit.audit(planted.network(0), images, labels, alpha=0.0)
+    variables = planted.network(0).variables
+    more = Subject(planted.linear, {"w": np.pad(variables["w"], ((0, 0), (0, 2))), "b": np.zeros(6)})
+    for subject, reference in ((more, REFERENCES[0]), (planted.network(0), more)):
+        with pytest.raises(UserError, match=r"reference 1 tells [46] classes apart, the subject [46]"):
+            audit.audit(subject, images, labels, [reference])
+    sure = Subject(probabilities, variables)
+    with pytest.raises(UserError, match="reference 1 gives probabilities"):
+        audit.audit(planted.network(0), images, labels, [sure])
+
+
+@pytest.mark.parametrize("name", audit.OF_INPUTS)
+@pytest.mark.parametrize(("function", "said"), [(probabilities, "probabilities"), (not_finite, "not finite")])
+def test_inputs_of_a_network_that_cannot_be_audited(name, function, said):
+    images, _ = planted.images()
+    subject = Subject(function, planted.network(0).variables)
+    with pytest.raises(UserError, match=said):
+        audit.inputs(subject, images[:20], images[20:], audit.OF_INPUTS[name])
+
+
+def two_rows(subject, images, clean, *, key, batch_size):
+    """Classes 0 and 2 have more of it than 1 and 3."""
+    return images[:, 0].mean((1, 2)) + images[:, 2].mean((1, 2))
+
+
+def test_inputs_are_calibrated_where_labels_alternate():
+    suspects, (clean, labels) = planted.images(400, seed=1)[0], planted.images(400, seed=2)
+    np.testing.assert_array_equal(labels, np.arange(400) % 4)
+    detector = Detector("two rows", "their brightness", "nothing", two_rows)
+    p = [audit.inputs(planted.network(0), suspects, clean, detector, key=key).p_values for key in range(5)]
+    assert 0.02 < np.mean(np.array(p) <= 0.05) < 0.08
+
+
+def test_data_are_compared_within_a_class():
+    """The wider a class's suspicions are, the more of it there is in the data in question."""
+    images, _ = planted.images(1600)
+    labels = np.concatenate(
+        [np.repeat(np.arange(4), [30, 50, 120, 600]), np.repeat(np.arange(3), 200), [3] * 200]
+    )
+    scales, rng = np.array([0.1, 0.3, 1, 3]), np.random.default_rng(0)
+    right = np.zeros_like(images)
+    right[np.arange(1600), labels] = 1
+
+    def wide(subject, images, labels, *, key, batch_size):
+        suspicion = scales[labels] * rng.standard_normal(len(labels))
+        return audit.DataScore(suspicion, np.zeros(4), np.zeros(len(labels), bool))
+
+    detector, subject = Detector("wide", "noise", "nothing", wide), planted.network(0)
+    p = [
+        audit.data(subject, right[:800], labels[:800], detector, clean=(right[800:], labels[800:])).p_values
+        for _ in range(5)
+    ]
+    assert 0.03 < np.mean(np.array(p) <= 0.05) < 0.07
+    without = audit.data(
+        subject, right[:800], labels[:800], detector, clean=(right[800:1400], labels[800:1400])
+    )
+    assert (without.p_values[labels[:800] == 3] == 1).all()
+    assert (without.p_values[labels[:800] == 2] < 0.1).any()
 
 
 def test_inputs_and_data_are_calibrated_on_held_out_clean_ones():
@@ -174,7 +272,7 @@ def test_inputs_and_data_are_calibrated_on_held_out_clean_ones():
         poisoned,
         labels[:100],
         Detector("brightness", "of a pixel", "images", of_examples),
-        clean=(images[100:], labels[100:]),
+        clean=planted.images(800, seed=1),  # two hundred of each class
     )
     assert found.flagged[:20].all()
     assert not found.flagged[20:].all()
@@ -192,7 +290,13 @@ def test_a_detector_of_data_that_learns_from_clean_images_is_calibrated_by_other
     found = audit.data(
         planted.network(0), images[:100], labels[:100], detector, clean=(images[100:], labels[100:])
     )
-    np.testing.assert_array_equal(seen["clean"][0], images[100::2])
-    np.testing.assert_array_equal(seen["clean"][1], labels[100::2])
-    np.testing.assert_array_equal(seen["scored"], np.concatenate([images[:100], images[101::2]]))
+    np.testing.assert_array_equal(seen["scored"][:100], images[:100])
+    place = {image.tobytes(): i for i, image in enumerate(images)}
+    given, held_out = (
+        [place[x.tobytes()] for x in part] for part in (seen["clean"][0], seen["scored"][100:])
+    )
+    assert sorted([*given, *held_out]) == list(range(100, 200))
+    assert len(given) == len(held_out) == 50
+    np.testing.assert_array_equal(seen["clean"][1], labels[given])
+    assert set(labels[given]) == set(labels[held_out]) == set(range(4))  # though they alternate
     assert (found.p_values == 1).all()  # every one of the fifty lies above
