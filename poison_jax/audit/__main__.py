@@ -15,6 +15,7 @@ from poison_jax import config as config_lib
 from poison_jax import references as references_lib
 from poison_jax.arrays import read_npz
 from poison_jax.audit import report as report_lib
+from poison_jax.audit.checks import checked_logits
 from poison_jax.errors import UserError
 from poison_jax.experiments import subjects
 from poison_jax.runs.store import Run
@@ -27,6 +28,12 @@ def main(argv: list[str]) -> None:
     with cli.ready():
         if bool(arguments.run) == bool(arguments.model):
             raise UserError("name a run's folder, or a stranger's file of weights with --model")
+        least = audit.needed(arguments.alpha)
+        if not arguments.null and 0 < arguments.references < least:
+            raise UserError(
+                f"--alpha {arguments.alpha:g} takes {least} references: give --references {least}, or 0 for "
+                "scores without p"
+            )
         subject, images, labels, references, remark = (_of_run if arguments.run else _of_model)(arguments)
         with console.progress("  auditing", 1 + len(references)) as advance:
             found = audit.audit(
@@ -58,13 +65,18 @@ def _of_run(arguments: argparse.Namespace) -> Audited:
         raise UserError(f"{run.path} holds no checkpoints of a trained network: name a run's folder")
     config = config_lib.from_json(run.config(), str(run.path))
     cli.check_own_code(config, str(run.path), allowed=arguments.own_code)
+    if arguments.null:
+        references_lib.check_data(config.data.name)
+    elif arguments.references:
+        references_lib.sweep_of(config, arguments.references)  # refused here, before anything is computed
     (subject,), images, labels = subjects.of_runs([run], count=arguments.num_images)
     if arguments.data:
         images, labels = _read(arguments.data)
     if arguments.null:
-        found = _clean_runs(Path(arguments.null), subject.recipe, run, arguments.own_code)
-        return subject, images, labels, subjects.of_runs(found)[0] if found else [], ""
-    if not arguments.references:
+        found = _clean_runs(Path(arguments.null), config, arguments.own_code)
+        return subject, images, labels, subjects.of_runs(found)[0], ""
+    images, labels, logits = audit.checked_input(subject, images, labels)
+    if not arguments.references or not _can_be_judged(logits, labels):
         return subject, images, labels, [], ""
     where = arguments.workdir or str(run.path.parent)
     return subject, images, labels, _references(config, arguments, where), ""
@@ -83,11 +95,7 @@ def _of_model(arguments: argparse.Namespace) -> Audited:
     if arguments.normalise:
         normalisation = _normalisation(arguments.normalise, channels, test_set.num_classes)
     subject = foreign.load(arguments.model, arguments.architecture, normalisation=normalisation)
-    try:
-        logits = subject.logits(images)
-    except Exception as error:  # an architecture for images of another size
-        about = " ".join(str(error).split())[:200]
-        raise UserError(f"the network does not take images {images.shape[1:]}: {about}") from None
+    logits = checked_logits(subject, images)
     if logits.shape[1] != test_set.num_classes:
         raise UserError(
             f"{arguments.model} tells {logits.shape[1]} classes apart, {arguments.data} has "
@@ -97,9 +105,8 @@ def _of_model(arguments: argparse.Namespace) -> Audited:
     config = _recipe(subject.normalisation or (0.0, 1.0), arguments)
     if arguments.references:
         references_lib.sweep_of(config, arguments.references)  # refused here, before anything is computed
-    accuracy = float(np.mean(logits.argmax(-1) == labels))
-    if not arguments.references or not metrics.beats_chance(accuracy, labels):
-        return subject, images, labels, [], ""  # nothing that references could add to
+    if not arguments.references or not _can_be_judged(logits, labels):
+        return subject, images, labels, [], ""
     references = _references(config, arguments, arguments.workdir or "runs")
     accuracies = [np.mean(reference.logits(images).argmax(-1) == labels) for reference in references]
     about = config.train
@@ -109,6 +116,11 @@ def _of_model(arguments: argparse.Namespace) -> Audited:
         f"{min(accuracies):.1%} to {max(accuracies):.1%}: p holds for networks that were trained alike"
     )
     return subject, images, labels, references, remark
+
+
+def _can_be_judged(logits: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether references could add anything: not to a network that is no better than chance."""
+    return metrics.beats_chance(float(np.mean(logits.argmax(-1) == labels)), labels)
 
 
 def _references(
@@ -184,10 +196,16 @@ def _parser() -> argparse.ArgumentParser:
         help="of the references of --model: config keys, as train.epochs=5 data.n_train=10000",
     )
     parser.add_argument(
-        "--references", type=int, default=19, metavar="N", help="clean networks of its recipe, trained once"
+        "--references",
+        type=int,
+        default=19,
+        metavar="N",
+        help="networks of its recipe without its attack, trained once; on its data, which must be clean",
     )
     parser.add_argument(
-        "--null", metavar="DIR", help="a store: its clean runs of the same recipe are the references"
+        "--null",
+        metavar="DIR",
+        help="a store: its clean runs of the same recipe are the references, one of each seed",
     )
     parser.add_argument(
         "--data",
@@ -226,21 +244,28 @@ def _read(file: str) -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.float32) / 255 if images.dtype == np.uint8 else images, arrays["labels"]
 
 
-def _clean_runs(store: Path, recipe: str, subject: Run, own_code: bool) -> list[Run]:
-    """The finished clean runs of a recipe in a store, the subject's own left out."""
-    found = []
+def _clean_runs(store: Path, subject: ml_collections.ConfigDict, own_code: bool) -> list[Run]:
+    """The finished clean runs of the subject's recipe in a store, the subject's own network left out.
+
+    One of each seed: whatever the target or trigger of an attack on no image, it is the same network.
+    """
+    found: dict[int, Run] = {}
     for file in sorted(store.glob("*/result.json")):
         run = Run(file.parent)
         config = config_lib.from_json(run.config(), str(run.path))
-        if run.path.resolve() == subject.path.resolve() or config.experiment != "train":
+        own = _is_clean(subject) and config.seed == subject.seed
+        if config.experiment != "train" or not _is_clean(config) or own:
             continue
-        clean = config.poison.fraction == config.poison.hide == 0
-        if clean and subjects.recipe(config) == recipe:
+        if subjects.recipe(config) == subjects.recipe(subject):
             cli.check_own_code(config, str(run.path), allowed=own_code)
-            found.append(run)
+            found.setdefault(config.seed, run)
     if not found:
         raise UserError(f"{store} holds no finished clean run of this recipe: leave --null out to train some")
-    return found
+    return list(found.values())
+
+
+def _is_clean(config: ml_collections.ConfigDict) -> bool:
+    return config.poison.fraction == config.poison.hide == 0
 
 
 if __name__ == "__main__":

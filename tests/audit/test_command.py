@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toys import tiny
 
-from poison_jax import audit, experiments, train
+from poison_jax import audit, experiments, sweeps, train
 from poison_jax.audit import __main__ as command
 from poison_jax.audit.detector import Detector, NetworkScore
 from poison_jax.runs import files
@@ -67,13 +67,16 @@ def test_a_run_against_a_store_of_clean_ones(store, monkeypatch, capsys):
     assert "input Hessian" in said
 
 
-def test_data_of_ones_own(store, tmp_path, capsys):
+def test_data_of_ones_own(store, tmp_path, capsys, monkeypatch):
     rng = np.random.default_rng(0)
     file = tmp_path / "my.npz"
     np.savez(file, images=rng.integers(0, 256, (40, 8, 8, 1), np.uint8), labels=np.arange(40) % 10)
     command.main([str(store.path), "--references=0", f"--data={file}", f"--out={tmp_path / 'out'}"])
     kept = json.loads((tmp_path / "out" / "report.json").read_text())
     assert kept["verdict"] == "cannot say"  # noise: an accuracy near chance
+    monkeypatch.setattr(sweeps, "run", None)  # which references cannot better: none is trained
+    command.main([str(store.path), f"--data={file}", f"--out={tmp_path / 'out'}"])
+    assert "no better than chance" in json.loads((tmp_path / "out" / "report.json").read_text())["reason"]
     np.savez(file, images=rng.integers(0, 256, (40, 8, 8, 1), np.uint8))
     assert "images and labels" in refused(capsys, store.path, "--references=0", f"--data={file}")
 

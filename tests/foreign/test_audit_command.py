@@ -44,6 +44,7 @@ def options(tmp_path, arrays, **changes):
         ({"recipe": "train.epochs=-3"}, "train.epochs = -3"),
         ({"recipe": "train.epochs=many"}, "--recipe train.epochs=many"),
         ({"references": -1}, "references: train at least one"),
+        ({"references": 18}, "--alpha 0.05 takes 19 references"),
     ],
 )
 def test_bad_input_is_one_line_before_any_compute(tmp_path, capsys, monkeypatch, changes, said):
@@ -53,6 +54,16 @@ def test_bad_input_is_one_line_before_any_compute(tmp_path, capsys, monkeypatch,
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_references_are_not_trained_on_a_file_that_says_that_it_is_poisoned(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("poison_jax.sweeps.run", None)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    file = tmp_path / "mine.npz"
+    np.savez(file, images=images, labels=np.arange(40) % 10, poisoned=np.arange(40) < 3)
+    with pytest.raises(SystemExit):
+        command.main(options(tmp_path, weights(), data=file))
+    assert "3 of its images are poisoned" in capsys.readouterr().err
 
 
 def test_another_number_of_classes(tmp_path, capsys):
