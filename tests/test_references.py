@@ -21,7 +21,8 @@ def test_a_recipe_is_what_seed_and_poison_do_not_change():
 
 
 def test_references_are_clean_networks_of_the_recipe_with_seeds_of_their_own():
-    config = tiny(poison__fraction=0.3, poison__target=2, poison__labels="all_to_all", seed=5)
+    other = {"name": "another", "poison__trigger": "square", "poison__size": 3, "poison__margin": 0}
+    config = tiny(poison__fraction=0.3, poison__target=2, poison__labels="all_to_all", seed=5, **other)
     sweep = references.sweep_of(config, 3)
     cells = grid.cells(sweep)
     assert [cell.config.seed for cell in cells] == [1000, 1001, 1002]

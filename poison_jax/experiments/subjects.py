@@ -60,12 +60,13 @@ def recipe(config: ml_collections.ConfigDict) -> str:
 
 
 def clean(config: ml_collections.ConfigDict, seed: int | None = None) -> ml_collections.ConfigDict:
-    """The same recipe without poison, and with nothing looked at but what every run needs."""
+    """The same recipe without poison, and with nothing looked at but what every run needs.
+
+    Whatever the attack, and whatever its experiment is called, these are the same runs.
+    """
     made, default = config_lib.single(config, "train"), config_lib.default()
-    made.poison = default.poison
-    # The trigger must fit the image, though no image carries it.
-    made.poison.margin, made.poison.size = config.poison.margin, config.poison.size
-    made.poison.fraction = 0.0
+    made.name, made.poison = "reference", default.poison
+    made.poison.trigger, made.poison.fraction = "none", 0.0
     made.analysis, made.spectrum = default.analysis, default.spectrum
     made.analysis.features = 0
     made.spectrum.k, made.spectrum.num_iters, made.spectrum.num_examples = 1, 2, 64
