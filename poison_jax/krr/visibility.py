@@ -13,12 +13,14 @@ from poison_jax.krr.kernels import Gaussian, Kernel
 from poison_jax.krr.penalised import PenalisedPath, gradient_gram
 from poison_jax.krr.regression import KRR, as_data, in_float64
 
+ROUNDING = 5e3 * np.finfo(float).eps  # of a Gaussian's expanded distances, at most
+
 
 class PenaltyVisibility(NamedTuple):
     """A flip's efficacy at one kappa, and how fast the gradient penalty removes it (Theorem A)."""
 
     efficacy: float  # E(kappa) = delta' Delta f(X)
-    visibility: float  # V(kappa) = sum_i |grad Delta f(x_i)|^2 = -dE / dkappa
+    visibility: float  # V(kappa) = sum_i |grad Delta f(x_i)|^2 = -dE / dkappa; 0 where that is rounding
 
     @property
     def halving(self) -> float:
@@ -77,7 +79,12 @@ def penalty_visibility(
 def visibility_on(path: PenalisedPath, K, G, delta, ridge: float, kappa: float) -> PenaltyVisibility:
     """`penalty_visibility` where the path of fits has been prepared from K and G already."""
     alpha = path.alpha(delta, ridge, kappa)
-    return PenaltyVisibility(float(delta @ K @ alpha), float(alpha @ G @ alpha))
+    values, seen = K @ alpha, float(alpha @ G @ alpha)
+    # V per squared value, beside the steepest section's: what is smaller by the rounding of a Gaussian's
+    # distances is rounding itself, of either sign, as for exact clones.
+    if seen * np.sum(K**2, 0).max() <= ROUNDING * np.diagonal(G).max() * (values @ values):
+        seen = 0.0
+    return PenaltyVisibility(float(delta @ values), seen)
 
 
 def spike_factor_at_clone(clean: KRR, zeta: np.ndarray) -> float:
@@ -136,19 +143,31 @@ def mean_square_frequency(dimension: int, strength: float, *, lengthscale: float
         raise UserError(f"strength = {strength}: must be finite and >= 0")
     if not 0 < lengthscale < math.inf:
         raise UserError(f"lengthscale = {lengthscale}: must be positive and finite")
-    # In units of l: tau w^2 kh with kh = (2 pi)^(p/2) l^p exp(-w^2 l^2 / 2).
-    scale = strength * (2 * math.pi) ** (dimension / 2) * lengthscale ** (dimension - 2)
+    # In units of l: tau w^2 kh = scale w^2 exp(-w^2 / 2), and w = e^u. In logarithms throughout: l^(p - 2)
+    # and the moments leave the floats' range.
+    log_scale = (math.log(strength) if strength else -math.inf) + (
+        dimension / 2 * math.log(2 * math.pi) + (dimension - 2) * math.log(lengthscale)
+    )
+    size = float(np.logaddexp(0, log_scale))
+    # Where the penalty sets in, and where the kernel ends.
+    onset, end = -size / 2, math.log(8 + math.sqrt(2 * size + 2 * dimension))
 
-    def moment(power):
-        def spectrum(w):
-            return w**power / (math.exp(w**2 / 2) + scale * w**2)
+    def log_moment(power):
+        def log_spectrum(u):
+            return (power + 1) * u - np.logaddexp(np.exp(2 * u) / 2, log_scale + 2 * u)
 
-        # The spectrum's two scales: where the penalty sets in, and where the kernel ends.
-        end = 8 + math.sqrt(2 * math.log1p(scale) + 2 * dimension)
-        breaks = sorted({min(1 / math.sqrt(1 + scale), end / 2), end / 2})
-        return integrate.quad(spectrum, 0, end, points=breaks, limit=400, epsabs=0, epsrel=1e-11)[0]
+        # The largest is at the onset or near the end: without it there is no overflow.
+        largest = log_spectrum(np.append(onset, np.linspace(end - 5, end, 200))).max()
 
-    return moment(dimension + 1) / moment(dimension - 1) / lengthscale**2
+        def spectrum(u):
+            return math.exp(log_spectrum(u) - largest)
+
+        breaks = sorted({onset, end - math.log(2)})
+        start = onset - 40
+        moment, _ = integrate.quad(spectrum, start, end, points=breaks, limit=400, epsabs=0, epsrel=1e-11)
+        return largest + math.log(moment)
+
+    return math.exp(log_moment(dimension + 1) - log_moment(dimension - 1)) / lengthscale / lengthscale
 
 
 class FarClone(NamedTuple):

@@ -125,6 +125,21 @@ def test_exact_clones_are_invisible_to_the_penalty():
     assert nothing.at_least(1.0) == 0
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("at", [4.0, 20.0, 30.0])
+def test_the_visibility_of_exact_clones_is_no_rounding(seed, at):
+    """Where the Gaussian's distances are expanded, alpha' G alpha is rounding of either sign."""
+    X = np.vstack([np.random.default_rng(seed).normal(size=(10, 2)), np.tile([at, 3.0], (8, 1))])
+    seen = krr.penalty_visibility(krr.gaussian(1.0), X, np.r_[np.zeros(10), 2 * np.ones(8)], 0.1)
+    assert seen.efficacy == pytest.approx(32 * 8 / 8.1, rel=1e-3)
+    if at == 4.0:  # there their sections still reach the data
+        assert seen.visibility > 0
+    else:
+        assert seen.visibility == 0
+        assert seen.halving == np.inf
+        np.testing.assert_array_equal(seen.at_least(np.array([1.0, 1e20])), seen.efficacy)
+
+
 def test_what_has_no_visibility():
     X = np.zeros((2, 1))
     with pytest.raises(UserError, match="y has 3 targets for 2 points"):
@@ -190,6 +205,36 @@ def test_mean_square_frequency_by_quadrature(p, strength, length):
         assert found == pytest.approx(free, rel=1e-9)
     else:
         assert (found > free) == (p > 2)
+
+
+@pytest.mark.parametrize(
+    ("p", "strength", "length"), [(100, 1.0, 13.0), (100, 1.0, 1e3), (3, 1e300, 1.0), (50, 1e-300, 1e9)]
+)
+def test_a_penalty_beyond_the_range_of_floats(p, strength, length):
+    """1 + tau w^2 kh is then as good as tau w^2 kh, up to where w^2 / 2 = log(tau w^2 kh(0)): a step."""
+    log_scale = np.log(strength) + p / 2 * np.log(2 * np.pi) + (p - 2) * np.log(length)
+    edge = scipy.optimize.brentq(lambda w: log_scale + 2 * np.log(w) - w**2 / 2, 2, 1e3)
+    w = np.linspace(0, edge + 5, 2_000_001)[1:]
+    exponent = -np.logaddexp(0, w**2 / 2 - log_scale - 2 * np.log(w))
+    spectrum = np.exp(exponent + (p - 3) * np.log(w / edge))
+    expected = np.sum(w**2 * spectrum) / np.sum(spectrum) / length**2
+    assert krr.mean_square_frequency(p, strength, lengthscale=length) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("lengthscale", [1e-200, 1e-3, 1e3, 1e200])
+def test_no_penalty_has_the_kernels_own_frequencies(lengthscale):
+    found = krr.mean_square_frequency(100, 0.0, lengthscale=lengthscale)
+    assert found == pytest.approx(100 / lengthscale / lengthscale, rel=1e-9)
+
+
+@pytest.mark.parametrize("strength", [1e8, 1e12, 1e30])
+def test_a_strong_penalty_in_one_dimension(strength):
+    """kh / (1 + tau w^2 kh) is 1 / (1/kh(0) + tau w^2) where it has its mass: pi / (2 sqrt(tau / kh(0)))."""
+    scale = strength * np.sqrt(2 * np.pi)
+    w = np.linspace(0, 30, 300_001)[1:]
+    second = np.sum(1 / (1 + np.exp(w**2 / 2 - 2 * np.log(w)) / scale)) * 1e-4 / scale
+    expected = second / (np.pi / 2 / np.sqrt(scale))
+    assert krr.mean_square_frequency(1, strength) == pytest.approx(expected, rel=1e-3)
 
 
 def test_values_at_the_same_density_change_the_sign():
