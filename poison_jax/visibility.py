@@ -4,6 +4,7 @@ Theorem A for every poisoned run whose clean twin (same penalty and seed, fracti
 efficacy of the poison, what the input gradients of the twins' difference see of it, the bound on the kappa
 that halves it and the kappa that does; how far E = delta' Delta f(X) falls up to the first penalty, and how
 far by the theorem. Theorem F for the poisoned runs: how many images the Hessian must be averaged over.
+The runs are of one recipe: what differs in more than fraction, penalty and seed is refused.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> None:
                 ", ".join(f"{E:.2f}" for E in path.efficacy),
                 ", ".join(f"{V:.3g}" for V in path.visibility),
                 f"{path.bound:.2g}",
-                f"{path.half:.2g}" if np.isfinite(path.half) else f"> {path.kappas[-1]:.3g}",
+                f"> {path.kappas[-1]:.3g}" if path.half == np.inf else f"{path.half:.2g}",
                 f"{path.fall:.2g}",
                 f"{path.predicted:.2g}",
             )

@@ -1,10 +1,10 @@
 """Theorem A on digits: penalties so small that the slope of the efficacy at kappa = 0 shows.
 
-python main.py --config=configs/sweeps/visibility_digits.py
-python -m poison_jax.visibility runs/digits-*
+python main.py --config=configs/sweeps/visibility_digits.py --workdir=fig06-runs
+python -m poison_jax.visibility fig06-runs/digits-*
 
-Poisoned networks and their clean twins, whose siblings at kappa = 0 are Figure 6's. 27 networks: ten minutes
-on two CPU cores.
+Poisoned networks and their clean twins, whose siblings at kappa = 0 are Figure 6's, in the same folder.
+27 networks: ten minutes on two CPU cores.
 """
 
 from configs import common

@@ -17,6 +17,7 @@ from poison_jax.runs import checkpoint, store
 
 SAMPLES = (8, 32, 128, 512)
 DRAWS = 40
+TWINS_DIFFER_IN = ("poison.fraction", "penalty.kappa", "seed")
 
 
 class Network(NamedTuple):
@@ -38,7 +39,7 @@ class PenaltyPath(NamedTuple):
     efficacy: np.ndarray  # mean log-odds of the target at triggered test images, poisoned less clean twin
     visibility: np.ndarray  # mean |grad of that difference|^2 over the training images, poisons at their rate
     bound: float  # on the kappa that halves the efficacy, Theorem A
-    half: float  # that kappa; infinite beyond the largest
+    half: float  # that kappa; infinite beyond the largest, NaN without an efficacy to halve
     fall: float  # of E per training image, from kappa = 0 to the next; NaN where there is none
     predicted: float  # the same by dE / dkappa = -V, the trapezoidal rule over the two
 
@@ -54,14 +55,16 @@ class Sampling(NamedTuple):
 
 
 def load(runs: Sequence[store.Run]) -> list[Network]:
-    """Networks trained to the end; the penalty's kappa in the convention of eq. 25.
+    """Networks of one recipe, trained to the end; the penalty's kappa in the convention of eq. 25.
 
     Raises:
-        UserError: a run without a whole checkpoint of a trained network.
+        UserError: runs that differ in more than `TWINS_DIFFER_IN`, or in nothing; a run without a whole
+            checkpoint of a trained network.
     """
+    configs = [config_lib.from_json(run.config(), str(run.path)) for run in runs]
+    _check_twins(runs, configs)
     networks = []
-    for run in runs:
-        config = config_lib.from_json(run.config(), str(run.path))
+    for run, config in zip(runs, configs, strict=True):
         setup = Setup(config)
         restored = checkpoint.newest(run.checkpoints, setup.first_state(), warn=console.warn)
         if restored is None or int(restored[0].step) < config.train.epochs * setup.steps_per_epoch:
@@ -70,6 +73,23 @@ def load(runs: Sequence[store.Run]) -> list[Network]:
             Network(setup, restored[0].variables, config.poison.fraction, kappa_of_eq_25(config), config.seed)
         )
     return networks
+
+
+def _check_twins(runs, configs):
+    """Refuses runs of another recipe than the first, whose twins they are not, and two that are the same."""
+    first, found = config_lib.identity(configs[0]), {}
+    for run, config in zip(runs, configs, strict=True):
+        for key in sorted((first.keys() | config_lib.identity(config).keys()) - set(TWINS_DIFFER_IN)):
+            here, there = config_lib.get(config, key), config_lib.get(configs[0], key)
+            if here != there:
+                raise UserError(
+                    f"{run.path} has {key} = {here}, {runs[0].path} has {there}: name runs that differ in "
+                    f"{', '.join(TWINS_DIFFER_IN)} only, as those of a --workdir of their own"
+                )
+        setting = tuple(config_lib.get(config, key) for key in TWINS_DIFFER_IN)
+        if setting in found:
+            raise UserError(f"{found[setting].path} and {run.path} are one network: name one of them")
+        found[setting] = run
 
 
 def kappa_of_eq_25(config) -> float:
@@ -100,8 +120,9 @@ def penalty_paths(networks: Sequence[Network]) -> list[PenaltyPath]:
         efficacy, visible = np.array(found).T
         target = by_setting[fraction, seed, 0.0].setup.config.poison.target
         share = fraction * np.mean(by_setting[fraction, seed, 0.0].setup.train_set.labels != target)
-        # E = delta' Delta f(X) with delta = Delta f at the poisons, per training image: share * efficacy^2.
-        energy = share * efficacy**2
+        # E = delta' Delta f(X), per training image. delta is one for all kappa: Delta f at the poisons at
+        # kappa = 0, where the network has learned them.
+        energy = share * efficacy[0] * efficacy
         fall = predicted = np.nan
         if len(kappas) > 1:
             fall, predicted = energy[0] - energy[1], np.trapezoid(visible[:2], kappas[:2])
@@ -125,16 +146,23 @@ def penalty_paths(networks: Sequence[Network]) -> list[PenaltyPath]:
 
 
 def half(kappas: Sequence[float], efficacy: np.ndarray) -> float:
-    """Where the efficacy falls to half of its start, 1 / efficacy interpolated; infinite if it never does.
+    """Where the efficacy falls to half of its start: infinite if it never does, NaN if it starts at <= 0.
 
-    >>> half([0.0, 1.0, 2.0], np.array([8.0, 6.0, 3.0]))
-    1.5
+    Between kappas 1 / efficacy is interpolated, and the efficacy itself where it falls to 0 or below.
+
+    >>> half([0.0, 1.0, 2.0], np.array([8.0, 6.0, 3.0])), half([0.0, 1.0], np.array([8.0, 0.0]))
+    (1.5, 0.5)
     """
+    if not efficacy[0] > 0:
+        return np.nan
     below = np.flatnonzero(efficacy <= efficacy[0] / 2)
     if not below.size:
         return np.inf
     i = below[0]
-    return float(np.interp(2 / efficacy[0], 1 / efficacy[[i - 1, i]], [kappas[i - 1], kappas[i]]))
+    half, (before, after), between = efficacy[0] / 2, efficacy[[i - 1, i]], [kappas[i - 1], kappas[i]]
+    if after <= 0:
+        return float(np.interp(-half, [-before, -after], between))
+    return float(np.interp(1 / half, [1 / before, 1 / after], between))
 
 
 def difference(poisoned: Network, clean: Network) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from poison_jax import config as config_lib
+from poison_jax import krr
 from poison_jax.errors import UserError
 from poison_jax.experiments import visibility
 from poison_jax.experiments.visibility import Network
@@ -91,7 +92,8 @@ def test_paths_of_a_grid():
     np.testing.assert_allclose(np.transpose([path.efficacy, path.visibility]), expected, rtol=1e-4)
     share = 0.1 * np.mean(networks[0].setup.train_set.labels != TARGET)
     assert path.bound == pytest.approx(share * expected[0][0] ** 2 / expected[0][1], rel=1e-4)
-    assert path.fall == pytest.approx(share * (expected[0][0] ** 2 - expected[1][0] ** 2), rel=1e-4)
+    fall = share * expected[0][0] * (expected[0][0] - expected[1][0])
+    assert path.fall == pytest.approx(fall, rel=1e-4)
     assert path.predicted == pytest.approx(expected[0][1] + expected[1][1], rel=1e-4)  # kappa from 0 to 2
     (alone,) = visibility.penalty_paths([networks[0], networks[3]])
     assert np.isnan([alone.fall, alone.predicted]).all()
@@ -99,10 +101,72 @@ def test_paths_of_a_grid():
         visibility.penalty_paths(networks[:3])
 
 
+def test_the_fall_is_that_of_the_efficacy_of_one_change_of_labels(monkeypatch):
+    """Fits that learn their poisons, in the place of networks: there dE / dkappa = -V, with delta fixed.
+
+    The mean square of Delta f at the poisons, whose delta goes with kappa, falls about twice as fast.
+    """
+    poisoned = [network(0.1, kappa, 0) for kappa in (0.0, 2e-4)]
+    labels = poisoned[0].setup.train_set.labels
+    others = np.flatnonzero(labels != TARGET)
+    X = np.random.default_rng(0).normal(size=(len(labels), 3))
+    poisons = others[: round(0.1 * len(others))]
+    delta = np.zeros(len(X))
+    delta[poisons] = 2.0
+
+    def difference(poisoned, _):
+        fit = krr.penalised_fit(krr.gaussian(1.0), X, delta, 1e-6, poisoned.kappa)
+        return np.mean(fit.predict(X[poisons])), np.sum(fit.input_gradient(X) ** 2) / len(X)
+
+    monkeypatch.setattr(visibility, "difference", difference)
+    (path,) = visibility.penalty_paths([*poisoned, network(0.0, 0.0, 0), network(0.0, 2e-4, 0)])
+    rounded = 0.1 * len(others) / len(poisons)  # poisons by their rate, and by their number
+    assert path.fall / rounded == pytest.approx(path.predicted, rel=0.02)
+
+
+def recipe(path, **changes):
+    config = config_lib.default()
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+    return SimpleNamespace(path=path, config=config.to_dict)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"train__epochs": 30}, r"^b has train\.epochs = 30, a has 90: .*poison\.fraction.*--workdir"),
+        ({"penalty__epsilon": 0.5}, r"^b has penalty\.epsilon = 0\.5, a has 0\.0: "),
+        ({"penalty__reduction": "eq25", "poison__fraction": 0.0}, r"^b has penalty\.reduction = eq25"),
+        ({"analysis__collapse": 100}, "^a and b are one network"),
+    ],
+)
+def test_runs_that_are_no_twins(changes, says):
+    """Another recipe, or the same network: neither takes the other's place."""
+    with pytest.raises(UserError, match=says) as raised:
+        visibility.load([recipe("a"), recipe("b", **changes)])
+    assert "\n" not in str(raised.value)
+
+
 def test_half():
     assert visibility.half([0.0, 1.0, 2.0], np.array([8.0, 6.0, 5.0])) == np.inf
     # E / (1 + kappa) is interpolated without an error.
     assert visibility.half([0.0, 0.5, 4.0], 3 / (1 + np.array([0.0, 0.5, 4.0]))) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("efficacy", "expected"),
+    [
+        ([8.0, 0.0], 0.5),
+        ([8.0, -0.5], 4 / 8.5),
+        ([8.0, 5.0, -1.0], 1 + 1 / 6),
+        ([0.0, -1.0], np.nan),
+        ([-0.1, -0.05, -0.2], np.nan),
+        ([np.nan, 1.0], np.nan),
+    ],
+)
+def test_half_where_the_efficacy_reaches_zero(efficacy, expected):
+    """Linear to a point where there is none left; nothing to halve where there is none at the start."""
+    found = visibility.half(list(range(len(efficacy))), np.array(efficacy))
+    assert found == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize(("reduction", "factor"), [("eq25", 1), ("per_example", 2), ("listing", 2 / 64)])
