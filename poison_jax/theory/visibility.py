@@ -312,24 +312,53 @@ def far_clones(
     return np.array(efficacy), np.array(changes), np.array(mean_change), np.array(bounds)
 
 
+def far_clone_data_terms(length: float = 0.7, n: int = 6, ridge: float = 1e8) -> np.ndarray:
+    """What the clean data add to Theorem E's three bounds, and what the proof's factors attain `[2, 3]`.
+
+    Cauchy-Schwarz in (K + c)^-1 leaves two forms: of a derivative of k(X, x), which tends to the prior
+    variance where data are dense around x and the ridge is small; of k(X, zeta), which tends to n e^2 / c
+    where all data are at the distance D and the ridge is large. Both in one dimension; no data attain both.
+    """
+    D, X = 2 * length, np.zeros((n, 1))
+    bounds = krr.far_clone_bounds(krr.fit(krr.gaussian(length), X, np.zeros(n), ridge), np.array([D]), 1.0, D)
+    e = np.exp(-((D / length) ** 2) / 2)
+    weight = np.full(n, e) @ np.linalg.solve(np.ones((n, n)) + ridge * np.eye(n), np.full(n, e))
+
+    def derivatives(z):  # of k(., z) at 0: value, slope, second derivative
+        parts = gaussian_derivatives(np.zeros((1, 1)), z, np.ones(1), length)
+        return np.array([part.item() for part in parts])
+
+    # y_t - f(zeta) = 1; the clones' part is what it is without data.
+    stated = np.array(bounds) * (1 - weight) - np.abs(derivatives(np.array([[D]])))
+
+    dense = length * np.linspace(-0.5, 0.5, 7)[:, None]
+    slopes = np.array([derivatives(z[None]) for z in dense])
+    forms = slopes.T @ np.linalg.solve(gaussian_gram(dense, length) + 1e-9 * np.eye(7), slopes)
+    return np.array([stated, np.sqrt(np.diagonal(forms) * weight)])
+
+
 def theorem_e() -> Iterator[Entry]:
-    """The bounds in a search over distances, counts, ridges, data; efficacy and the mean Hessian beside."""
+    """The bounds in a search, and their data terms; efficacy and the mean Hessian beside."""
     counts, worst, tried = 10.0 ** np.arange(6), -np.inf, 0
     for seed, (distance, ridge) in enumerate(itertools.product((1.8, 3.0, 4.0, 6.0), (1e-3, 0.1, 10.0))):
         _, changes, _, bounds = far_clones(distance, counts, seed=seed, ridge=ridge)
         worst, tried = max(worst, (changes / bounds).max()), tried + changes.size
-    efficacy, changes, mean_change, bounds = far_clones(6.0, counts)
+    efficacy, _, mean_change, _ = far_clones(6.0, counts)
+    stated, attained = far_clone_data_terms()
+    loose = int(np.sum(np.abs(stated / attained - 1) > 1e-4))
     found = holds(
         "Theorem E (ours): far clones are invisible on clean data, for every number of them, while their "
         "efficacy is of order one",
         "30 clean points, up to 10^5 clones at D = 6 l refitted; violations of the three bounds in "
-        f"{tried} cases of other distances, ridges and data",
+        f"{tried} cases of other distances, ridges and data, and data terms that are not the product of what "
+        "their two factors attain",
         0,
-        0 if worst <= 1 else 1,
+        int(worst > 1) + loose,
         "With e = exp(-D^2 / (2 l^2)): |grad Delta f| <= b (D / l^2 + sqrt(n / c) / l) e and a like bound "
-        f"for the Hessian, whatever m. The closest case is {worst:.2f} of its bound. At D = 6 l the "
-        f"efficacy goes from {efficacy[0]:.2f} to {efficacy[-1]:.2f} for m = 1 to 10^5, and the mean loss "
-        f"Hessian changes by at most {mean_change.max():.0e}. The paper measures a mean over clean data; "
-        "its theory is at one point, the trigger's.",
+        f"for the Hessian, whatever m. The closest case is {worst:.2f} of its bound: the two factors of the "
+        "data terms, 1, 1 / l or sqrt(3) / l^2 and sqrt(n / c) e, are attained, but by different data. At D "
+        f"= 6 l the efficacy goes from {efficacy[0]:.2f} to {efficacy[-1]:.2f} for m = 1 to 10^5, and the "
+        f"mean loss Hessian changes by at most {mean_change.max():.0e}. The paper measures a mean over clean "
+        "data; its theory is at one point, the trigger's.",
     )
     yield found._replace(kind=OURS)

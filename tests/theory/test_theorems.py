@@ -1,5 +1,7 @@
 """The theorems' entries can fail: a law that is off by one part in a hundred is found out."""
 
+import dataclasses
+
 import pytest
 
 from poison_jax import fisher, krr, linear
@@ -49,3 +51,26 @@ def test_a_penalty_identity_that_is_off(quantity, monkeypatch):
     monkeypatch.setattr(krr, "visibility_on", wrong)
     identity, bounds, _ = visibility.theorem_a()
     assert (identity.verdict, bounds.verdict) == ("fails", "fails")
+
+
+def scaled(right, factor):
+    """A bound of Theorem E times a factor."""
+    return lambda *arguments: krr.FarClone(*(factor * bound for bound in right(*arguments)))
+
+
+def data_terms_scaled(right, factor):
+    """Theorem E's bounds with sqrt(n / c) times a factor."""
+
+    def wrong(clean, *arguments):
+        return right(dataclasses.replace(clean, ridge=clean.ridge / factor**2), *arguments)
+
+    return wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", [scaled, data_terms_scaled])
+@pytest.mark.parametrize("factor", [0.1, 0.99, 1.01])
+def test_far_clone_bounds_that_are_off(mistake, factor, monkeypatch):
+    monkeypatch.setattr(krr, "far_clone_bounds", mistake(krr.far_clone_bounds, factor))
+    (entry,) = visibility.theorem_e()
+    assert entry.verdict == "fails"
