@@ -149,10 +149,10 @@ def images_needed(eigenvalue: float, background: np.ndarray) -> float:
 
     A poison's eigenvalue alpha of the population's F, above every other eigenvalue lambda_j, turns the top
     eigenvector of the mean over N images towards its direction iff N > N*; then by `expected_overlap`.
-    Below the background nothing shows at any N. *Proof.* For Gaussian gradients, as N and d grow, the
-    sample's eigenvalue is psi(alpha) = alpha (1 + sum_j lambda_j / (alpha - lambda_j) / N), it leaves the
-    bulk iff psi'(alpha) = 1 - N*/N is positive, and overlap^2 = alpha psi'(alpha) / psi(alpha) (Paul 2007;
-    Bai and Yao 2012).
+    Below the largest lambda_j it does so at no N; another eigenvector may turn, where alpha stands clear of
+    its neighbours. *Proof.* For Gaussian gradients, as N and d grow, the sample's eigenvalue is psi(alpha) =
+    alpha (1 + sum_j lambda_j / (alpha - lambda_j) / N), it leaves the bulk iff psi'(alpha) = 1 - N*/N is
+    positive, and overlap^2 = alpha psi'(alpha) / psi(alpha) (Paul 2007; Bai and Yao 2012).
 
     Args:
         eigenvalue: alpha > 0.
