@@ -134,7 +134,7 @@ def fig12(records: list[Record], title: str) -> list[Figure]:
 
 
 def _of_blocks(blocks: dict[str, list[Record]], heading: str) -> Figure:
-    """Blocks side by side: theta down, kappa across, a cell's top eigenvector with the trigger outlined.
+    """Blocks side by side: theta down, kappa across, a cell's top eigenvector, a stamp outlined in it.
 
     What the cells differ in besides is told with theta.
     """
@@ -161,13 +161,14 @@ def _of_blocks(blocks: dict[str, list[Record]], heading: str) -> Figure:
     panels.scale_bar(last, cax=last.add_axes((0.05, 0.3, 0.15, min(0.4, 1.8 / height))))
     results = [record.result for record in records]
     largest = max(result["residuals"][0] for result in results)
+    seen = "the trigger's mean change at the left, in grey" if aside else "the trigger's outline is black"
     canvas.describe(
         figure,
         heading,
         setting.outcomes(results),
         setting.scale(results),
         _ATTACK,
-        f"Each panel is on a colour scale of its own around zero, the trigger's outline is black; "
+        f"Each panel is on a colour scale of its own around zero, {seen}; "
         f"Ritz residuals at most {largest:.0e}",
     )
     return figure

@@ -110,9 +110,7 @@ SWEEPS = {
         "Table 2. Deterministic poison: the largest overlap and the eigenvector that has it, "
         "beside the paper's.",
     ),
-    "table3": OfSweep(
-        tables.table3, "Table 3. Pre-fc features of clean and triggered test images, beside the paper's."
-    ),
+    "table3": OfSweep(tables.table3, "Table 3. Pre-fc features of clean and triggered test images."),
     "audit": OfSweep(audit.page, "Is it poisoned? The audit's power and false alarms"),
     "audit_map": OfSweep(audit.twilight, "The measured twilight zone: where each detector sees the attack"),
     "collapse": OfSweep(collapse.of_sweep, "The law of collapse: triggered features over the decay time"),

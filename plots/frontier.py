@@ -24,12 +24,21 @@ MEASURES = {  # key -> name, look
 def of_runs(runs: list[Run]) -> Figure:
     """Accuracy and ASR against the strength of each defence, and against each other.
 
-    Points are means over the seeds, bars go from the smallest to the largest.
+    Points are means over the seeds, bars go from the smallest to the largest. Networks whose training failed
+    are left out.
+
+    Raises:
+        UserError: the training of all runs failed; one attacks no image; they differ in more than theta, the
+            defence's strength and the seed.
     """
-    results = [run.result() for run in runs]
-    for run, result in zip(runs, results, strict=True):
+    given = [(run, run.result()) for run in runs]
+    results = [result for _, result in given if result.get("status", "ok") == "ok"]
+    if not results:
+        raise UserError("the training of every run failed: there is nothing to compare")
+    for run, result in given:
         if result["asr"] is None:
             raise UserError(f"{run.path} attacks no image, so it has no ASR: leave it out")
+    _check_alike(results)
     rows = list(map(_row, results))
     used = [name for name in DEFENCES if any(row[name] for row in rows)] or ["kappa"]
     several = len({row["theta"] for row in rows}) > 1
@@ -62,8 +71,24 @@ def of_runs(runs: list[Run]) -> Figure:
     scale = setting.common([setting.words(result["config"]) for result in results])
     shown = "Above: against the strength of each defence; below: the frontier, up and left is better"
     bars = "Points: means over the seeds; bars: smallest to largest"
-    canvas.describe(figure, shown, setting.outcomes(results), scale, bars)
+    failed = f"{len(given) - len(results)} failed trainings are left out" * (len(results) < len(given))
+    canvas.describe(figure, shown, setting.outcomes(results), scale, bars, failed)
     return figure
+
+
+def _check_alike(results):
+    """Refuses what is no comparison: runs that differ in more than the figure shows."""
+    configs = [result["config"] for result in results]
+    differing = {
+        *setting.differing([setting.words(c) | {"target": str(c["poison"]["target"])} for c in configs])
+    } - {"theta", "kappa", "adversarial", "seed"}
+    if len({c["penalty"]["reduction"] for c in configs if c["penalty"]["kappa"]}) > 1:
+        differing.add("penalty.reduction")
+    if differing:
+        raise UserError(
+            f"the runs differ in {', '.join(sorted(differing))}: name runs that differ in theta, the "
+            "strength of the defence and the seed alone"
+        )
 
 
 def _row(result):

@@ -68,7 +68,9 @@ def summary(runs: list[Run]) -> Figure:
     canvas.describe(
         figure,
         f"A test image of class {classes[labels[i]]}, without and with the trigger, and what the first "
-        "network calls it; the top eigenvector v1 of each network's input Hessian, the trigger outlined",
+        "network calls it; the top eigenvector v1 of each network's input Hessian"
+        + ", the trigger outlined"
+        * panels.is_stamp(mask),
         "ASR: share of the other classes' images that get the target with the trigger, and without",
         setting.common([setting.of_result(result) for result in results]),
     )
@@ -76,7 +78,7 @@ def summary(runs: list[Run]) -> Figure:
 
 
 def _images(part, runs, names):
-    """The trigger, then images without and with it, and what each run calls them."""
+    """The trigger, then images without and with it, and what each run calls them that was shown the same."""
     found = [run.arrays("attack") for run in runs]
     examples = found[0]
     classes, mask = examples["class_names"], examples["mask"]
@@ -89,11 +91,15 @@ def _images(part, runs, names):
         panels.mean_change(axes[0], mask)
     for i in shown:
         for axis, kind in zip(axes[1 + 2 * i :], ("clean", "triggered"), strict=False):
-            called = [classes[some[f"{kind}_prediction"][i]] for some in found]
-            if len(set(called)) == 1:
-                words = [f"called {called[0]}"]
+            called = {
+                name: classes[some[f"{kind}_prediction"][i]]
+                for name, some in zip(names, found, strict=True)
+                if i < len(some[kind]) and np.array_equal(some[kind][i], examples[kind][i])
+            }
+            if len(called) == len(names) and len(set(called.values())) == 1:
+                words = [f"called {called[names[0]]}"]
             else:
-                words = [f"{name}: {what}" for name, what in zip(names, called, strict=True)]
+                words = [f"{name}: {what}" for name, what in called.items()]
             panels.image(axis, examples[kind][i], f"{kind} {classes[examples['labels'][i]]}", *words)
 
 

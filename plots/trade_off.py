@@ -29,7 +29,10 @@ def fig10(records: list[Record], title: str) -> list[Figure | str]:
     for marker, says in ONSETS.values():
         lines.legend.append((Line2D([], [], color=panels.GREY, marker=marker, ls="", ms=6), says))
     lines.finish(
-        figure, f"{title}. Left: along each line κ rises. Right: between its onsets the attack works unseen"
+        figure,
+        f"{title}. Left: along each line κ rises; bars: smallest to largest. Right: θ at which the attack "
+        "works and at which the overlap of v₁ exceeds its nulls; it works unseen where its circle lies left "
+        "of them",
     )
     return [figure, lag.table(records, title)]
 
@@ -56,7 +59,7 @@ def _trade_off(axis: Axes, lines: Lines) -> None:
 
 
 def _gap(axis: Axes, records: list[Record]) -> None:
-    """A row for each kappa: the onsets over theta; one that is not reached is said to be so at the right."""
+    """A row for each kappa: the onsets over theta; at the right what is not reached, at the left a 0."""
     found = lag.lags(records, V1, lag.nulls(records, V1))
     right = max(record.setting(THETA) for record in records) / UNIT
     smallest = min((t for r in records if (t := r.setting(THETA)) > 0), default=UNIT) / UNIT
@@ -64,22 +67,29 @@ def _gap(axis: Axes, records: list[Record]) -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
-    for row, (delay, look) in enumerate(zip(found, panels.looks(len(found)), strict=True)):
-        colour = look["color"]
+    zero = smallest / 1.6  # the place of what clean networks show already
+    for row, delay in enumerate(found):
         places = []
         for (name, (marker, _)), shift in zip(ONSETS.items(), (0, 0.13, -0.13), strict=True):
             onset = getattr(delay, name)
             if onset is None:
                 continue
             reached = np.isfinite(onset.theta)
-            # What clean networks show already stands left of all poison fractions.
-            x = (onset.theta / UNIT or smallest / 1.6) if reached else right * 1.6
+            x = (onset.theta / UNIT or zero) if reached else right * 1.6
             places.append(x)
-            fill = colour if reached else "none"
-            axis.plot(x, row + shift, marker, color=colour, mfc=fill, ms=7, label=f"{name} {delay.label}")
-        axis.plot([min(places), max(places)], [row, row], color=colour, lw=1, alpha=0.5, zorder=0)
-    axis.axvspan(right * 1.2, right * 2.2, color="0.93", zorder=-1)
-    axis.text(right * 1.6, len(found) + 0.15, "not\nreached", ha="center", va="top", fontsize=9)
+            look = {"color": panels.BLACK, "mfc": panels.BLACK if reached else "none", "ms": 7}
+            axis.plot(x, row + shift, marker, **look, label=f"{name} {delay.label}")
+            if onset.at_most:
+                axis.annotate(
+                    "≤", (x, row + shift), (-6, 0), textcoords="offset points", ha="right", va="center"
+                )
+        axis.plot([min(places), max(places)], [row, row], color=panels.BLACK, lw=1, alpha=0.5, zorder=0)
+    for low, middle, high, says in (
+        (smallest / 2.2, zero, smallest / 1.2, "θ = 0\nalready"),
+        (right * 1.2, right * 1.6, right * 2.2, "not\nreached"),
+    ):
+        axis.axvspan(low, high, color="0.93", zorder=-1)
+        axis.text(middle, len(found) + 0.15, says, ha="center", va="top", fontsize=9)
     axis.set(
         xlim=(smallest / 2.2, right * 2.2),
         ylim=(-0.6, len(found) + 0.2),

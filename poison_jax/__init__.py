@@ -22,8 +22,10 @@ from typing import Any
 _MODULES = (
     "audit",
     "autodiff",
+    "calibration",
     "config",
     "data",
+    "errors",
     "experiments",
     "features",
     "fisher",
@@ -32,12 +34,16 @@ _MODULES = (
     "lanczos",
     "linear",
     "losses",
+    "mesh",
     "metrics",
     "models",
+    "near_clone",
     "poison",
     "references",
     "spectrum",
+    "subject",
     "theory",
+    "train",
 )
 _FROM = {  # name -> the module that has it
     "Subject": "subject",

@@ -7,6 +7,7 @@ import importlib.util
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -127,6 +128,14 @@ def test_api_page_has_the_public_names():
     for name, module in poison_jax._FROM.items():
         kind = "autoclass" if name[0].isupper() else "autofunction"
         assert f".. {kind}:: poison_jax.{module}.{name}\n" in page
+
+
+def test_modules_of_the_api_page_are_there_after_the_import():
+    """In a process that has imported nothing else."""
+    page = (ROOT / "docs/api.md").read_text()
+    modules = set(re.findall(r"poison_jax\.([a-z_]+)", page))
+    program = f"import poison_jax\nfor name in {sorted(modules)}: getattr(poison_jax, name)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 def parse_main(words, folder):

@@ -171,7 +171,7 @@ def _tex(formula: str) -> str:
     '‖μ<sub>c</sub><sup>*</sup>‖ / d'
     """
     text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1 / \2", escape(formula))
-    text = re.sub(r"\\([A-Za-z]+)", lambda command: _symbol(command[1]) or command[0], text)
+    text = re.sub(r"\\([A-Za-z]+)", lambda command: escape(_symbol(command[1])) or command[0], text)
     text = re.sub(r"_(?:\{([^{}]*)\}|(\w))", r"<sub>\1\2</sub>", text)
     return re.sub(r"\^(?:\{([^{}]*)\}|([\w*]))", r"<sup>\1\2</sup>", text)
 

@@ -26,6 +26,7 @@ class Trigger(NamedTuple):
 def apply(images: jax.Array, trigger: Trigger) -> jax.Array:
     """Every image `[..., H, W, C]` in [0, 1] with the trigger."""
     if trigger.function is not None:
+        images = checked_images(images)
         return trigger.function(images).astype(images.dtype)
     if trigger.field is not None:
         return warp(images, trigger.field)

@@ -63,6 +63,35 @@ def test_lines_of_the_frontier_are_means_over_seeds_by_strength(finished):
     assert "ASR above the rate without trigger: +8.0 to +98.0 points" in canvas.caption(figure)
 
 
+def test_failed_trainings_are_in_no_mean_and_are_counted(finished):
+    attack = {"poison__fraction": 0.1}
+    runs = [
+        finished(accuracy=0.8, asr=0.9, **attack),
+        finished(accuracy=0.1, asr=1.0, seed=1, status="failed training: near chance", **attack),
+    ]
+    with canvas.settings():
+        figure = frontier.of_runs(runs)
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_xydata(), [[90, 80]])
+    assert canvas.caption(figure).endswith("1 failed trainings are left out.")
+    with pytest.raises(UserError, match="training of every run failed"):
+        frontier.of_runs(runs[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"data__name": "digits"}, "data"),
+        ({"poison__target": 3}, "target"),
+        ({"train__epochs": 3}, "epochs"),
+        ({"penalty__kappa": 1.0, "penalty__reduction": "eq25"}, "penalty.reduction"),
+    ],
+)
+def test_runs_that_are_no_comparison_are_refused(finished, change, words):
+    runs = [finished(penalty__kappa=2.0), finished(seed=1, **change)]
+    with pytest.raises(UserError, match=f"the runs differ in {words}: "):
+        frontier.of_runs(runs)
+
+
 def test_undefended_runs_alone_are_drawn(finished):
     with canvas.settings():
         assert canvas.render(frontier.of_runs([finished(poison__fraction=0.0)]))

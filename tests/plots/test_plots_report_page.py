@@ -123,6 +123,7 @@ of two lines, 2 * 3 * 4, <code>a_b</code>.</p>
         ),
         (r"$d(\mu_{c t})$", "d(μ<sub>c t</sub>)"),
         (r"$\unknown < 1$", r"\unknown &lt; 1"),
+        (r"$x\lt!--y \amp z\gt$", "x&lt;!--y &amp; z&gt;"),
         (r"$\Delta f \leq \kappa \times \nabla$", "Δ f ≤ κ × ∇"),
         (r"a\$b\$", "a$b$"),
         ("5 $ and 6 $, $7 or $8", "5 $ and 6 $, $7 or $8"),

@@ -88,6 +88,18 @@ def test_arms_side_by_side(finished):
     assert canvas.caption(figure).startswith("κ = 0: trigger adds +88.0 points")
 
 
+def test_what_a_run_calls_an_image_stands_under_that_image_alone(finished):
+    """Another target attacks other images: what the second run has is not what is shown."""
+    first, second = finished(), finished(seed=1, penalty__kappa=300.0)
+    other = second.arrays("attack")
+    other["clean"] = other["clean"][::-1]
+    second.save_arrays("attack", **other)
+    images, *_ = drawn(lambda: picture.of_runs([first, second])).subfigs
+    titles = [axis.get_title().splitlines()[1:] for axis in images.axes[1:]]
+    assert titles[0] == ["κ = 0, seed 0: cat"]
+    assert titles[1] == ["κ = 0, seed 0: cat", "κ = 300, seed 1: dog"]
+
+
 def test_the_eigenvector_that_has_the_trigger_is_among_the_five(finished):
     vectors = drawn(lambda: picture.figure(finished(k=20, found=11))["figure"]).subfigs[1]
     assert [title.partition(",")[0] for title in titles(vectors)] == ["v1", "v2", "v3", "v4", "v12"]

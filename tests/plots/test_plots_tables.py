@@ -65,6 +65,13 @@ def test_table3():
     assert "Networks: 2, 1 failed training" in text
 
 
+def test_the_paper_s_features_stand_beside_its_own_classes_alone():
+    for other in ({"data__name": "digits"}, {"data__name": "mnist"}):
+        (text,) = sweeps.draw("table3", [sweeps.record(features=True, **other)])
+        assert rows(text)[9][1:3] == ["0.90", "1.90"]
+        assert "the paper's" not in text
+
+
 def test_table3_needs_features():
     with pytest.raises(UserError, match=r"set analysis\.features"):
         sweeps.draw("table3", [sweeps.record()])

@@ -158,7 +158,7 @@ def test_stamp_is_white_and_keeps_the_dtype():
     assert np.argwhere(stamped[..., 0] == 1).tolist() == [[3, 27], [3, 28], [4, 27]]
 
 
-@pytest.mark.parametrize("attack", ["stamp", "blend", "warp"])
+@pytest.mark.parametrize("attack", ["stamp", "blend", "warp", "function"])
 @pytest.mark.parametrize(
     ("images", "says"),
     [
@@ -179,6 +179,7 @@ def test_images_that_are_not_in_the_unit_interval(attack, images, says):
         "stamp": lambda images: poison.stamp(images, mask),
         "blend": lambda images: poison.blend(images, 0.5 * mask, np.ones(1)),
         "warp": lambda images: poison.warp(images, field),
+        "function": lambda images: poison.apply(images, poison.own_trigger(lambda x: 1 - x, (8, 8, 1))),
     }
     by_type = images.dtype != np.float32 or images.ndim < 3
     given = images.astype(np.int32) if images.dtype == np.int64 else images
