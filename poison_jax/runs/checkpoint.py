@@ -113,6 +113,9 @@ class Checkpoints:
 
         Args:
             like: a state of the same structure, shapes and shardings.
+
+        Raises:
+            OSError, MemoryError: one cannot be read as the disk and the machine are now; it stays.
         """
         return _from_first(self._restore, like)
 
@@ -172,14 +175,34 @@ def _from_first(read: Callable[[PyTree], Restored], like: PyTree) -> Restored:
 
 
 def _newest(manager: ocp.CheckpointManager, directory: Path, like: PyTree) -> tuple[Restored, dict[int, str]]:
-    """The newest checkpoint that is whole, and step -> reason of those newer than it, which are not."""
+    """The newest checkpoint that is whole, and step -> reason of those newer than it, which are not.
+
+    Raises:
+        OSError, MemoryError: it may be whole: what failed is the disk or the machine, not what it holds.
+    """
     damaged: dict[int, str] = {}
     for step in sorted(manager.all_steps(), reverse=True):
         try:
             return _read(manager, directory, step, like), damaged
+        except MemoryError:
+            raise
         except Exception as error:  # whatever a damaged file makes orbax raise
+            if _passing(error):
+                now = f"cannot be read now ({_reason(error)}), and is left as it is"
+                raise OSError(f"checkpoint {step} in {directory} {now}") from error
             damaged[step] = _reason(error)
     return None, damaged
+
+
+_OF_FILES = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # what lies there, or does not
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether an error is of the disk or the machine as they are now, not of what a file holds."""
+    if isinstance(error, OSError) and error.errno not in _OF_FILES:
+        return True
+    exhausted = "RESOURCE_EXHAUSTED" in str(error)  # as TensorStore and XLA say it
+    return exhausted or (error.__cause__ is not None and _passing(error.__cause__))
 
 
 _PLAIN = re.compile(r"[\w /.,+=@~-]+")

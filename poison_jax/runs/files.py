@@ -163,7 +163,7 @@ def read_text(file: Path) -> bytes:
     try:
         return read(file)
     except OSError as error:
-        raise Damaged(file, f"cannot be read ({error.strerror})") from None
+        raise Damaged(file, f"cannot be read ({error.strerror})") from error
 
 
 def write_json(file: Path, value: Json) -> None:

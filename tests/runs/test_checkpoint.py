@@ -1,6 +1,7 @@
 """Checkpoints: whole ones come back bit for bit, damaged ones are passed over and said."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -165,6 +166,48 @@ def test_all_damaged(tmp_path):
     assert saved(tmp_path, said=said).restore(state(0)) is None
     assert len(said) == 3
     assert "starting again" in said[2]
+
+
+PASSING = [
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    OSError(errno.EIO, "Input/output error"),
+    ValueError("RESOURCE_EXHAUSTED: Error opening w/.zarray"),
+    MemoryError("8 GiB"),
+]
+
+
+@pytest.mark.parametrize("where", ["digests", "seal", "arrays"])
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_what_cannot_be_read_for_the_moment_stays(tmp_path, monkeypatch, error, where):
+    """An error of the disk or the machine is no damage: else a run would begin again from nothing."""
+    saved(tmp_path, 4, 5).close()
+    said, kind = [], MemoryError if isinstance(error, MemoryError) else OSError
+
+    def fails(*_, **__):
+        raise error
+
+    place = {
+        "digests": (files, "_digests"),
+        "seal": (files, "read"),
+        "arrays": (checkpoint_lib, "_check_chunks"),
+    }
+    with contextlib.closing(saved(tmp_path, said=said)) as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(*place[where], fails)
+        for restore in (checkpoints.restore, lambda like: newest(tmp_path / "checkpoints", like)):
+            with pytest.raises(kind, match=r"\A[^\n]*(8 GiB|checkpoint 5 in .* cannot be read now)[^\n]*\Z"):
+                restore(state(0))
+    assert said == []
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["4", "5"]
+    assert digest(saved(tmp_path).restore(state(0))[0]) == digest(state(5))
+
+
+def test_a_folder_in_the_place_of_a_file_is_damage(tmp_path):
+    saved(tmp_path, 4, 5).close()
+    file = tmp_path / "checkpoints" / "5" / files.SEAL
+    file.unlink()
+    file.mkdir()
+    assert digest(saved(tmp_path).restore(state(0))[0]) == digest(state(4))
 
 
 def test_a_network_of_another_shape_is_not_restored(tmp_path):
