@@ -134,6 +134,7 @@ def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorbo
 
             def save() -> float:
                 """Keeps the state, in the background; returns the seconds of training that it notes."""
+                on_first(run.check_claim)
                 spent = seconds + time.monotonic() - began
                 checkpoints.save(
                     int(state.step), state, {"seconds": spent, "metrics": rows, "steps": measured}

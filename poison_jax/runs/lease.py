@@ -5,21 +5,27 @@ from n, and of two that try one succeeds. Its holder touches it now and then; on
 `patience` seconds has expired, and at once where its process is known to be gone. A holder that was asleep
 for longer finds a higher number than its own: `Lease.check`, called before anything is written, then raises
 `Busy`.
+
+The claims of a run may be somebody else's, as all of it: they are read with care (`files`).
 """
 
 import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from poison_jax.errors import Busy
+from poison_jax.errors import Busy, UserError
+from poison_jax.runs import files
 
 PATIENCE = 300.0  # seconds without a sign of life after which a claim has expired
+_MOST = 4096  # bytes of a claim
+_NUMBER = re.compile("[1-9][0-9]{0,8}")
 
 
 class Lease:
@@ -76,8 +82,8 @@ def hold(folder: Path, *, patience: float = PATIENCE) -> Iterator[Lease]:
     finally:
         done.set()
         beat.join()
-        with contextlib.suppress(OSError):  # what cannot be said expires
-            (folder / f"{lease.file.name}.released").touch()
+        with contextlib.suppress(OSError, UserError):  # what cannot be said expires
+            _release(lease.file)
 
 
 def held(folder: Path, *, patience: float = PATIENCE) -> bool:
@@ -91,15 +97,28 @@ def deaths(folder: Path) -> int:
     if not folder.is_dir():
         return 0
     names = {file.name for file in folder.iterdir()}
-    claims = [name for name in names if name.isdigit()]
+    claims = filter(_NUMBER.fullmatch, names)
     return sum(f"{name}.released" not in names for name in claims) - held(folder)
 
 
 def forgive(folder: Path) -> None:
-    """Takes the claims of dead processes for released: `deaths` is 0 afterwards."""
+    """Takes the claims of dead processes for released: `deaths` is 0 afterwards.
+
+    Raises:
+        UserError: a link is in the place of what would say so.
+    """
     if folder.is_dir() and not held(folder):
-        for file in [file for file in folder.iterdir() if file.name.isdigit()]:
-            file.with_name(f"{file.name}.released").touch()
+        for name in filter(_NUMBER.fullmatch, os.listdir(folder)):
+            _release(folder / name)
+
+
+def _release(claim: Path) -> None:
+    files.within(_released(claim)).touch()
+
+
+def _released(claim: Path) -> Path:
+    """The file that says that a claim is over."""
+    return claim.with_name(f"{claim.name}.released")
 
 
 def _beat(file: Path, seconds: float, done: threading.Event) -> None:
@@ -111,21 +130,26 @@ def _beat(file: Path, seconds: float, done: threading.Event) -> None:
 def _newest(folder: Path) -> int:
     """The highest number; 0 where there is none."""
     try:
-        return max((int(name) for name in os.listdir(folder) if name.isdigit()), default=0)
+        return max(map(int, filter(_NUMBER.fullmatch, os.listdir(folder))), default=0)
     except FileNotFoundError:
         return 0
 
 
 def _alive(claim: Path, patience: float, now: float) -> bool:
-    if claim.with_name(f"{claim.name}.released").exists():
+    if _released(claim).exists():
         return False
     try:
-        machine, pid, born = json.loads(claim.read_text())
-    except (TypeError, ValueError):  # it is being written, or damaged
+        machine, pid, born = json.loads(files.read(claim, most=_MOST))
+    except (
+        IsADirectoryError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ):  # being written, or damaged
         machine = None
-    if machine == _machine() and (_born(pid) is None or _born(pid) != born):
+    if machine == _machine() and isinstance(pid, int) and (_born(pid) is None or _born(pid) != born):
         return False
-    return now - claim.stat().st_mtime < patience
+    return now - claim.lstat().st_mtime < patience
 
 
 def _link(draft: Path, claim: Path) -> None:

@@ -127,7 +127,7 @@ class Run:
             result: its `stages` say which files hold the arrays of each stage, where there are several.
             view: identity of the stages; "" for a run without.
         """
-        self._check_claim()
+        self.check_claim()
         if view:
             files.write_json(self.path / f"view-{view}.json", result)
         files.seal(self.path, self._sealed())
@@ -189,7 +189,7 @@ class Run:
 
     def append_metrics(self, row: Json) -> None:
         """Adds a line to `metrics.jsonl`; on the disk when this returns."""
-        self._check_claim()
+        self.check_claim()
         files.append(self.path / "metrics.jsonl", files.dumps(row))
 
     def metrics(self) -> list[Json]:
@@ -218,7 +218,7 @@ class Run:
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Writes `<name>.npz`, compressed; of a finished run it is sealed with the new content."""
-        self._check_claim()
+        self.check_claim()
         file = self.path / f"{name}.npz"
         with files.replacing(file) as stream:
             np.savez_compressed(stream, **arrays)
@@ -321,7 +321,8 @@ class Run:
         """Whether some process is working on the run."""
         return lease.held(self.claims)
 
-    def _check_claim(self) -> None:
+    def check_claim(self) -> None:
+        """Raises `Busy` if another process has taken over the run from this one, that had claimed it."""
         if self._lease is not None:
             self._lease.check()
 

@@ -186,6 +186,20 @@ def _markup(attack: Attack) -> None:
     attack.reseal()
 
 
+def _claims(attack: Attack) -> None:
+    """Claims that are pipes, links or no numbers, in a run that must be claimed to be mended."""
+    folder = attack.run.claims
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    os.mkfifo(folder / "7")
+    os.utime(folder / "7", (1, 1))
+    for number in (7, 8, 9):
+        (folder / f"{number}.released").symlink_to(attack.outside / str(number))
+    for name in ("²", "007", "9" * 200):
+        (folder / name).write_text("[" * 4000)
+    attack.file("result.json").write_bytes(b"{")
+
+
 def _huge_network(attack: Attack) -> None:
     """A config that asks for more than any machine has."""
     config = attack.run.config()
@@ -224,6 +238,7 @@ ATTACKS: dict[str, Make] = {
     "a checkpoint larger than its note": _a_checkpoint_larger_than_its_note,
     "cells outside the store": _out_of_the_store,
     "arrays of other types": _types_of_arrays,
+    "claims that are none": _claims,
     "markup": _markup,
     "a network without end": _huge_network,
 }

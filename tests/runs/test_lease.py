@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from poison_jax.errors import Busy
+from poison_jax.errors import Busy, UserError
 from poison_jax.runs import lease
 
 ELSEWHERE = """
@@ -153,7 +153,7 @@ def test_a_disk_without_links(folder, monkeypatch):
     assert lease.deaths(folder) == 0
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null"])
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null", "[" * 4000, " " * 5000])
 def test_a_damaged_claim_expires_like_any_other(folder, content):
     folder.mkdir()
     (folder / "7").write_text(content)
@@ -161,3 +161,38 @@ def test_a_damaged_claim_expires_like_any_other(folder, content):
     os.utime(folder / "7", (1, 1))
     with lease.hold(folder) as held:
         assert held.file.name == "8"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_a_claim_that_is_no_file_expires_like_any_other(folder, make):
+    """It is not waited for, and not followed."""
+    folder.mkdir()
+    make(folder / "7")
+    assert lease.held(folder)
+    os.utime(folder / "7", (1, 1), follow_symlinks=False)
+    assert not lease.held(folder)
+    with lease.hold(folder) as held:
+        assert held.file.name == "8"
+
+
+@pytest.mark.parametrize("name", ["²", "٣", "007", "0", "1234567890", "7.old"])
+def test_what_is_no_number_is_no_claim(folder, name):
+    folder.mkdir()
+    (folder / name).write_text("")
+    assert not lease.held(folder)
+    assert lease.deaths(folder) == 0
+    lease.forgive(folder)
+    with lease.hold(folder) as held:
+        assert held.file.name == "1"
+
+
+def test_no_link_is_written_through(folder, tmp_path):
+    """Neither when a claim ends nor when it is forgiven."""
+    folder.mkdir()
+    (folder / "1.released").symlink_to(tmp_path / "outside")
+    with lease.hold(folder):
+        pass
+    os.utime(folder / "1", (1, 1))
+    with pytest.raises(UserError, match="symbolic link"):
+        lease.forgive(folder)
+    assert [file.name for file in tmp_path.iterdir()] == [folder.name]
