@@ -160,12 +160,12 @@ class Run:
             return None
         if self.damage():
             with self.claim():
-                for name, reason in self.damage().items():
-                    self.set_aside(name, reason)
-                views = (file.name for file in self.path.glob("view-*.json"))
-                for name in ("result.json", files.SEAL, *views):
-                    if (self.path / name).exists():
-                        self.set_aside(name)
+                damaged = self.damage()
+                # Killed between any two of them, the run is one with damage, or one without a result.
+                views = [file.name for file in self.path.glob("view-*.json")]
+                others = [name for name in damaged if name not in ("result.json", files.SEAL)]
+                for name in dict.fromkeys([*views, *others, "result.json", files.SEAL]):
+                    self.set_aside(name, damaged.get(name, ""))
         result = self.result(view)
         if view and result is not None and result != self.result():  # the view asked for last
             with self.claim():
@@ -242,6 +242,10 @@ class Run:
         file = f"{stages.get(name, name) if isinstance(stages, dict) else name}.npz"
         if not files.is_name(file):
             raise Damaged(self.path / "result.json", f"names {file!r} for the arrays of {name}")
+        return self._arrays(file)
+
+    def _arrays(self, file: str) -> dict[str, np.ndarray]:
+        """Those of a file; raises as `arrays` does."""
         try:
             return read_npz(io.BytesIO(self._read(file)), most=files.MOST_OF_A_RUN)
         except Damaged:
@@ -260,12 +264,18 @@ class Run:
     def findings(self, stage: str, identity: str) -> Json | None:
         """What a stage found: its `findings` and `seconds`; None where they must be made, or made again."""
         name = self.stage_file(stage, identity)
-        if not all((self.path / f"{name}{suffix}").exists() for suffix in (".json", ".npz")):
+        file, arrays = f"{name}.json", f"{name}.npz"
+        if not all((self.path / part).exists() for part in (file, arrays)):
             return None
         try:
-            return files.read_json(self.path / f"{name}.json")
+            self._arrays(arrays)  # a run is sealed with what is there
         except Damaged as error:
-            self.set_aside(f"{name}.json", error.reason)
+            self.set_aside(arrays, error.reason)
+            return None
+        try:
+            return files.read_json(self.path / file)
+        except Damaged as error:
+            self.set_aside(file, error.reason)
             return None
 
     def save_stage(

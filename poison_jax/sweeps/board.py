@@ -86,7 +86,10 @@ class Board:
             records.store_record(self.workdir, self.sweep.name, cell, record)
 
     def recover(self) -> None:
-        """Sets damaged results aside: their cells wait again, and go on from their last checkpoints."""
+        """Sets damaged results aside: their cells wait again, and go on from their last checkpoints.
+
+        Results alone: the arrays of all cells would be gigabytes, and are for `verify` to look at.
+        """
         for cell in self.cells:
             run, stored = self.run(cell), self._stored(cell)
             try:

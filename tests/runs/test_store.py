@@ -333,6 +333,49 @@ def test_damage_in_one_view_undoes_all(run, capsys):
     assert not run.done_with("k9")
 
 
+@pytest.mark.parametrize("damaged", ["spectrum-nine.npz", "result.json", "digests.json", "view-k5.json"])
+@pytest.mark.parametrize("moment", range(6))
+def test_killed_while_it_sets_aside(run, monkeypatch, capsys, damaged, moment):
+    """After any of its files: no view is left whose arrays are gone, and the next process ends it."""
+    look(run, "k5", attack=("a", 1.0), spectrum=("five", 5.0))
+    look(run, "k9", attack=("a", 1.0), spectrum=("nine", 9.0))
+    content = (run.path / damaged).read_bytes()
+    (run.path / damaged).write_bytes(content[:-9])
+    set_aside, done = store.Run.set_aside, []
+
+    def killed(self, name, reason=""):
+        set_aside(self, name, reason)
+        done.append(name)
+        if len(done) > moment:
+            raise Kill
+
+    with monkeypatch.context() as patch, contextlib.suppress(Kill):
+        patch.setattr(store.Run, "set_aside", killed)
+        assert run.finished("k5") is None
+    assert run.finished("k5") is None
+    assert not run.done
+    look(run, "k5", attack=("a", 1.0), spectrum=("five", 5.0))
+    assert run.finished("k9") is None
+    assert not run.done_with("k9")
+    assert run.damage() == {}
+
+
+@pytest.mark.parametrize("name", ["spectrum.npz", "spectrum.json"])
+def test_a_stage_that_is_damaged_before_the_run_is_sealed_is_made_again(run, capsys, name):
+    """Else the seal would be of the damage, and nobody would ever make it again."""
+    run.save_stage("spectrum", "five", {"values": np.arange(300.0)}, {"value": 1.0}, 0.5)
+    file = run.path / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+    look(run, "k5", spectrum=("five", 5.0))
+    (said,) = capsys.readouterr().err.splitlines()
+    assert name in said
+    assert (run.path / "damaged" / name).read_bytes() == content
+    assert run.damage() == {}
+    np.testing.assert_array_equal(run.arrays("spectrum", "k5")["values"], np.full(3, 5.0))
+
+
 @pytest.mark.parametrize("name", ["../toy", "/etc/x", "a/b", "..", 3])
 def test_a_result_names_no_arrays_elsewhere(run, name):
     run.save_arrays("spectrum", values=np.arange(3.0))

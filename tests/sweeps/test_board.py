@@ -2,9 +2,11 @@
 
 import os
 
+import numpy as np
 import pytest
 from small_stores import board_of
 
+from poison_jax import verify
 from poison_jax.runs import records
 from poison_jax.sweeps.board import Board
 
@@ -97,6 +99,19 @@ def test_what_is_damaged_waits_again(views, capsys):
     assert states(again) == ["waiting", "waiting"]
     said = capsys.readouterr().err.splitlines()
     assert [name in line for name, line in zip(("result.json", stored.name), said, strict=True)] == [True] * 2
+
+
+def test_damaged_arrays_of_a_cell_wait_again_once_they_are_set_aside(board, capsys):
+    """To look at every byte of a store is for `verify`, not for each start of a sweep's command."""
+    run = board.run("run-0")
+    run.save_arrays("spectrum", values=np.arange(300.0))
+    run.finish({"asr": 0.5})
+    (run.path / "spectrum.npz").write_bytes(b"")
+    board.recover()
+    assert board.state("run-0") == "done"
+    with pytest.raises(SystemExit):
+        verify.main([str(board.workdir), "--set_aside"])
+    assert Board(board.workdir, "toy").state("run-0") == "waiting"
 
 
 def test_what_is_done_and_what_was_never_begun_are_not_looked_at_again(board, tmp_path, monkeypatch):
