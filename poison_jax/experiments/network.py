@@ -104,7 +104,7 @@ def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorbo
     config, title = setup.config, title + setup.title
     if on_first(lambda: run.finished(views.view(config))) is not None:
         console.say(f"{title}: already done in {run.path}")
-        _say_what_was_not_measured(config, on_first(run.metrics))
+        _say_what_was_not_measured(setup, on_first(run.metrics))
         return
     console.say(f"{title}: {run.path}")
 
@@ -127,7 +127,7 @@ def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorbo
         on_first(lambda: run.keep_metrics(rows))
         start = int(state.step)
         if start == total:
-            _say_what_was_not_measured(config, rows)
+            _say_what_was_not_measured(setup, rows)
 
         with contextlib.ExitStack() as training:
             began = time.monotonic()
@@ -176,7 +176,7 @@ def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorbo
                 _, report = stages.evaluate_attack(setup, state)
                 row = {"epoch": epoch + 1, "step": int(state.step), **_means(measured), **report}
                 row |= stages.after_epoch(setup, state)
-                rows, measured = [*rows, files.plain(row)], []
+                rows, measured = [*rows, files.plain(row | {"measured_on": stages.measured_on(setup)})], []
                 on_first(functools.partial(run.append_metrics, rows[-1]))
                 if write_scalars:
                     write_scalars(row)
@@ -219,15 +219,26 @@ def _means(measured: list[dict[str, float]]) -> dict[str, float]:
     return means | {"poisoned": round(sum(m["poisoned"] for m in measured))}
 
 
-def _say_what_was_not_measured(config: ml_collections.ConfigDict, rows: list[dict[str, float]]) -> None:
+def _say_what_was_not_measured(setup: Setup, rows: list[stages.Findings]) -> None:
     """Warns where a network that is trained was not measured after every epoch as its config now asks."""
-    measured = set().union(*rows)
+    config, measured = setup.config, set().union(*rows)
     names = {"collapse": "nc1", "fisher": "fisher_energy", "near_clone": "near_clone_median_spike"}
     for name, key in names.items():
         if config.analysis[name] and key not in measured:
             console.warn(
                 f"analysis.{name} was not asked for when this network was trained: nothing of it after each "
                 "epoch; choose another --workdir to have it"
+            )
+    asked = stages.measured_on(setup)
+    if not asked["analysis.near_clone"]:
+        del asked["spectrum.num_examples"]
+    for key, count in asked.items():
+        # Rows of older versions do not say; 0 is said above.
+        counts = sorted({row["measured_on"][key] for row in rows if "measured_on" in row} - {0})
+        if count and set(counts) - {count}:
+            console.warn(
+                f"{key} = {count}: what was measured after each epoch is of {' or '.join(map(str, counts))}; "
+                "choose another --workdir to have it alike"
             )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from poison_jax import config as config_lib
 from poison_jax import console, evaluate, features, fisher, metrics, models, near_clone, spectrum
 from poison_jax.audit import measure
 from poison_jax.data import Dataset
@@ -26,6 +27,15 @@ Findings = dict[str, Any]
 NC1_IMAGES = 2000
 NEAR_CLONE_POISONS = 500  # poisoned training images among which the nearest is looked for
 MEDIANS = ("median_efficacy", "median_spike")
+# How many images `after_epoch` and the attack are measured on: keys that are no part of a run's identity.
+COUNTS = (
+    "data.n_test",
+    "analysis.collapse",
+    "analysis.fisher",
+    "analysis.near_clone",
+    "spectrum.num_examples",
+)
+COUNTS_OF_NEAR_CLONE = ("data.n_test", "analysis.near_clone", "spectrum.num_examples")
 
 
 class Trained(NamedTuple):
@@ -120,6 +130,12 @@ def after_epoch(setup: Setup, state: TrainState) -> Findings:
     return row
 
 
+def measured_on(setup: Setup) -> dict[str, int]:
+    """`COUNTS` of a config: an epoch's row keeps them, as `measured_on`."""
+    counts = {key: config_lib.get(setup.config, key) for key in COUNTS}
+    return counts | {"data.n_test": len(setup.test_set.labels)}
+
+
 def input_hessian(trained: Trained) -> tuple[Arrays, Findings]:
     """Top eigenpairs of the input Hessian, and their overlaps with the trigger (Algorithm 2)."""
     setup, c = trained.setup, trained.setup.config
@@ -206,12 +222,16 @@ def pre_fc_features(trained: Trained) -> tuple[Arrays, Findings]:
 def theory(trained: Trained) -> tuple[Arrays, Findings]:
     """The kernel theory beside the network at triggered test images.
 
-    With the slope of log spike on log efficacy over the epochs, of the medians that each one measured.
+    With the slope of log spike on log efficacy over the epochs, of the medians that each one measured; none
+    where they measured on different numbers of images.
     """
     arrays = _at_triggered_images(trained.setup, trained.state)
     rows = [
         row for row in trained.epochs if all(row.get(f"near_clone_{name}") is not None for name in MEDIANS)
     ]
+    counts = [row["measured_on"] for row in rows if "measured_on" in row]
+    if len({tuple(of_row[key] for key in COUNTS_OF_NEAR_CLONE) for of_row in counts}) > 1:
+        rows = []
     medians = [[row[f"near_clone_{name}"] for row in rows] for name in MEDIANS]
     over_epochs = near_clone.log_slope(*medians)._asdict()
     found = {name: float(value) for name, value in arrays.items() if np.ndim(value) == 0}

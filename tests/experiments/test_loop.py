@@ -9,8 +9,9 @@ from toys import restored, small
 
 from poison_jax import config as config_lib
 from poison_jax import experiments, train
-from poison_jax.errors import Diverged, Interrupted, RunsFailed, UserError
+from poison_jax.errors import Busy, Diverged, Interrupted, RunsFailed, UserError
 from poison_jax.experiments import network, stages, views
+from poison_jax.experiments.setup import Setup
 from poison_jax.runs.checkpoint import Checkpoints
 from poison_jax.runs.store import Run
 
@@ -160,6 +161,74 @@ def test_measures_after_each_epoch_that_a_trained_network_lacks_are_said_to_be_m
         line.split()[1] for line in capsys.readouterr().err.splitlines() if "was not asked for" in line
     ]
     assert missing == ["analysis.collapse", "analysis.fisher"]
+
+
+def said_of_counts(capsys):
+    """What was said of other numbers of images, without the advice."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if "after each epoch is" in line]
+    return [line.partition(";")[0].removeprefix("warning: ") for line in lines]
+
+
+COUNTED = {"analysis__collapse": 20, "data__n_test": 30, "train__epochs": 2}
+
+
+def test_other_numbers_of_images_than_after_each_epoch_are_said(tmp_path, capsys):
+    """The rows stay as they were measured, and say on what."""
+    done, _ = run(tmp_path, **COUNTED)
+    rows = done.metrics()
+    counts = {"data.n_test": 30, "analysis.collapse": 20, "analysis.fisher": 0, "analysis.near_clone": 0}
+    assert [row["measured_on"] for row in rows] == [counts | {"spectrum.num_examples": 40}] * 2
+    assert said_of_counts(capsys) == []
+    changes = {"analysis__collapse": 32, "data__n_test": 64, "spectrum__num_examples": 16}
+    for _ in range(2):  # where stages are made, and where all is done
+        run(tmp_path, **COUNTED | changes)
+        assert said_of_counts(capsys) == [
+            "data.n_test = 64: what was measured after each epoch is of 30",
+            "analysis.collapse = 32: what was measured after each epoch is of 20",
+        ]
+    assert done.metrics() == rows
+
+
+def test_rows_of_older_versions_do_not_say_on_what(capsys):
+    network._say_what_was_not_measured(Setup(small(**COUNTED)), [{"epoch": 1, "nc1": 0.5}])
+    assert said_of_counts(capsys) == []
+
+
+@pytest.mark.parametrize("counts", [(), (8, 8, 8), (8, 8, 16)], ids=str)
+def test_no_slope_over_epochs_that_measured_on_different_numbers(monkeypatch, counts):
+    made = Setup(small(analysis__near_clone=8))
+    monkeypatch.setattr(stages, "_at_triggered_images", lambda *_: {})
+    rows = [{"near_clone_median_efficacy": x, "near_clone_median_spike": x**2} for x in (1.0, 2.0, 4.0)]
+    on = stages.measured_on(made)
+    for row, count in zip(rows, counts, strict=False):
+        row["measured_on"] = on | {"analysis.near_clone": count, "analysis.collapse": int(row == rows[0])}
+    _, found = stages.theory(stages.Trained(made, made.first_state(), rows, {}))
+    slope = found["near_clone_epochs_slope"]
+    assert np.isnan(slope) if 16 in counts else slope == pytest.approx(2)
+
+
+@pytest.mark.parametrize("steps", [3, 4], ids=["in an epoch", "after one"])
+def test_whoever_was_taken_over_from_saves_nothing(tmp_path, monkeypatch, steps):
+    """A process that slept, and was then asked to stop, does not write into another's run."""
+    step, saved = train.train_step, []
+
+    def taken_over(*arguments, **options):
+        state, metrics = step(*arguments, **options)
+        if int(state.step) == steps:
+            (claims,) = tmp_path.glob("*/claims")
+            (claims / "2").write_text("")
+        return state, metrics
+
+    class Asked(network.StopSignals):
+        asked = property(lambda self: bool(list(tmp_path.glob("*/claims/2"))), lambda self, value: None)
+
+    taken_over.lower = step.lower
+    monkeypatch.setattr(train, "train_step", taken_over)
+    monkeypatch.setattr(network, "StopSignals", Asked)
+    monkeypatch.setattr(Checkpoints, "save", lambda self, number, *_: saved.append(number))
+    with pytest.raises(Busy, match="another process has taken over"):
+        experiments.run(small(analysis__features=0), tmp_path)
+    assert saved == []
 
 
 def test_going_on_with_tensorboard_writes_no_epoch_twice(tmp_path, monkeypatch):
