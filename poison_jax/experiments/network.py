@@ -81,7 +81,7 @@ def open_run(setup: Setup, workdir: str) -> store.Run:
     digest = setup.inputs_digest()
     distributed.check_equal("the data, the trigger or the network that they read", digest)
     run = store.Run(on_first(lambda: str(views.open_run(setup.config, workdir).path)))
-    on_first(lambda: run.pin_inputs(digest))
+    on_first(lambda: run.pin_inputs(digest, setup.logits_of_own()))
     return run
 
 

@@ -12,8 +12,8 @@ from poison_jax import arrays as arrays_lib
 from poison_jax import console, metrics, models
 from poison_jax.errors import UserError
 from poison_jax.experiments import stages, views
-from poison_jax.experiments.setup import Setup
-from poison_jax.runs import checkpoint, files, provenance, store
+from poison_jax.experiments.setup import Setup, trained_checkpoint
+from poison_jax.runs import files, provenance, store
 from poison_jax.runs.distributed import on_first
 from poison_jax.train import TrainState
 
@@ -90,15 +90,13 @@ def look_again(run: store.Run, config: ml_collections.ConfigDict, *, triggers: S
         others = arrays_lib.digest([np.asarray(direction) for direction in directions.values()])
         of = {"of": identities["spectrum"], "directions": [*directions, others]}
         identities["spectrum"] = store.digest(of)
-    run.pin_inputs(setup.inputs_digest())
+    run.pin_inputs(setup.inputs_digest(), setup.logits_of_own())
     if (
         run.finished(store.digest(identities)) is not None
     ):  # claims the run itself, where something is damaged
         return
     with run.claim():
-        restored = checkpoint.newest(run.checkpoints, setup.first_state(), warn=console.warn)
-        total = config.train.epochs * setup.steps_per_epoch
-        if restored is None or int(restored[0].step) < total:
+        if (restored := trained_checkpoint(run, setup.first_state())) is None:
             raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
         state, note = restored
         measure(setup, run, state, note["metrics"], note["seconds"], identities, directions)

@@ -14,6 +14,7 @@ from poison_jax.config.keys import imported
 from poison_jax.errors import UserError
 from poison_jax.mesh import make_mesh, replicate
 from poison_jax.runs import checkpoint, provenance, store
+from poison_jax.runs.distributed import on_first
 
 
 class Stream(enum.IntEnum):
@@ -137,11 +138,10 @@ class Setup:
         self.knobs = replicate(knobs, self.mesh)
         self._initial = {}  # what the training starts from, where that is another run's network
         if source := c.train.get("init_from", ""):
-            found = checkpoint.newest(store.Run(source).checkpoints, self.first_state(), warn=console.warn)
-            if found is None:
+            if (found := trained_checkpoint(store.Run(source), self.first_state())) is None:
                 raise UserError(
-                    f"train.init_from = {source}: no whole checkpoint of a network of this shape, name the "
-                    "folder of a run with the same model"
+                    f"train.init_from = {source}: no whole checkpoint of a network of this shape that is "
+                    "trained to the end, name the folder of a run with the same model"
                 )
             self._initial = {"params": found[0].params, "batch_stats": found[0].batch_stats}
 
@@ -227,7 +227,10 @@ class Setup:
         return poison.select_with_noise(draws, labels, c.fraction, c.warp.cross_ratio, label_map)
 
     def inputs_digest(self) -> str:
-        """SHA-256 of what the run reads: images, labels, ids, the trigger, the network to start from."""
+        """SHA-256 of what the run reads: images, labels, ids, the trigger, the network to start from.
+
+        Of a network of one's own it knows the variables, `logits_of_own` more.
+        """
         others = [np.asarray(leaf) for leaf in jax.tree.leaves((self.knobs.trigger, self._initial))]
         if self.knobs.trigger.function is not None:  # known by what it does
             others += self.views(self.train_set.images[:8])
@@ -235,6 +238,23 @@ class Setup:
             variables = jax.eval_shape(lambda: self.model.init(self.key, self.input_shape))
             others.append(np.frombuffer(str(variables).encode(), np.uint8))
         return digest([*self.train_set[:3], *self._test_images[:3], *others])
+
+    def logits_of_own(self) -> np.ndarray | None:
+        """What a network of one's own computes, as far as logits of noise by fresh weights say: `[8, K]`.
+
+        None of any other network.
+        """
+        if ":" not in self.config.model.name:
+            return None
+        rng = np.random.default_rng(0)
+        noise = rng.standard_normal((8, *self.input_shape), np.float32)
+        # Behind a weight that begins at zero nothing would be seen: all are moved a little.
+        variables = jax.tree.map(
+            lambda leaf: (leaf + 0.01 * rng.standard_normal(leaf.shape)).astype(leaf.dtype),
+            self.model.init(self.stream(Stream.INIT), self.input_shape),
+        )
+        with jax.default_matmul_precision("highest"):
+            return np.asarray(_logits(self.model, variables, noise), float)
 
     def views(self, images: np.ndarray, *, normalised: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Network inputs for uint8 `[B, H, W, C]`, clean and triggered; in [0, 1] if not `normalised`."""
@@ -292,6 +312,28 @@ def _trigger(
         return poison.Trigger(real(c.alpha) * real(opacity), real(picture))
     mask = poison.trigger_mask(c.trigger, height, width, channels, margin=c.margin, size=c.size, path=c.mask)
     return poison.Trigger(mask, real(c.value))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(model: models.Model, variables: models.Variables, images: np.ndarray) -> jax.Array:
+    return model.apply(variables, images)[0]
+
+
+def trained_checkpoint(run: store.Run, like: train.TrainState) -> checkpoint.Restored:
+    """The newest whole checkpoint of a run, and its note; None where that is not of the end of the training.
+
+    Args:
+        run: of experiment=train.
+        like: a state of the same structure, shapes and shardings.
+
+    Raises:
+        Damaged: the run's config is.
+    """
+    restored = checkpoint.newest(run.checkpoints, like, warn=console.warn)
+    if restored is None:
+        return None
+    config = config_lib.from_json(on_first(run.config), str(run.path))
+    return restored if len(restored[1].get("metrics", ())) == config.train.epochs else None
 
 
 @functools.lru_cache(maxsize=2)

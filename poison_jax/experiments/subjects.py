@@ -7,10 +7,9 @@ import ml_collections
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import console
 from poison_jax.errors import UserError
-from poison_jax.experiments.setup import Setup
-from poison_jax.runs import checkpoint, store
+from poison_jax.experiments.setup import Setup, trained_checkpoint
+from poison_jax.runs import store
 from poison_jax.subject import Subject
 
 
@@ -36,9 +35,7 @@ def of_runs(runs: Sequence[store.Run], *, count: int = 512) -> tuple[list[Subjec
     model, knobs, test_set = setup.program.model, setup.knobs, setup.test_set
     subjects = []
     for run in runs:
-        restored = checkpoint.newest(run.checkpoints, setup.first_state(), warn=console.warn)
-        steps = setup.config.train.epochs * setup.steps_per_epoch
-        if restored is None or int(restored[0].step) < steps:
+        if (restored := trained_checkpoint(run, setup.first_state())) is None:
             raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
         subjects.append(
             Subject(

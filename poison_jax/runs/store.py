@@ -172,16 +172,29 @@ class Run:
                 files.write_json(self.path / "result.json", result)
         return result
 
-    def pin_inputs(self, digest: str) -> None:
+    def pin_inputs(self, digest: str, logits: np.ndarray | None = None) -> None:
         """Ties the run to what it reads: data that changed under the same name are not mixed up.
+
+        Args:
+            digest: of all that must be the same to the bit.
+            logits: `[N, K]` of a network that is code of the user's; None: there is none. They may differ by
+                5 % of the largest: rounding is another on another device. Runs begun by older versions have
+                none to compare with.
 
         Raises:
             UserError: the run was begun with other inputs.
         """
-        file = self.path / "inputs.json"
+        file, inputs = self.path / "inputs.json", {"sha256": digest}
+        if logits is not None:
+            inputs["logits"] = plain(logits)
         if not file.exists():
-            files.write_json(file, {"sha256": digest})
-        elif files.read_json(file).get("sha256") != digest:
+            files.write_json(file, inputs)
+            return
+        kept = files.read_json(file)
+        same = kept.get("sha256") == digest
+        if logits is not None and "logits" in kept:
+            same = same and _alike(kept["logits"], inputs["logits"])
+        if not same:
             raise UserError(
                 f"the data, the trigger or the network have changed since {self.path} was begun: "
                 "choose another --workdir"
@@ -363,6 +376,16 @@ class Run:
             shutil.move(self.path / name, aside / (f"{name}.{taken}" if taken else name))
         if reason:
             console.warn(f"{self.path / name} {reason}: set aside in {aside}, made again")
+
+
+def _alike(kept: object, found: object) -> bool:
+    """Whether two arrays are the same up to 5 % of the largest number; null is NaN."""
+    try:
+        ours, theirs = (np.asarray(values, float) for values in (found, kept))
+    except (TypeError, ValueError):
+        return False
+    most = np.max(np.abs(ours), initial=0, where=np.isfinite(ours))
+    return ours.shape == theirs.shape and np.allclose(theirs, ours, rtol=0, atol=most / 20, equal_nan=True)
 
 
 def open_run(workdir: str | os.PathLike, name: str, config: Json, identity: Json) -> Run:

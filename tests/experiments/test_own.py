@@ -1,6 +1,7 @@
 """Networks and triggers of one's own, other runs' networks, and that a run is tied to all of them."""
 
 import contextlib
+import functools
 import importlib
 import shutil
 
@@ -12,8 +13,9 @@ from toys import restored, tiny
 
 from poison_jax import data, experiments, poison
 from poison_jax.errors import UserError
-from poison_jax.experiments import setup
+from poison_jax.experiments import results, setup
 from poison_jax.experiments.setup import Setup
+from poison_jax.runs import files
 from poison_jax.runs.checkpoint import Checkpoints
 
 MODULE = '''
@@ -28,10 +30,11 @@ class Plain(nn.Module):
     last: str = "fc"
     shift: int = 0
     width: int = 4
+    activation: str = "relu"
 
     @nn.compact
     def __call__(self, images, train):
-        x = nn.relu(nn.Conv(self.width, (3, 3))(images))
+        x = getattr(nn, self.activation)(nn.Conv(self.width, (3, 3))(images))
         x = nn.BatchNorm(use_running_average=not train)(x)
         pre_fc = x.mean((1, 2))
         logits = nn.Dense(self.classes + self.shift, name=self.last)(pre_fc)
@@ -132,6 +135,22 @@ def test_a_run_is_tied_to_the_variables_of_a_network_of_one_s_own(mine, monkeypa
     module = importlib.import_module(mine)
     monkeypatch.setattr(module, "plain", module.headless)
     assert Setup(config).inputs_digest() != before
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+def test_a_run_is_tied_to_what_a_network_of_one_s_own_computes(mine, source, monkeypatch, activation):
+    """Also where its variables are the same: nothing is trained, and no old result is shown."""
+    changes = {"penalty__kappa": 1.0, "analysis__features": 40, "train__epochs": 1}
+    config, workdir = tiny(model__name=f"{mine}:plain", **changes), source.path.parent
+    (again,) = experiments.run(config, workdir)
+    assert again.path == source.path
+    module = importlib.import_module(mine)
+    other = functools.partial(module.Plain, activation=activation)
+    monkeypatch.setattr(module, "plain", other)
+    with pytest.raises(UserError, match=r"the network have changed since .* choose another --workdir"):
+        experiments.run(config, workdir)
+    with pytest.raises(UserError, match="the network have changed since"):
+        results.look_again(source, config)
 
 
 @pytest.mark.parametrize(
@@ -267,10 +286,26 @@ def test_a_run_is_tied_to_the_network_that_it_starts_from(source, tmp_path):
     config = tiny(model__name=source.config()["model"]["name"], train__init_from=str(folder))
     before = Setup(config).inputs_digest()
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-        state, _ = checkpoints.restore(Setup(config).first_state())
+        state, note = checkpoints.restore(Setup(config).first_state())
         params = jax.tree.map(lambda leaf: leaf + 1, state.params)
-        checkpoints.save(int(state.step) + 1, state._replace(params=params, step=state.step + 1), {})
+        checkpoints.save(
+            int(state.step) + 1,
+            state._replace(params=params, step=state.step + 1),
+            {"metrics": note["metrics"]},
+        )
     assert Setup(config).inputs_digest() != before
+
+
+def test_a_network_that_is_not_trained_to_the_end_is_refused(source, tmp_path):
+    """As where the source was stopped before its end, or its last checkpoint is damaged."""
+    folder = shutil.copytree(source.path, tmp_path / "copy")
+    config = tiny(model__name=source.config()["model"]["name"], train__init_from=str(folder))
+    files.write_json(folder / "config.json", source.config() | {"train": {"epochs": 2}})
+    with pytest.raises(UserError, match=r"^train\.init_from = .* trained to the end, name the folder"):
+        Setup(config)
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        Setup(config)
 
 
 @pytest.mark.parametrize("other", ["wider", "headless"])

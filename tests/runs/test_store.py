@@ -152,6 +152,39 @@ def test_what_is_gone_or_swapped_in_a_finished_run_is_noticed(run, tmp_path):
     }
 
 
+LOGITS = np.array([[1.0, -2.0], [np.nan, np.inf]])
+
+
+@pytest.mark.parametrize(
+    ("found", "same"),
+    [
+        (LOGITS, True),
+        (LOGITS + 0.09, True),  # another device
+        (LOGITS + 0.11, False),
+        (LOGITS[:1], False),
+        (np.ones((2, 2)), False),
+    ],
+)
+def test_a_run_is_tied_to_what_a_network_computes_but_for_rounding(run, found, same):
+    run.pin_inputs("abc", LOGITS)
+    with contextlib.nullcontext() if same else pytest.raises(UserError, match="have changed since"):
+        run.pin_inputs("abc", found)
+    with pytest.raises(UserError, match="have changed since"):
+        run.pin_inputs("abcd", found)
+
+
+def test_a_run_that_was_begun_without_the_logits_goes_on(run):
+    run.pin_inputs("abc")
+    run.pin_inputs("abc", LOGITS)
+
+
+@pytest.mark.parametrize("logits", ["abc", [[1.0], [2.0, 3.0]], {"a": 1}, None])
+def test_logits_that_are_none_are_others(run, logits):
+    files.write_json(run.path / "inputs.json", {"sha256": "abc", "logits": logits})
+    with pytest.raises(UserError, match="have changed since"):
+        run.pin_inputs("abc", LOGITS)
+
+
 LOOKS = {
     "spectrum.npz": lambda run: run.arrays("spectrum"),
     "metrics.jsonl": lambda run: run.append_metrics({}),
