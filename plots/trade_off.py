@@ -85,7 +85,7 @@ def _gap(axis: Axes, records: list[Record]) -> None:
                 )
         axis.plot([min(places), max(places)], [row, row], color=panels.BLACK, lw=1, alpha=0.5, zorder=0)
     for low, middle, high, says in (
-        (smallest / 2.2, zero, smallest / 1.2, "θ = 0\nalready"),
+        (smallest / 2.2, zero, smallest / 1.2, "θ = 0"),
         (right * 1.2, right * 1.6, right * 2.2, "not\nreached"),
     ):
         axis.axvspan(low, high, color="0.93", zorder=-1)
