@@ -85,10 +85,13 @@ class Curve(NamedTuple):
 
 def curves(sizes: Sizes) -> Iterator[Curve]:
     """Batch size, depth and width for both costs, the number of images for the Hessian."""
+    # Steps on one device, as the Hessian products beside them.
     common = {"depth": sizes.depth, "width": sizes.width, "batch": sizes.small}
     for variable, values in (("batch", sizes.batches), ("depth", sizes.depths), ("width", sizes.widths)):
         points = {value: common | {variable: value} for value in values}
-        trainings = {value: ours.Training(penalised=True, **point) for value, point in points.items()}
+        trainings = {
+            value: ours.Training(penalised=True, devices=1, **point) for value, point in points.items()
+        }
         steps = {value: training.step for value, training in trainings.items()}
         yield _curve(variable, STEP, points, steps, sizes)
         for value, training in trainings.items():
@@ -98,7 +101,7 @@ def curves(sizes: Sizes) -> Iterator[Curve]:
             for value, point in points.items()
         }
         yield _curve(variable, PRODUCT, points, products, sizes)
-    training = ours.Training(penalised=True, **common)
+    training = ours.Training(penalised=True, devices=1, **common)
     points = {count: common | {"batch": count} for count in sizes.images}
     products = {count: _hessian(training, count, sizes.small) for count in sizes.images}
     yield _curve("images", PRODUCT, points, products, sizes)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from benchmarks import ours
-from poison_jax import console, kernels, train
+from poison_jax import console, environment, kernels, train
 
 STEPS = 3
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\([^)]*\)|\S+) ([\w-]+)\((.*)$", re.MULTILINE)
@@ -101,5 +101,6 @@ def _what(name: str, opcode: str, rest: str, body: str) -> str:
 
 
 if __name__ == "__main__":
+    environment.pin()
     kernels.keep_memory()
     main(sys.argv[1:])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-_matmul = jax.jit(jnp.matmul)
+_matmul = jax.jit(jnp.matmul, static_argnames="precision")
 
 
 class Rounds(NamedTuple):
@@ -35,12 +35,12 @@ def interleaved(sides: Mapping[Any, Callable[[], object]], rounds: Rounds) -> di
     return seconds
 
 
-def matrix_product(size: int) -> Callable[[], jax.Array]:
+def matrix_product(size: int, precision: str | None = None) -> Callable[[], jax.Array]:
     """A warm side: the float32 product of two square matrices, `2 size^3` FLOPs, on all cores."""
     a = jnp.ones((size, size))
 
     def run() -> jax.Array:
-        return _matmul(a, a).block_until_ready()
+        return _matmul(a, a, precision=precision).block_until_ready()
 
     run()
     return run

@@ -56,7 +56,9 @@ def test_a_deprecation_fails_a_test(module, category):
 
 
 def test_no_filter_lets_a_deprecation_through():
-    assert PYPROJECT["tool"]["pytest"]["ini_options"]["filterwarnings"] == ["error"]
+    every, *others = PYPROJECT["tool"]["pytest"]["ini_options"]["filterwarnings"]
+    assert every == "error"
+    assert others == ["ignore::UserWarning:jax._src.compiler"]  # a cache that cannot be read; no deprecation
     for file in (ROOT / "tests").rglob("*.py"):
         for ignored in re.findall(r"(?:filterwarnings|simplefilter)\(\s*(.+)", file.read_text()):
             assert ignored.endswith(':RuntimeWarning")'), f"{file}: {ignored}"

@@ -101,6 +101,8 @@ def pytorch() -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     for what, channels_last in ((what, last) for what in LOSSES for last in (False, True)):
+        if TORCH_DEVICE == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         call = _torch_step(what, channels_last)
         row = {"section": "pytorch", "what": what, "channels_last": channels_last}
         say(**row, how="eager", **timed(call, wait_for_torch))
@@ -143,7 +145,7 @@ def _graph(call: Callable[[], object]) -> Callable[[], None]:
 def agreement() -> None:
     """Our gradient at each precision against PyTorch's in float64; at "highest" it has to agree."""
     for precision in ("highest", "default"):
-        training = ours.Training(penalised=True, depth=DEPTH, batch=BATCH)
+        training = ours.Training(penalised=True, devices=1, depth=DEPTH, batch=BATCH)
         training.program = training.program._replace(precision=precision)
         images, labels = training.first_batch()
         exact = reference.from_flax(jax.device_get(training.state.variables), DEPTH).double()
@@ -170,7 +172,9 @@ def our_steps(precision: str = "default", dtype: str = "float32", depth: int = D
     forward = flops.preresnet_forward(depth, ours.CLASSES, ours.IMAGE_SHAPE, block=block)
     for penalised in (False, True):
         began = time.perf_counter()
-        training = ours.Training(penalised=penalised, depth=depth, batch=BATCH, block=block, dtype=dtype)
+        training = ours.Training(
+            penalised=penalised, devices=1, depth=depth, batch=BATCH, block=block, dtype=dtype
+        )
         training.program = training.program._replace(precision=precision)
         training.step()
         first = time.perf_counter() - began
@@ -199,7 +203,7 @@ def our_steps(precision: str = "default", dtype: str = "float32", depth: int = D
 
 def hessian() -> None:
     """Five eigenpairs, by a compiled loop and by one on the host; the second time everything is compiled."""
-    training = ours.Training(penalised=False, depth=DEPTH, batch=BATCH)
+    training = ours.Training(penalised=False, devices=1, depth=DEPTH, batch=BATCH)
     for _ in range(20):
         training.step()
     apply, variables = training.program.model.apply, jax.device_get(training.state.variables)

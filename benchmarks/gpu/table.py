@@ -63,7 +63,8 @@ def measure(file: Path, seconds: float) -> list[Row]:
             done = subprocess.run(
                 command, cwd=ROOT, env=variables, timeout=most, capture_output=True, text=True, check=False
             )
-            error = done.stderr.strip()[-800:] if done.returncode else ""
+            if done.returncode:  # killed, it says nothing
+                error = done.stderr.strip()[-800:] or f"ended with status {done.returncode}"
         except subprocess.TimeoutExpired:
             error = f"cut off after {most:.0f} s"
         with open(file, "a") as lines:

@@ -91,8 +91,8 @@ MODEL = {
     ),
     "precision": Key(
         "default",
-        "of float32 products in training; default: the device's own, on recent NVIDIA GPUs TF32; "
-        "highest: float32, as on CPUs and for whatever is looked at in a trained network",
+        "of float32 products in training; default: the device's own, on recent NVIDIA GPUs TF32, on "
+        "TPUs bfloat16; highest: float32, as on CPUs and for whatever is looked at in a trained network",
         choices=("default", "highest"),
     ),
     "convolutions": Key(

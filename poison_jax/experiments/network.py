@@ -164,7 +164,8 @@ def train_and_measure(setup: Setup, run: store.Run, *, title: str = "", tensorbo
                     last, alone = i + 1 == steps, not distributed.is_multiprocess()
                     if (i + 1) % LOOK_EVERY == 0 or last or (alone and stop.asked):
                         leave = not last and distributed.any_process(stop.asked)
-                        # The device goes on with the newest while the others are fetched.
+                        # The device goes on with the newest while the others are fetched (of several
+                        # processes it has done them by then, to agree whether to stop).
                         newest = [] if last or leave else pending[-LOOK_EVERY:]
                         old, pending = pending[: len(pending) - len(newest)], newest
                         measured += _finite(old, run, epoch, len(measured))

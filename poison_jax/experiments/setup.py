@@ -42,6 +42,7 @@ class Setup:
         input_mask: the pixels that a stamped trigger sets in the network's input, bool `[h, w]` or
             `[h, w, C]`; None where it sets none (blend, warp, a function).
         model, program, knobs: as `train` takes them; the trigger in `knobs` is for the attacked image.
+        looked_at: `model`, in float32 where it computes in bfloat16, in which residuals would be rounding.
         steps_per_epoch: full batches.
         key: of the run.
 
@@ -86,7 +87,7 @@ class Setup:
                 make = functools.partial(foreign.architecture(c.model.architecture), **options)
             else:
                 make = imported(c.model.name)
-            self.model = models.own(make, classes, self.input_shape)
+            self.model = self.looked_at = models.own(make, classes, self.input_shape)
             if c.analysis.collapse and not models.knows_features(self.model, self.input_shape):
                 raise UserError(
                     f"analysis.collapse = {c.analysis.collapse}: {c.model.name} does not return its features "
@@ -95,6 +96,9 @@ class Setup:
         else:
             shape = {key: c.model[key] for key in ("block", "width", "dtype", "convolutions")}
             self.model = models.preresnet(c.model.depth, classes, remat=c.train.remat, **shape)
+            self.looked_at = self.model
+            if c.model.dtype == "bfloat16":
+                self.looked_at = models.preresnet(c.model.depth, classes, **shape | {"dtype": "float32"})
         self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
         self.program = train.Program(
             self.model,

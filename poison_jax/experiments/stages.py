@@ -98,7 +98,7 @@ def regime(trained: Trained) -> tuple[Arrays, Findings]:
         rows = np.random.default_rng(c.seed).permutation(len(dataset.labels))[:NC1_IMAGES]
         clean, _ = setup.views(dataset.images[rows])
         try:
-            pre_fc = features.extract(setup.model.apply, variables, clean, batch_size=c.train.batch_size)
+            pre_fc = features.extract(setup.looked_at.apply, variables, clean, batch_size=c.train.batch_size)
             collapsed = features.collapse(pre_fc, dataset.labels[rows], *_last_layer(trained.state))
             found[name] = float(collapsed.nc1)
         except UserError:  # the features are not known, or a class has too few images
@@ -112,12 +112,12 @@ def after_epoch(setup: Setup, state: TrainState) -> Findings:
     if c.collapse:
         images, _, labels, _ = _training_images(setup, c.collapse)
         batch_size = setup.config.train.batch_size
-        pre_fc = features.extract(setup.model.apply, state.variables, images, batch_size=batch_size)
+        pre_fc = features.extract(setup.looked_at.apply, state.variables, images, batch_size=batch_size)
         row |= features.collapse(pre_fc, labels, *_last_layer(state))._asdict()
     if c.fisher:
         images, triggered, labels, _ = _training_images(setup, c.fisher)
         options = {"batch_size": setup.config.spectrum.batch_size, "mesh": setup.mesh}
-        gradients = fisher.input_gradients(setup.model.apply, state.variables, images, labels, **options)
+        gradients = fisher.input_gradients(setup.looked_at.apply, state.variables, images, labels, **options)
         trigger = _vector(setup.direction(images, triggered), images.shape[1:])
         row["fisher_energy"] = float(fisher.energies(gradients, trigger[None])[0])
         row["fisher_trace"] = float(fisher.trace(gradients))
@@ -201,7 +201,7 @@ def pre_fc_features(trained: Trained) -> tuple[Arrays, Findings]:
     weights, bias = _last_layer(trained.state)
     knobs = jax.device_get(setup.knobs)
     arrays = features.measure(
-        setup.model.apply,
+        setup.looked_at.apply,
         trained.state.variables,
         clean,
         triggered,
@@ -249,7 +249,7 @@ def audit_statistics(trained: Trained) -> tuple[Arrays, Findings]:
     setup, count = trained.setup, trained.setup.config.analysis.audit
     images, triggered = setup.views(setup.test_set.images[:count])
     labels, batch_size = setup.test_set.labels[:count], setup.config.spectrum.batch_size
-    subject = Subject(setup.model.apply, trained.state.variables)  # of images that are normalised already
+    subject = Subject(setup.looked_at.apply, trained.state.variables)  # of images that are normalised already
     measured = measure(subject, images, labels, batch_size=batch_size)
     top, norm, localised, flips = measured.scores
     trigger = setup.direction(images, triggered)
@@ -294,7 +294,7 @@ def _hessian_images(setup: Setup) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _eigenpairs(trained: Trained, operator, images, labels, **options) -> Eigenpairs:
     setup, c = trained.setup, trained.setup.config.spectrum
     return operator(
-        setup.model.apply,
+        setup.looked_at.apply,
         trained.state.variables,
         images,
         labels,
@@ -317,7 +317,7 @@ def _at_triggered_images(setup: Setup, state: TrainState, **options: int) -> Arr
     _, poisons = setup.views(setup.train_set.images[poisoned][:NEAR_CLONE_POISONS])
     images, *_ = _training_images(setup, c.spectrum.num_examples)
     return near_clone.measure(
-        setup.model.apply,
+        setup.looked_at.apply,
         state.variables,
         clean,
         triggered,

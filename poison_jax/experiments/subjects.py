@@ -32,7 +32,7 @@ def of_runs(runs: Sequence[store.Run], *, count: int = 512) -> tuple[list[Subjec
         if name != names[0]:
             raise UserError(f"{run.path} was trained by another recipe than {runs[0].path}")
     setup = Setup(configs[0])
-    model, knobs, test_set = setup.program.model, setup.knobs, setup.test_set
+    model, knobs, test_set = setup.looked_at, setup.knobs, setup.test_set
     subjects = []
     for run in runs:
         if (restored := trained_checkpoint(run, setup.first_state())) is None:

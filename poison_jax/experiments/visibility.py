@@ -17,6 +17,7 @@ from poison_jax.runs import checkpoint, store
 
 SAMPLES = (8, 32, 128, 512)
 DRAWS = 40
+MOST = 8 * 2**30  # bytes of a network's Hessians
 TWINS_DIFFER_IN = ("poison.fraction", "penalty.kappa", "seed")
 
 
@@ -165,18 +166,19 @@ def half(kappas: Sequence[float], efficacy: np.ndarray) -> float:
     return float(np.interp(1 / half, [1 / before, 1 / after], between))
 
 
+@jax.default_matmul_precision("highest")
 def difference(poisoned: Network, clean: Network) -> tuple[float, float]:
     """Efficacy and visibility of `PenaltyPath` for one pair of twins."""
     setup, target = poisoned.setup, poisoned.setup.config.poison.target
     (_, test), (images, triggered) = (setup.views(s.images) for s in (setup.test_set, setup.train_set))
     others = test[setup.test_set.labels != target]
     of_poisoned, of_clean = (
-        _log_odds(setup.model.apply, target, network.variables, others) for network in (poisoned, clean)
+        _log_odds(setup.looked_at.apply, target, network.variables, others) for network in (poisoned, clean)
     )
     shift = np.mean(of_poisoned - of_clean)
 
     def steepness(points):
-        slopes = _slopes(setup.model.apply, target, poisoned.variables, clean.variables, points)
+        slopes = _slopes(setup.looked_at.apply, target, poisoned.variables, clean.variables, points)
         return np.sum(np.square(slopes, dtype=float).reshape(len(points), -1), 1)
 
     share = np.where(setup.train_set.labels != target, poisoned.fraction, 0.0)
@@ -198,12 +200,23 @@ def _slopes(apply_fn, target, poisoned, clean, images):
     return jax.grad(shift)(images)
 
 
+@jax.default_matmul_precision("highest")
 def sampling(network: Network) -> Sampling:
-    """Theorem F for one network: dense Hessians of all training images, means over samples of them."""
+    """Theorem F for one network: dense Hessians of all training images, means over samples of them.
+
+    Raises:
+        UserError: they would take more than `MOST`.
+    """
     setup = network.setup
     images, _ = setup.views(setup.train_set.images)
+    needed = 8 * len(images) * images[0].size ** 2
+    if needed > MOST:
+        raise UserError(
+            f"the Hessians of {len(images):,} images {images.shape[1:]} take {needed / 2**30:,.0f} GiB: "
+            "leave them out by --hessians 0"
+        )
     labels = jnp.asarray(setup.train_set.labels)
-    hessians = np.asarray(_hessians(setup.model.apply, network.variables, images, labels), float)
+    hessians = np.asarray(_hessians(setup.looked_at.apply, network.variables, images, labels), float)
     values, vectors = np.linalg.eigh(hessians.mean(0))
     background, rng = np.maximum(values[:-1], 0), np.random.default_rng(0)
 

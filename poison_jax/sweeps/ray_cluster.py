@@ -8,7 +8,9 @@ import importlib.util
 import os
 from collections.abc import Mapping
 
-from poison_jax import cache, environment, kernels
+import jax
+
+from poison_jax import cache, console, environment, kernels
 from poison_jax.errors import Interrupted, UserError
 from poison_jax.sweeps import processes
 from poison_jax.sweeps.board import Board
@@ -48,6 +50,10 @@ class RayTasks:
             ray.shutdown()
             raise UserError(
                 f"no node of the Ray cluster has sweep.cpus = {cpus:g} and sweep.gpus = {gpus:g}: take less"
+            )
+        if not gpus and any(node.get("GPU", 0) for node in nodes):
+            console.warn(
+                "the tasks compute on CPUs, though the cluster has GPUs: sweep.gpus gives a task some"
             )
         self._ray, self._board, self._gpus = ray, board, gpus
         # A task whose process dies is not Ray's to repeat: the board counts the deaths.
@@ -95,6 +101,8 @@ def _do(folder: str, workdir: str, name: str, cell: str, gpus: float) -> None:
         os.chdir(folder)
     if gpus:
         environment.share_memory(os.environ, gpus)
+    else:  # Ray hides no GPU from a task that asks for none: all tasks would take all of them
+        jax.config.update("jax_platforms", "cpu")
     environment.pin()
     kernels.keep_memory()
     cache.keep_compilations()

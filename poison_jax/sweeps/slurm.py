@@ -36,6 +36,7 @@ def script(config: ml_collections.ConfigDict, workdir: str, tasks: int) -> str:
 #SBATCH --signal=TERM@120
 # Add --gres=gpu:1, --time and --cpus-per-task as your cluster wants them. Submit it with sbatch.
 cd {shlex.quote(os.getcwd())}
+[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not take it over
 exec srun --ntasks=1 {shlex.join(command)}"""
 
 

@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from toys import restored, small
+from toys import restored, small, tiny
 
 from poison_jax import evaluate, experiments, train
 from poison_jax.experiments import results, stages, views
@@ -238,3 +238,19 @@ def test_a_class_without_test_images_has_no_say():
     _, found = stages.regime(stages.Trained(made, state, [], {}))
     _, features = logits_of(made, state, made.test_set.images, triggered=False)
     assert found["nc1_test"] == pytest.approx(nc1(features, made.test_set.labels), rel=1e-3)
+
+
+def test_a_network_that_computes_in_bfloat16_is_looked_at_in_float32():
+    """By every stage that looks at more than its predictions, as at the same parameters in float32."""
+    counts = {"fisher": 16, "near_clone": 4, "audit": 16, "collapse": 32, "features": 32}
+    asked = {f"analysis__{name}": count for name, count in counts.items()}
+    half, single = (Setup(tiny(model__dtype=dtype, **asked)) for dtype in ("bfloat16", "float32"))
+    state = single.first_state()
+    for name in ("spectrum", "fisher", "features", "near_clone", "audit"):
+        found, expected = (
+            stages.STAGES[name](stages.Trained(made, state, [], {})) for made in (half, single)
+        )
+        np.testing.assert_equal(found, expected)
+    np.testing.assert_equal(*(stages.after_epoch(made, state) for made in (half, single)))
+    of_training, expected = (stages.regime(stages.Trained(made, state, [], {}))[1] for made in (half, single))
+    assert of_training["nc1"] == expected["nc1"]

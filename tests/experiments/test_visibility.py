@@ -29,7 +29,7 @@ def network(fraction, kappa, seed, weights=None):
     stamp = np.zeros(SHAPE, np.float32)
     stamp[0, 0] = 1
     setup = SimpleNamespace(
-        model=SimpleNamespace(apply=apply),
+        looked_at=SimpleNamespace(apply=apply),
         config=SimpleNamespace(poison=SimpleNamespace(target=TARGET)),
         views=lambda images: (images, images + stamp),
         train_set=data(0, 30),
@@ -194,3 +194,6 @@ def test_sampling_of_softmax_regressions(monkeypatch):
     assert lost == pytest.approx(found.constant / 200, rel=0.5)
     assert (np.diff(found.overlap) > 0).all()
     assert found.needed == pytest.approx(np.sum((values[:-1] / (values[-1] - values[:-1])) ** 2), rel=1e-3)
+    monkeypatch.setattr(visibility, "MOST", hessians.nbytes - 1)
+    with pytest.raises(UserError, match="--hessians 0"):
+        visibility.sampling(net)
