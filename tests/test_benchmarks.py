@@ -221,13 +221,19 @@ def test_the_table_of_a_gpu(tmp_path, monkeypatch, capsys):
     assert any("PyTorch, graph, channels last │ 2 │ 64000" in line for line in lines)
 
 
-def test_where_the_sides_disagree_nothing_is_timed(tmp_path, monkeypatch):
-    planned(monkeypatch, "", "import sys; sys.exit('the gradient is off')", "raise SystemExit")
+@pytest.mark.parametrize(
+    ("agreement", "error"),
+    [
+        ("import sys; sys.exit('the gradient is off')", "the gradient is off"),
+        ("import os; os.kill(os.getpid(), 9)", "ended with status -9"),
+    ],
+)
+def test_where_the_sides_disagree_or_cannot_be_compared_nothing_is_timed(
+    tmp_path, monkeypatch, agreement, error
+):
+    planned(monkeypatch, "", agreement, "raise SystemExit")
     rows = table.measure(tmp_path / "rows", 60)
-    assert [(row["section"], row["error"]) for row in rows] == [
-        ("machine", ""),
-        ("agreement", "the gradient is off"),
-    ]
+    assert [(row["section"], row["error"]) for row in rows] == [("machine", ""), ("agreement", error)]
 
 
 def test_mosaics_hold_the_images():
