@@ -51,7 +51,7 @@ def sweep_of(config: ml_collections.ConfigDict, n: int, workers: int = 1) -> ml_
     check_data(config.data.name)
     made = subjects.clean(config)
     made.experiment, made.sweep.of = "sweep", "train"
-    made.sweep.name = f"references-{subjects.recipe(config)}-{n}"
+    made.sweep.name = f"reference-{subjects.recipe(config)}-{n}"
     made.sweep.workers = workers
     made.sweep.grids = ((("seed", tuple(range(FIRST_SEED, FIRST_SEED + n))),),)
     config_lib.check(made)

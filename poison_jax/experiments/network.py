@@ -231,11 +231,11 @@ def _say_what_was_not_measured(setup: Setup, rows: list[stages.Findings]) -> Non
                 "epoch; choose another --workdir to have it"
             )
     asked = stages.measured_on(setup)
-    if not asked["analysis.near_clone"]:
-        del asked["spectrum.num_examples"]
+    of_rows = [row["measured_on"] for row in rows if "measured_on" in row]  # older versions do not say
+    if not (asked["analysis.near_clone"] and any(of["analysis.near_clone"] for of in of_rows)):
+        del asked["spectrum.num_examples"]  # that near clones alone depend on
     for key, count in asked.items():
-        # Rows of older versions do not say; 0 is said above.
-        counts = sorted({row["measured_on"][key] for row in rows if "measured_on" in row} - {0})
+        counts = sorted({of[key] for of in of_rows} - {0})  # of 0 that is said above
         if count and set(counts) - {count}:
             console.warn(
                 f"{key} = {count}: what was measured after each epoch is of {' or '.join(map(str, counts))}; "

@@ -94,11 +94,11 @@ class Setup:
                     "(models.Features) or has no Dense layer called fc, set it to 0"
                 )
         else:
-            shape = {key: c.model[key] for key in ("block", "width", "dtype", "convolutions")}
-            self.model = models.preresnet(c.model.depth, classes, remat=c.train.remat, **shape)
-            self.looked_at = self.model
+            shape = {key: c.model[key] for key in ("block", "width", "convolutions")}
+            made = functools.partial(models.preresnet, c.model.depth, classes, remat=c.train.remat, **shape)
+            self.model = self.looked_at = made(dtype=c.model.dtype)
             if c.model.dtype == "bfloat16":
-                self.looked_at = models.preresnet(c.model.depth, classes, **shape | {"dtype": "float32"})
+                self.looked_at = made(dtype="float32")
         self.steps_per_epoch = len(self.train_set.labels) // c.train.batch_size
         self.program = train.Program(
             self.model,

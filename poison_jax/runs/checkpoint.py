@@ -187,22 +187,11 @@ def _newest(manager: ocp.CheckpointManager, directory: Path, like: PyTree) -> tu
         except MemoryError:
             raise
         except Exception as error:  # whatever a damaged file makes orbax raise
-            if _passing(error):
+            if files.passing(error):
                 now = f"cannot be read now ({_reason(error)}), and is left as it is"
                 raise OSError(f"checkpoint {step} in {directory} {now}") from error
             damaged[step] = _reason(error)
     return None, damaged
-
-
-_OF_FILES = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # what lies there, or does not
-
-
-def _passing(error: BaseException) -> bool:
-    """Whether an error is of the disk or the machine as they are now, not of what a file holds."""
-    if isinstance(error, OSError) and error.errno not in _OF_FILES:
-        return True
-    exhausted = "RESOURCE_EXHAUSTED" in str(error)  # as TensorStore and XLA say it
-    return exhausted or (error.__cause__ is not None and _passing(error.__cause__))
 
 
 _PLAIN = re.compile(r"[\w /.,+=@~-]+")

@@ -5,6 +5,7 @@ nothing. Writing puts a file beside the old one and renames it: it is complete o
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -164,6 +165,17 @@ def read_text(file: Path) -> bytes:
         return read(file)
     except OSError as error:
         raise Damaged(file, f"cannot be read ({error.strerror})") from error
+
+
+_OF_FILES = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # what lies there, or does not
+
+
+def passing(error: BaseException) -> bool:
+    """Whether an error is of the disk or the machine as they are now, not of what a file holds."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _OF_FILES):
+        return True
+    exhausted = "RESOURCE_EXHAUSTED" in str(error)  # as TensorStore and XLA say it
+    return exhausted or (error.__cause__ is not None and passing(error.__cause__))
 
 
 def write_json(file: Path, value: Json) -> None:

@@ -55,11 +55,14 @@ def hold(folder: Path, *, patience: float = PATIENCE) -> Iterator[Lease]:
 
     Raises:
         Busy: another process holds it.
+        UserError: a claim has a number that none of ours gets.
         OSError: the disk is full or read-only.
     """
     folder.mkdir(parents=True, exist_ok=True)
     busy = Busy(f"another process is working on {folder.parent}: wait for it or stop it")
     last = _newest(folder)
+    if not _NUMBER.fullmatch(str(last + 1)):
+        raise UserError(f"{folder} holds a claim of number {last}, which is none of ours: remove the folder")
     lease = Lease(folder, last + 1)
     draft = folder / f".draft-{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
     draft.unlink(missing_ok=True)  # a killed process's of this number: its claim may be the same file
@@ -140,12 +143,7 @@ def _alive(claim: Path, patience: float, now: float) -> bool:
         return False
     try:
         machine, pid, born = json.loads(files.read(claim, most=_MOST))
-    except (
-        IsADirectoryError,
-        TypeError,
-        ValueError,
-        RecursionError,
-    ):  # being written, or damaged
+    except (IsADirectoryError, RecursionError, TypeError, ValueError):  # being written, damaged, none of ours
         machine = None
     if machine == _machine() and isinstance(pid, int) and (_born(pid) is None or _born(pid) != born):
         return False

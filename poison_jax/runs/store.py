@@ -264,6 +264,8 @@ class Run:
         except Damaged:
             raise
         except Exception as error:
+            if files.passing(error):
+                raise
             raise Damaged(self.path / file, f"cannot be read ({error})") from None
 
     def stage_file(self, stage: str, identity: str) -> str:

@@ -101,7 +101,9 @@ def _do(folder: str, workdir: str, name: str, cell: str, gpus: float) -> None:
         os.chdir(folder)
     if gpus:
         environment.share_memory(os.environ, gpus)
-    else:  # Ray hides no GPU from a task that asks for none: all tasks would take all of them
+    elif (
+        environment.gpus()
+    ):  # Ray hides no GPU from a task that asks for none: all tasks would take all of them
         jax.config.update("jax_platforms", "cpu")
     environment.pin()
     kernels.keep_memory()

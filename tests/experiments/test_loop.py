@@ -194,6 +194,17 @@ def test_rows_of_older_versions_do_not_say_on_what(capsys):
     assert said_of_counts(capsys) == []
 
 
+def test_the_number_of_images_of_what_was_never_measured_is_not_said(capsys):
+    on = stages.measured_on(Setup(small(spectrum__num_examples=16)))
+    asked = Setup(small(analysis__near_clone=8))
+    network._say_what_was_not_measured(asked, [{"epoch": 1, "measured_on": on}])
+    assert said_of_counts(capsys) == []
+    measured = on | {"analysis.near_clone": 8}
+    network._say_what_was_not_measured(asked, [{"near_clone_median_spike": 1.0, "measured_on": measured}])
+    (said,) = said_of_counts(capsys)
+    assert said.startswith("spectrum.num_examples = ")
+
+
 @pytest.mark.parametrize("counts", [(), (8, 8, 8), (8, 8, 16)], ids=str)
 def test_no_slope_over_epochs_that_measured_on_different_numbers(monkeypatch, counts):
     made = Setup(small(analysis__near_clone=8))

@@ -186,6 +186,16 @@ def test_what_is_no_number_is_no_claim(folder, name):
         assert held.file.name == "1"
 
 
+def test_a_number_after_which_there_is_none_is_said(folder):
+    folder.mkdir()
+    (folder / "999999999").write_text("")
+    os.utime(folder / "999999999", (1, 1))
+    for _ in range(2):
+        with pytest.raises(UserError, match="remove the folder"), lease.hold(folder):
+            pass
+    assert [file.name for file in folder.iterdir()] == ["999999999"]
+
+
 def test_no_link_is_written_through(folder, tmp_path):
     """Neither when a claim ends nor when it is forgiven."""
     folder.mkdir()
