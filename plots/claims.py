@@ -7,7 +7,8 @@ effect is known between two bounds: the claimed side then takes the less favoura
 
 Attack success is read above the rate at which images get the target without the trigger, but for a lag: there
 it is the rate itself that crosses 50 %. Networks whose training failed are left out, and so are those that
-are not terminal (99 % of the training images, at kappa = 0), but where training was to stop early.
+are not terminal (99 % of the training images, at kappa = 0); of sweeps that stop early (`-short`) all are
+taken.
 """
 
 import itertools
@@ -334,7 +335,7 @@ def grid(records: list[Record], *, early: bool = False) -> Grid:
     """The networks that a claim is read from, by their places.
 
     One that is not terminal is left out: its sibling at kappa = 0 (else itself) does not know 99 % of the
-    training images. Records without that number are all taken, and all where training was to stop `early`.
+    training images. Records without that number are all taken, and so are those of sweeps that stop `early`.
     """
     found = {
         tuple(record.setting(key) for key in KEYS): record for record in records if curves.trained(record)
@@ -436,9 +437,12 @@ def _times(logarithm: float, rounded: Callable[[float], float] = np.round) -> st
 
     >>> _times(np.log(0.478)), _times(np.log(10.58), np.floor), _times(np.log(0.651), np.ceil)
     ('×0.48', '×10', '×0.66')
+    >>> _times(np.log(5), np.floor), _times(np.log(0.7), np.ceil), _times(np.log(127), np.floor)
+    ('×5', '×0.7', '×120')
     """
     unit = 10 ** (np.floor(logarithm / np.log(10)) - 1)
-    return f"×{rounded(np.exp(logarithm) / unit) * unit:.2g}"
+    digits = np.round(np.exp(logarithm) / unit, 9)  # 5 is no 4.999...
+    return f"×{rounded(digits) * unit:.3g}"
 
 
 _FORMS = {

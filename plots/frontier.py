@@ -14,6 +14,8 @@ from poison_jax.errors import UserError
 from poison_jax.runs.store import Run
 
 DEFENCES = {"kappa": "gradient penalty κ", "epsilon": "adversarial ε"}
+_RECIPE = "data", "model", "poison", "penalty", "train"
+_SHOWN = {"poison.fraction", "penalty.kappa", "penalty.epsilon", "data.dir"}
 MEASURES = {  # key -> name, look
     "accuracy": ("clean accuracy", {"color": panels.BLUE, "marker": "s"}),
     "asr": ("attack success", {"color": panels.RED, "marker": "o"}),
@@ -36,7 +38,7 @@ def of_runs(runs: list[Run]) -> Figure:
     if not results:
         raise UserError("the training of every run failed: there is nothing to compare")
     for run, result in given:
-        if result["asr"] is None:
+        if result in results and result["asr"] is None:
             raise UserError(f"{run.path} attacks no image, so it has no ASR: leave it out")
     _check_alike(results)
     rows = list(map(_row, results))
@@ -77,18 +79,23 @@ def of_runs(runs: list[Run]) -> Figure:
 
 
 def _check_alike(results):
-    """Refuses what is no comparison: runs that differ in more than the figure shows."""
-    configs = [result["config"] for result in results]
-    differing = {
-        *setting.differing([setting.words(c) | {"target": str(c["poison"]["target"])} for c in configs])
-    } - {"theta", "kappa", "adversarial", "seed"}
-    if len({c["penalty"]["reduction"] for c in configs if c["penalty"]["kappa"]}) > 1:
-        differing.add("penalty.reduction")
+    """Refuses what is no comparison: networks that differ in more than the figure shows."""
+    first, *others = (_recipe(result["config"]) for result in results)
+    differing = {key for other in others for key in first.keys() & other.keys() if first[key] != other[key]}
     if differing:
         raise UserError(
             f"the runs differ in {', '.join(sorted(differing))}: name runs that differ in theta, the "
             "strength of the defence and the seed alone"
         )
+
+
+def _recipe(c):
+    """What the figure does not show of a config, by key; of the defence only what one that is there reads."""
+    keys = {f"{group}.{key}": value for group in _RECIPE for key, value in c[group].items()}
+    unread = {"penalty.reduction", "penalty.batch_norm"} if not c["penalty"]["kappa"] else set()
+    if not c["penalty"].get("epsilon"):
+        unread.add("penalty.steps")
+    return {key: value for key, value in keys.items() if key not in unread | _SHOWN}
 
 
 def _row(result):

@@ -84,7 +84,15 @@ class Lines:
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlim(-0.3 * positive[0] if places[0] == 0 else 0.8 * positive[0], 1.2 * positive[-1])
 
-    def finish(self, figure: Figure, heading: str, legend: str = "", *, where: Axes | None = None) -> None:
+    def finish(
+        self,
+        figure: Figure,
+        heading: str,
+        legend: str = "",
+        *,
+        where: Axes | None = None,
+        spread: str = "bands",
+    ) -> None:
         """The caption, and one legend for all panels: in an empty one if there is one, else below.
 
         Args:
@@ -92,8 +100,9 @@ class Lines:
             heading: what it shows.
             legend: what sets the lines apart; if left out, kappa with its convention where that is it.
             where: an empty panel.
+            spread: see `setting.of_sweep`.
         """
-        canvas.describe(figure, *setting.of_sweep(self.records, self.x, heading))
+        canvas.describe(figure, *setting.of_sweep(self.records, self.x, heading, spread))
         entries = [
             (Line2D([], [], **look), line.label) for line, look in zip(self.series, self.looks, strict=True)
         ]

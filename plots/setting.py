@@ -137,19 +137,20 @@ def scale(results: list[Json]) -> str:
     return common([of_result(result) | {"regime": ""} for result in results])
 
 
-def of_sweep(records: list[Record], x: str, heading: str) -> list[str]:
+def of_sweep(records: list[Record], x: str, heading: str, spread: str = "bands") -> list[str]:
     """Sentences: what is shown, how the attacks went, at which scale, over how many seeds.
 
     Args:
         records: the cells.
         x: the key that they are drawn over.
         heading: what is shown.
+        spread: what shows the seeds' smallest and largest.
     """
     went = outcomes([record.result for record in records if curves.trained(record)])
     counts = [len(group) for _, group in curves.by(records, x, *curves.varied(records))]
     low, high = min(counts), max(counts)
     seeds = (
-        f"Lines: means over {low if low == high else f'{low} to {high}'} seeds; bands: smallest to largest"
+        f"Lines: means over {low if low == high else f'{low} to {high}'} seeds; {spread}: smallest to largest"
     )
     said = scale([record.result for record in records])
     return [heading, went, said, "One seed: markers, no lines" if high == 1 else seeds]

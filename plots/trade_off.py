@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FixedLocator
 
 from plots import canvas, curves, lag, panels
 from plots.canvas import WIDTH
@@ -27,12 +27,13 @@ def fig10(records: list[Record], title: str) -> list[Figure | str]:
     _trade_off(axes[0], lines)
     _gap(axes[1], records)
     for marker, says in ONSETS.values():
-        lines.legend.append((Line2D([], [], color=panels.GREY, marker=marker, ls="", ms=6), says))
+        lines.legend.append((Line2D([], [], color=panels.BLACK, marker=marker, ls="", ms=6), says))
     lines.finish(
         figure,
-        f"{title}. Left: along each line κ rises; bars: smallest to largest. Right: θ at which the attack "
-        "works and at which the overlap of v₁ exceeds its nulls; it works unseen where its circle lies left "
-        "of them",
+        f"{title}. Left: along each line κ rises. Right: θ at which the attack works and at which the "
+        "overlap of v₁ exceeds its nulls; it works unseen where its circle lies left of them, and a null "
+        "that clean networks exceed already (strip θ = 0) says nothing",
+        spread="bars",
     )
     return [figure, lag.table(records, title)]
 
@@ -64,7 +65,8 @@ def _gap(axis: Axes, records: list[Record]) -> None:
     right = max(record.setting(THETA) for record in records) / UNIT
     smallest = min((t for r in records if (t := r.setting(THETA)) > 0), default=UNIT) / UNIT
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ticks = (digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5))
+    axis.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if smallest <= tick <= right]))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     zero = smallest / 1.6  # the place of what clean networks show already

@@ -229,6 +229,24 @@ def test_equal_attacks_are_so_above_the_rate_without_a_trigger():
     assert found("ASR falls with κ", fig06=as_much).low == pytest.approx(0)
 
 
+def test_every_claim_on_success_is_of_what_is_above_the_rate_without_a_trigger():
+    """Half of the images get the target without the trigger, too, in the second network: its ASR adds .4."""
+    fallen = {"untriggered": 0.5}
+    plain, other = over_seeds((0.1, 0.0, 0.42)), over_seeds((0.1, 0.0, 0.9, fallen))
+    penalised = over_seeds((0.1, 50.0, 0.42)), over_seeds((0.1, 50.0, 0.9, fallen))
+    longer = over_seeds((0.1, 0.0, 0.42, {"epochs": 10}), (0.1, 0.0, 0.9, {"epochs": 50, **fallen}))
+    found_of = {
+        "ASR rises with θ": {"fig06": over_seeds((0.01, 0.0, 0.42), (0.1, 0.0, 0.9, fallen))},
+        "augmentation alone does not lower the ASR": {"fig06": plain, "fig07": other},
+        "augmentation with the penalty does": {"fig06": penalised[0], "fig07": penalised[1]},
+        "deterministic poison: ASR is a little worse": {"fig06": plain, "fig09": other},
+        "longer training raises ASR": {"table1": longer},
+    }
+    for text, sweeps_of in found_of.items():
+        finding = found(text, **sweeps_of)
+        assert (finding.low, finding.seeds) == (pytest.approx(0), 3), text
+
+
 def test_failed_and_unfinished_trainings_are_left_out():
     failed = [cell(0.1, 100.0, 1.0, accuracy=0.1, status="failed training: near chance", seed=9)]
     assert found("ASR falls with κ", fig06=[*PLAIN, *failed]).seeds == 3
@@ -264,6 +282,16 @@ def test_bounds_are_said_with_the_end_of_the_interval_and_rounded_to_their_side(
     assert said == ["| lag, who knows the trigger | 3.2 | seen: at least ×3.2 [×3, ∞), 3 seeds |"]
     assert 3.2 < np.exp(f.low) < 3.3
     assert 3.0 < np.exp(low) < 3.1
+
+
+def test_an_upper_bound_is_rounded_up(tmp_path):
+    early = over_seeds((0.0, 0.0, 0.0), (0.01, 0.0, 0.1, {"overlap": 0.9}), (0.1, 0.0, 0.9, {"overlap": 0.9}))
+    sweeps.write(tmp_path, "fig06-small", early)
+    f = found("lag, who knows the trigger", fig06=early)
+    said = [line for line in claims.page(tmp_path).splitlines() if "who knows the trigger" in line]
+    assert said == ["| lag, who knows the trigger | 3.2 | not seen: at most ×0.33 (0, ×0.35], 3 seeds |"]
+    assert 0.32 < np.exp(f.high) < 0.33
+    assert 0.34 < np.exp(f.interval[1]) < 0.35
 
 
 def test_as_a_command(tmp_path, capsys):

@@ -80,9 +80,9 @@ def test_failed_trainings_are_in_no_mean_and_are_counted(finished):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"data__name": "digits"}, "data"),
-        ({"poison__target": 3}, "target"),
-        ({"train__epochs": 3}, "epochs"),
+        ({"data__name": "digits"}, "data.name"),
+        ({"poison__target": 3}, "poison.target"),
+        ({"train__epochs": 3, "train__weight_decay": 0.1}, "train.epochs, train.weight_decay"),
         ({"penalty__kappa": 1.0, "penalty__reduction": "eq25"}, "penalty.reduction"),
     ],
 )
@@ -90,6 +90,12 @@ def test_runs_that_are_no_comparison_are_refused(finished, change, words):
     runs = [finished(penalty__kappa=2.0), finished(seed=1, **change)]
     with pytest.raises(UserError, match=f"the runs differ in {words}: "):
         frontier.of_runs(runs)
+
+
+def test_what_a_defence_does_not_read_is_no_difference(finished):
+    adversary = {"penalty__epsilon": 0.5, "penalty__reduction": "eq25", "penalty__steps": 3}
+    with canvas.settings():
+        frontier.of_runs([finished(), finished(penalty__kappa=2.0), finished(**adversary)])
 
 
 def test_undefended_runs_alone_are_drawn(finished):
