@@ -75,8 +75,8 @@ _TAIL = """\
 - Eqs. 2 and 26 write the ridge differently: n lambda, and lambda.
 - Section 3.4 argues from neural collapse, which is about training points at zero training error. A triggered
   test image is not one: that its features lie near the target's mean is a finding, not an implication. On
-  digits trained to the end they lie at about a fifth of the clean distance; in short trainings they do not
-  ([the paper, artefact by artefact](paper_map.md)).
+  digits trained to the end they lie at a tenth to a fifth of the clean distance; in short trainings they
+  do not ([the paper, artefact by artefact](paper_map.md)).
 - The theory of Section 3 is about the input Hessian at one trigger point; Section 5 measures a mean over
   clean images, which need not show what a trigger point does (Theorem E).
 - Section 6 calls networks "immune to data poisoning". By the paper's own Table 1 the strongest penalty's
