@@ -171,8 +171,11 @@ _OF_FILES = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # wh
 
 
 def passing(error: BaseException) -> bool:
-    """Whether an error is of the disk or the machine as they are now, not of what a file holds."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _OF_FILES):
+    """Whether an error is of the disk or the machine as they are now, not of what a file holds.
+
+    `MemoryError` is no such error by itself: a hostile shape asks for any size.
+    """
+    if isinstance(error, OSError) and error.errno not in _OF_FILES:
         return True
     exhausted = "RESOURCE_EXHAUSTED" in str(error)  # as TensorStore and XLA say it
     return exhausted or (error.__cause__ is not None and passing(error.__cause__))
