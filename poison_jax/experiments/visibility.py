@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from poison_jax import config as config_lib
-from poison_jax import console, fisher
+from poison_jax import fisher
 from poison_jax.errors import UserError
-from poison_jax.experiments.setup import Setup
+from poison_jax.experiments.setup import Setup, trained_checkpoint
 from poison_jax.losses import cross_entropy, log_odds, logits_of
-from poison_jax.runs import checkpoint, store
+from poison_jax.runs import store
 
 SAMPLES = (8, 32, 128, 512)
 DRAWS = 40
@@ -67,8 +67,7 @@ def load(runs: Sequence[store.Run]) -> list[Network]:
     networks = []
     for run, config in zip(runs, configs, strict=True):
         setup = Setup(config)
-        restored = checkpoint.newest(run.checkpoints, setup.first_state(), warn=console.warn)
-        if restored is None or int(restored[0].step) < config.train.epochs * setup.steps_per_epoch:
+        if (restored := trained_checkpoint(run, setup.first_state())) is None:
             raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
         networks.append(
             Network(setup, restored[0].variables, config.poison.fraction, kappa_of_eq_25(config), config.seed)

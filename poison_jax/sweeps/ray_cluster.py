@@ -52,9 +52,7 @@ class RayTasks:
                 f"no node of the Ray cluster has sweep.cpus = {cpus:g} and sweep.gpus = {gpus:g}: take less"
             )
         if not gpus and any(node.get("GPU", 0) for node in nodes):
-            console.warn(
-                "the tasks compute on CPUs, though the cluster has GPUs: sweep.gpus gives a task some"
-            )
+            console.warn("tasks compute on CPUs, though the cluster has GPUs: sweep.gpus gives them some")
         self._ray, self._board, self._gpus = ray, board, gpus
         # A task whose process dies is not Ray's to repeat: the board counts the deaths.
         self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_do)
@@ -101,9 +99,7 @@ def _do(folder: str, workdir: str, name: str, cell: str, gpus: float) -> None:
         os.chdir(folder)
     if gpus:
         environment.share_memory(os.environ, gpus)
-    elif (
-        environment.gpus()
-    ):  # Ray hides no GPU from a task that asks for none: all tasks would take all of them
+    elif environment.gpus():  # which Ray hides from no task that asks for none: each would take them all
         jax.config.update("jax_platforms", "cpu")
     environment.pin()
     kernels.keep_memory()

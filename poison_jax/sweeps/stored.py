@@ -80,7 +80,10 @@ def merge(found: Iterable[Record], file: Path, *, replace: bool = False) -> Merg
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Held while lines are added: of two that read the same and write, one would lose the other's."""
+    """Held while lines are added: of two that read the same and write, one would lose the other's.
+
+    The folder itself is locked: nothing is left among the lines that are kept.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a disk without locks

@@ -95,7 +95,9 @@ def test_runs_that_are_no_comparison_are_refused(finished, change, words):
 def test_what_a_defence_does_not_read_is_no_difference(finished):
     adversary = {"penalty__epsilon": 0.5, "penalty__reduction": "eq25", "penalty__steps": 3}
     with canvas.settings():
-        frontier.of_runs([finished(), finished(penalty__kappa=2.0), finished(**adversary)])
+        figure = frontier.of_runs([finished(), finished(penalty__kappa=2.0), finished(**adversary)])
+    for name in ("gradient penalty κ", "adversarial ε"):
+        assert len(sweeps.line(figure.axes[2], name).get_xdata()) == 2
 
 
 def test_undefended_runs_alone_are_drawn(finished):

@@ -175,7 +175,9 @@ def test_a_run_is_tied_to_what_a_network_computes_but_for_rounding(run, found, s
 
 def test_a_run_that_was_begun_without_the_logits_goes_on(run):
     run.pin_inputs("abc")
+    before = (run.path / "inputs.json").read_bytes()
     run.pin_inputs("abc", LOGITS)
+    assert (run.path / "inputs.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("logits", ["abc", [[1.0], [2.0, 3.0]], {"a": 1}, None])
