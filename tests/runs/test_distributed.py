@@ -101,7 +101,7 @@ def test_a_context_that_the_first_process_enters(tmp_path):
 # --- two processes --------------------------------------------------------------------------------
 
 AGREEMENTS = """
-    import json, os, sys
+    import functools, json, os, sys
     import jax, jax.numpy as jnp, ml_dtypes, numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
     from poison_jax import cli
@@ -153,6 +153,8 @@ AGREEMENTS = """
         print(json.dumps(found), file=sys.__stdout__)
         distributed.on_first(lambda: broken(UserError, "nobody goes on"))
 
+    # Where the collective does not notice that one is gone, its heartbeat is missed: after 100 s by default.
+    jax.distributed.initialize = functools.partial(jax.distributed.initialize, heartbeat_timeout_seconds=20)
     with cli.ready(coordinator=sys.argv[1], num_processes=2, process_id=me):
         if sys.argv[3] == "agree":
             agree()
