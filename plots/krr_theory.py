@@ -48,35 +48,19 @@ def _page(count, *said, columns=2, height=2.9):
     figure, axes = canvas.subplots(rows, columns, canvas.WIDTH, height * rows + 1)
     canvas.describe(figure, *said)
     yield axes.ravel()[:count]
-    found = {}
     for axis in axes.flat:
         axis.title.set_fontsize(10)
-        handles, labels = axis.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    legend = {"handles": found.values(), "labels": found.keys(), "fontsize": 9}
     if count < axes.size:
         axes.flat[-1].axis("off")
-        axes.flat[-1].legend(**legend, loc="center")
+        axes.flat[-1].legend(**panels.labels(axes.flat), fontsize=9, loc="center")
     else:
-        figure.legend(**legend, loc="outside lower center", ncols=2)
-
-
-def _positive(values):
-    """What a logarithmic axis can show."""
-    return np.where(np.asarray(values) > 0, values, np.nan)
+        panels.legend(figure, axes.flat, fontsize=9, ncols=2)
 
 
 def _ratio(values, by):
     """Elementwise, 0 where `by` is."""
     values, by = np.broadcast_arrays(values, by)
     return np.divide(values, by, out=np.zeros(values.shape), where=by != 0)
-
-
-def _kappa_axis(axis, kappas):
-    """Logarithmic, with room for kappa = 0."""
-    smallest = kappas[kappas > 0].min()
-    axis.set_xscale("symlog", linthresh=smallest, linscale=0.6)
-    axis.set(xlim=(-smallest / 3, 2 * kappas.max()), xlabel="gradient penalty κ")
 
 
 def _spike_law(a):
@@ -90,7 +74,7 @@ def _spike_law(a):
     title = f"Spike against efficacy for m = {m[0]} to {m[-1]} clones with label 1"
     with _page(2, title, CLONES, height=3.6) as axes:
         for axis, (prefix, laws, where) in zip(axes, places, strict=True):
-            efficacy, spike = _positive(a[f"{prefix}_efficacy"]), _positive(a[f"{prefix}_spike"])
+            efficacy, spike = panels.positive(a[f"{prefix}_efficacy"]), panels.positive(a[f"{prefix}_spike"])
             for i, look in enumerate(panels.looks(len(ratios))):
                 points = look | {"linestyle": ""}
                 axis.plot(efficacy[i], spike[i], label=f"measured, r/ℓ = {ratios[i]:g}", **points)
@@ -107,11 +91,11 @@ def _spike_law(a):
 
 
 def _twilight_zone(a):
-    ratios, spike = a["ratios"], _positive(a["spike"])
+    ratios, spike = a["ratios"], panels.positive(a["spike"])
     title = "A trigger point at distance r from 20 clones (label 1, far from the data)"
     shown = "Left: efficacy and Gauss–Newton term; right: that and the whole input Hessian, linear"
     with _page(2, title, shown, CLONES, height=3.6) as (left, right):
-        left.plot(ratios, _positive(a["efficacy"]), "--", color=GREEN, label="efficacy Δf(x₀)")
+        left.plot(ratios, panels.positive(a["efficacy"]), "--", color=GREEN, label="efficacy Δf(x₀)")
         low = ratios < 0.3
         slope = spike[0] / 5 * (ratios[low] / ratios[0]) ** 2
         left.plot(ratios[low], slope, ":", color=BLACK, label="slope 2")
@@ -146,7 +130,7 @@ def _lost_capacity(a):
                 axis.plot(a["kappas"], _ratio(values, values[0]), label=label, **look)
             axis.axhline(1, color=GREY, lw=0.6)
             axis.set(title=where, ylabel=quantity)
-            _kappa_axis(axis, a["kappas"])
+            panels.kappa_axis(axis, a["kappas"])
     return axes[0].figure
 
 
@@ -161,8 +145,8 @@ def _filter(a):
     with _page(2, title, FILTER, height=3.4) as axes:
         for axis, scale in zip(axes, ("linear", "log"), strict=True):
             for key, label, colour, style in curves:
-                axis.plot(a["fine"], _positive(a[key]), style, color=colour, label=label)
-            axis.plot(a["omega"], _positive(a["measured"]), "o", color=BLACK, label="measured fits")
+                axis.plot(a["fine"], panels.positive(a[key]), style, color=colour, label=label)
+            axis.plot(a["omega"], panels.positive(a["measured"]), "o", color=BLACK, label="measured fits")
             axis.set(yscale=scale, xlabel="frequency ω")
         axes[0].set_ylabel("response s(ω)")
     return axes[0].figure
@@ -219,14 +203,16 @@ def _law_scatter(left, right, laws, i, j):
     left.scatter(cell["paper_efficacy"], efficacy, **by_m, label="paper's law (eq. 11), by m")
     left.scatter(cell["exact_efficacy"], efficacy, **exact)
     left.set(xlabel="Δf(x₀) by law", ylabel="Δf(x₀) measured")
-    size = _positive(np.abs(efficacy))
-    dots = right.scatter(size, _positive(spike), **by_m, marker="s", label="measured by fits, by m")
-    right.plot(size, _positive(spike), color="0.7", lw=0.4, zorder=0)  # a line for each x₀, of slope 2
-    right.scatter(_positive(np.abs(cell["exact_efficacy"])), _positive(cell["exact_spike"]), **exact)
+    size = panels.positive(np.abs(efficacy))
+    dots = right.scatter(size, panels.positive(spike), **by_m, marker="s", label="measured by fits, by m")
+    right.plot(size, panels.positive(spike), color="0.7", lw=0.4, zorder=0)  # a line for each x₀, of slope 2
+    right.scatter(
+        panels.positive(np.abs(cell["exact_efficacy"])), panels.positive(cell["exact_spike"]), **exact
+    )
     x = np.sort(size, axis=None)
     for key, style, which in (("paper", "--", "Rₖ = r²/ℓ⁴"), ("exact", "-", "R, posterior kernel")):
         factor = np.median(_ratio(cell[f"{key}_spike"][-1], cell[f"{key}_efficacy"][-1] ** 2))
-        right.plot(x, _positive(factor * x**2), style, color=BLACK, label=f"R (Δf)², median {which}")
+        right.plot(x, panels.positive(factor * x**2), style, color=BLACK, label=f"R (Δf)², median {which}")
     right.set(xscale="log", yscale="log", xlabel="efficacy |Δf(x₀)|", ylabel="spike |∇Δf(x₀)|²")
     right.figure.colorbar(dots, ax=right, label="number of clones m")
 
@@ -250,8 +236,8 @@ def _against_m(left, right, laws, j):
     curves = (
         (left, "left: attack works, score > 0", "-", np.mean(score > 0, -1)),
         (left, "left: seen, spike > clean curvature", "--", np.mean(spike > clean, -1)),
-        (right, "right: measured by fits", "-", _positive(np.median(_ratio(spike, clean), -1))),
-        (right, "right: paper's law (eq. 15)", ":", _positive(np.median(_ratio(law, clean), -1))),
+        (right, "right: measured by fits", "-", panels.positive(np.median(_ratio(spike, clean), -1))),
+        (right, "right: paper's law (eq. 15)", ":", panels.positive(np.median(_ratio(law, clean), -1))),
     )
     looks = panels.looks(len(laws["lengthscales"]))
     for length, look in zip(laws["lengthscales"], looks, strict=True):
@@ -277,8 +263,8 @@ def _approach(left, right, a, median_distance):
         (right, a["full_clean"], "the same, clean", BLUE, "--"),
     )
     for axis, values, label, colour, style in curves:
-        axis.plot(a["ratios"].T, _positive(values).T, style, color=colour, lw=0.5, alpha=0.3)
-        medians = np.median(a["ratios"], 0), _positive(np.median(values, 0))
+        axis.plot(a["ratios"].T, panels.positive(values).T, style, color=colour, lw=0.5, alpha=0.3)
+        medians = np.median(a["ratios"], 0), panels.positive(np.median(values, 0))
         axis.plot(*medians, style, color=colour, lw=2.2, label=label)
         axis.set(xscale="log", xlabel="distance to the clones, r/ℓ")
     left.set(ylabel="efficacy", ylim=(0, None))
@@ -305,5 +291,5 @@ def _defence(setting, a):
             if key == "accuracy":
                 axis.axhline(a["always_rest"], color=BLACK, ls=":", label="always the rest")
             axis.set_ylabel(quantity)
-            _kappa_axis(axis, a["kappas"])
+            panels.kappa_axis(axis, a["kappas"])
     return axes[0].figure

@@ -148,10 +148,7 @@ def _against_theta(result: Json, measured: Mapping[str, np.ndarray]) -> Figure:
     axes[1, 1].set_ylabel("(d) summary")
     for axis in axes.flat:
         axis.set(xlabel="poison fraction θ", xscale="log")
-    handles, labels = (
-        a + b for a, b in zip(*(axes[i, i].get_legend_handles_labels() for i in (0, 1)), strict=True)
-    )
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    panels.legend(figure, (axes[0, 0], axes[1, 1]), ncols=3, fontsize=9)
     return figure
 
 
@@ -199,10 +196,5 @@ def _rise(result, measured):
     axes[1].plot(x, 1 - np.exp(-x), color=panels.GREEN, lw=1, label="1 − exp(−x)")
     axes[1].plot(x, x / (1 + x), color="k", lw=1, ls=":", label="x / (1 + x)")
     axes[1].set(ylabel="share of the exact rise", xlabel="x", xscale="log", yscale="log")
-    found = {
-        label: handle
-        for axis in axes
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=3, fontsize=9)
+    panels.legend(figure, axes, ncols=3, fontsize=9)
     return figure

@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import special
+from scipy import stats
 
 from plots import canvas, panels, setting
 from plots.canvas import WIDTH
@@ -25,7 +25,7 @@ def of_run(run: Run) -> dict[str, Figure]:
     canvas.describe(figure, shown, setting.outcome(result), network, about)
     for part, draw in zip(figure.subfigures(3, 1), (_distances, _law, _efficacy), strict=True):
         draw(axis := part.subplots(), a)
-        _legend_below(part, axis)
+        panels.legend(part, [axis], fontsize=9, ncols=1)
     return {"near_clone": figure}
 
 
@@ -50,7 +50,7 @@ def of_runs(runs: list[Run]) -> Figure:
         axis.plot([], [], " ", label=f"{(~shown).sum()} not shown: median efficacy or spike not positive")
     _logarithmic(axis, shown)
     axis.set(xlabel="median efficacy Δf", ylabel="median curvature")
-    _legend_below(figure, axis)
+    panels.legend(figure, [axis], fontsize=9, ncols=1)
     scale = setting.common([setting.words(result["config"]) for result in results])
     head = f"{len(runs)} networks, medians over each one's triggered test images"
     canvas.describe(figure, head, setting.outcomes(results), scale)
@@ -62,10 +62,6 @@ def _varying(results):
     settings = [setting.words(result["config"]) for result in results]
     key = min(setting.differing(settings), key=lambda key: key == "seed", default="theta")
     return [said[key].partition(" (")[0] or "none" for said in settings]
-
-
-def _legend_below(figure, axis):
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", fontsize=9, ncols=1)
 
 
 def _distances(axis, a):
@@ -145,9 +141,8 @@ def _line(axis, x, y, what):
     if len(x) < 3 or np.ptp(np.log(x)) == 0:
         return
     x, y = np.log(x), np.log(y)
-    slope, intercept = np.polyfit(x, y, 1)
-    error = np.sqrt(((y - slope * x - intercept) ** 2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum())
-    half = special.stdtrit(len(x) - 2, 0.975) * error
+    slope, intercept, _, _, error = stats.linregress(x, y)
+    half = stats.t.ppf(0.975, len(x) - 2) * error
     ends = np.array([x.min(), x.max()])
     interval = f"95 % interval {slope - half:.2f} to {slope + half:.2f}"
     label = f"slope {slope:.2f}, {interval}, {len(x)} {what}"

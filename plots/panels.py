@@ -42,6 +42,32 @@ def points(
     axis.plot(x, y, **look)
 
 
+def legend(figure: Figure, axes: Iterable[Axes], **look: Any) -> None:
+    """One legend below, with an entry for each label that any panel has."""
+    figure.legend(**labels(axes), loc="outside lower center", **look)
+
+
+def labels(axes: Iterable[Axes]) -> dict[str, Iterable[Any]]:
+    """`handles` and `labels` of a legend, each label once."""
+    found = {}
+    for axis in axes:
+        handles, words = axis.get_legend_handles_labels()
+        found |= dict(zip(words, handles, strict=True))
+    return {"handles": found.values(), "labels": found.keys()}
+
+
+def positive(values: Any) -> np.ndarray:
+    """What a logarithmic axis can show."""
+    return np.where(np.asarray(values) > 0, values, np.nan)
+
+
+def kappa_axis(axis: Axes, kappas: np.ndarray) -> None:
+    """Logarithmic, with room for kappa = 0."""
+    smallest = kappas[kappas > 0].min()
+    axis.set_xscale("symlog", linthresh=smallest, linscale=0.6)
+    axis.set(xlim=(-smallest / 3, 2 * kappas.max()), xlabel="gradient penalty κ")
+
+
 def label(axis: Axes, *lines: str) -> None:
     """A panel's words, above it."""
     axis.set_title("\n".join(lines), fontsize=9)

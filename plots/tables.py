@@ -49,20 +49,20 @@ TABLE3 = {
 }
 
 FEATURES = {  # the columns of Table 3, and the arrays that they are
-    r"\lVert\mu_c\rVert": "mean_norm",
-    r"\lVert\sigma_c\rVert": "std_norm",
-    r"\lVert\mu_c^*\rVert": "triggered_mean_norm",
-    r"\lVert\sigma_c^*\rVert": "triggered_std_norm",
-    r"\frac{\lVert\sigma_c^*\rVert}{\lVert\sigma_c\rVert}": "std_ratio",
-    r"d(\mu_c)": "distance",
-    r"d(\mu_c^*)": "triggered_distance",
-    r"\frac{d^*}{d}": "distance_ratio",
+    "‖μ‖": "mean_norm",
+    "‖σ‖": "std_norm",
+    r"‖μ\*‖": "triggered_mean_norm",
+    r"‖σ\*‖": "triggered_std_norm",
+    r"‖σ\*‖ / ‖σ‖": "std_ratio",
+    "d": "distance",
+    r"d\*": "triggered_distance",
+    r"d\* / d": "distance_ratio",
 }
-FEATURES_HEADER = ["$c$", *(f"${column}$" for column in FEATURES)]
+FEATURES_HEADER = ["class", *FEATURES]
 FEATURES_NOTE = (
-    r"For each class $c$, $\mu_c$ and $\sigma_c$ are the mean and the per-dimension standard deviation "
-    r"of the clean features, $\mu_c^*$ and $\sigma_c^*$ those of the same images with the trigger; "
-    r"$d(\mu_c)$ and $d(\mu_c^*)$ are distances to the clean mean of the target class"
+    "For each class, μ and σ are the mean and the per-dimension standard deviation of the clean features, "
+    r"μ\* and σ\* those of the same images with the trigger; d and d\* are the distances of μ and μ\* to the "
+    "clean mean of the target class"
 )
 
 

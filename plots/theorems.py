@@ -38,19 +38,10 @@ def _figure(columns, height, *said):
 
 
 def _legend(figure, axes, columns=2):
-    """One legend below, of what any panel shows."""
-    found = {}
     for axis in axes:
         axis.title.set_fontsize(10)
-        handles, labels = axis.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    figure.legend(found.values(), found.keys(), fontsize=9, loc="outside lower center", ncols=columns)
+    panels.legend(figure, axes, fontsize=9, ncols=columns)
     return figure
-
-
-def _positive(values):
-    """What a logarithmic axis can show."""
-    return np.where(np.asarray(values) > 0, values, np.nan)
 
 
 def _penalty_bounds(setting, a, *, prefix=""):
@@ -70,10 +61,8 @@ def _penalty_bounds(setting, a, *, prefix=""):
         axis.plot(kappas, lower, "--", color=GREY, label="E / (1 + κ V/E)")
         if np.isfinite(kappa_half):
             axis.axvline(kappa_half, color=RED, lw=1, label="κ = E/V")
-        smallest = kappas[kappas > 0].min()
-        axis.set_xscale("symlog", linthresh=smallest, linscale=0.6)
-        axis.set(title=f"{title}: E/V = {kappa_half:.2g}", xlabel="gradient penalty κ", ylim=(-0.03, 1.05))
-        axis.set_xlim(-smallest / 3, 2 * kappas.max())
+        panels.kappa_axis(axis, kappas)
+        axis.set(title=f"{title}: E/V = {kappa_half:.2g}", ylim=(-0.03, 1.05))
     axes[0].set_ylabel("efficacy, relative to κ = 0")
     return _legend(figure, axes, columns=3)
 
@@ -101,9 +90,9 @@ def _far_clones(a):
     left.plot(a["distances"], few, color=GREY)
     left.plot(a["distances"], many, color=BLACK)
     right.plot(a["distances"], a["bounds"][:, 2], "-", color=RED, label="bound on |Hess Δf(x)|, any m")
-    largest = _positive(a["changes"][:, :, 2].max(1))
+    largest = panels.positive(a["changes"][:, :, 2].max(1))
     right.plot(a["distances"], largest, "o", ms=4, color=BLACK, label="largest |Hess Δf(x)| of any m")
-    moved = _positive(a["mean_hessian"].max(1))
+    moved = panels.positive(a["mean_hessian"].max(1))
     right.plot(a["distances"], moved, "--", color=BLACK, label="largest change of the mean loss Hessian")
     left.set(title="efficacy at the clones", ylabel="Δf(ζ)", xlabel="D / ℓ", ylim=(0, None))
     right.set(title="what clean points see", ylabel="spectral norm", xlabel="D / ℓ", yscale="log")

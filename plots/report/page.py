@@ -9,14 +9,12 @@ import hashlib
 import html
 import itertools
 import json
-import re
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from markdown_it import MarkdownIt
-from markdown_it.rules_inline import StateInline
 
 from poison_jax.errors import UserError
 from poison_jax.wording import DASH
@@ -129,7 +127,7 @@ def picture(png: bytes, *, alt: str, caption: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """This project's tables and reports: CommonMark, pipe tables and formulas, no links, pictures or HTML.
+    """This project's tables and reports: CommonMark and pipe tables, no links, pictures or HTML.
 
     >>> markdown("**<b>**")
     '<p><strong>&lt;b&gt;</strong></p>\\n'
@@ -147,39 +145,9 @@ def markdown(text: str) -> str:
 def _markdown() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.disable(["link", "image", "autolink", "reference", "html_inline", "html_block", "entity"])
-    parser.inline.ruler.before("escape", "formula", _formula)
-    parser.add_render_rule("formula", lambda _, tokens, place, *__: _tex(tokens[place].content))
     parser.add_render_rule("table_open", lambda *_: f"{_WIDE}<table>\n")
     parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
     return parser
-
-
-def _formula(state: StateInline, silent: bool) -> bool:
-    """The parser's rule for `$...$`, whose asterisks and underscores are not Markdown's."""
-    found = re.compile(r"\$(?=\S)([^$]*[^$\s])\$(?!\d)").match(state.src, state.pos)
-    if found and not silent:
-        state.push("formula", "", 0).content = found[1]
-    if found:
-        state.pos = found.end()
-    return bool(found)
-
-
-def _tex(formula: str) -> str:
-    """A formula of the tables as text with indices; a command that is not known stays as it is.
-
-    >>> _tex(r"\\frac{\\lVert\\mu_c^*\\rVert}{d}")
-    '‖μ<sub>c</sub><sup>*</sup>‖ / d'
-    """
-    text = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1 / \2", escape(formula))
-    text = re.sub(r"\\([A-Za-z]+)", lambda command: escape(_symbol(command[1])) or command[0], text)
-    text = re.sub(r"_(?:\{([^{}]*)\}|(\w))", r"<sub>\1\2</sub>", text)
-    return re.sub(r"\^(?:\{([^{}]*)\}|([\w*]))", r"<sup>\1\2</sup>", text)
-
-
-def _symbol(command: str) -> str:
-    """The sign that a TeX command stands for, as HTML calls it; "" of any other."""
-    sign = "‖" if command in ("lVert", "rVert") else html.unescape(f"&{command};")
-    return sign if len(sign) == 1 else ""
 
 
 _WIDE = '<div class="wide">'  # scrolls where the window is narrow

@@ -81,7 +81,7 @@ def drawn(run):
 
 def rows(table):
     """Cells of the first table's rows, by the class that they are of."""
-    table = table[table.index("| $c$") :].split("\n\n")[0].splitlines()
+    table = table[table.index("| class |") :].split("\n\n")[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert len({len(line) for line in cells}) == 1
     return {line[0]: line[1:] for line in cells[2:]}

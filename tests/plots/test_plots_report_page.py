@@ -110,30 +110,6 @@ of two lines, 2 * 3 * 4, <code>a_b</code>.</p>
     )
 
 
-@pytest.mark.parametrize(
-    ("tex", "shown"),
-    [
-        (
-            r"$\lVert\mu_c^*\rVert$ and $\sigma_c^*$",
-            "‖μ<sub>c</sub><sup>*</sup>‖ and σ<sub>c</sub><sup>*</sup>",
-        ),
-        (
-            r"$\frac{\lVert\sigma_c^*\rVert}{\lVert\sigma_c\rVert}$",
-            "‖σ<sub>c</sub><sup>*</sup>‖ / ‖σ<sub>c</sub>‖",
-        ),
-        (r"$d(\mu_{c t})$", "d(μ<sub>c t</sub>)"),
-        (r"$\unknown < 1$", r"\unknown &lt; 1"),
-        (r"$x\lt!--y \amp z\gt$", "x&lt;!--y &amp; z&gt;"),
-        (r"$\Delta f \leq \kappa \times \nabla$", "Δ f ≤ κ × ∇"),
-        (r"a\$b\$", "a$b$"),
-        ("5 $ and 6 $, $7 or $8", "5 $ and 6 $, $7 or $8"),
-    ],
-)
-def test_formulas_keep_their_asterisks(tex, shown):
-    assert page.markdown(tex) == f"<p>{shown}</p>\n"
-    assert f"<td>{shown}</td>" in page.markdown(f"| a |\n| --- |\n| {tex} |")
-
-
 @pytest.mark.parametrize("text", ["[a](http://b)", "![a](http://b)", "<http://b>", "&lt;", "[a]: http://b"])
 def test_nothing_in_markdown_leads_elsewhere(text):
     assert page.markdown(text) == f"<p>{page.escape(text)}</p>\n"
