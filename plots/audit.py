@@ -5,6 +5,7 @@ attacked ones. Each of the latter two is compared with all references of its rec
 audit does; nothing is fitted to them.
 """
 
+import collections
 import itertools
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ class Group(NamedTuple):
     p_values: dict[str, np.ndarray]  # detector -> [n]
     scores: dict[str, np.ndarray]  # detector -> [n]
     matched: bool = True  # whether the references are of their own recipe
+    failed: int = 0  # networks besides whose training failed
 
 
 def groups(records: list[Record]) -> list[Group]:
@@ -52,18 +54,21 @@ def groups(records: list[Record]) -> list[Group]:
 
     A recipe without references is judged by those of the same data and penalty, one with a penalty also by
     those without (`matched` is false): what an audit with the wrong references would say. Networks whose
-    training failed are left out.
+    training failed are counted and left out.
     """
-    records = [record for record in records if curves.trained(record) and FLIPS in record.result]
     found: dict[tuple, list[Record]] = {}
     references: dict[tuple, list[Record]] = {}
+    failed: collections.Counter[tuple] = collections.Counter()
     for record in records:
-        theta, recipe = record.setting("poison.fraction"), _recipe(record)
-        attack = _attack(record)
+        recipe, attack = _recipe(record), _attack(record)
+        place = recipe, attack, record.setting("poison.fraction")
         if attack == "none" and FIRST_REFERENCE <= record.setting("seed") < 2000:
-            references.setdefault(recipe, []).append(record)
+            group = references.setdefault(recipe, [])
         else:
-            found.setdefault((recipe, attack, theta), []).append(record)
+            group = found.setdefault(place, [])
+            failed[place] += not curves.trained(record)
+        if curves.trained(record) and FLIPS in record.result:
+            group.append(record)
     made = []
     for (recipe, attack, theta), networks in found.items():
         unpenalised = references.get(recipe._replace(kappa=0.0), [])
@@ -76,10 +81,11 @@ def groups(records: list[Record]) -> list[Group]:
             said = f"{attack}; {recipe.epochs:g} epochs, weight decay {recipe.decay:g}"
             judges = [(max(others, key=len, default=[]), False, said)]
         for null, matched, said in judges:
-            if len(null) > 1:
+            if networks and len(null) > 1:
                 judged = {name: _judge(networks, null, *use) for name, use in DETECTORS.items()}
                 p_values, scores = ({name: both[i] for name, both in judged.items()} for i in (0, 1))
-                made.append(Group(said, theta, recipe.kappa, networks, p_values, scores, matched))
+                lost = failed[recipe, attack, theta]
+                made.append(Group(said, theta, recipe.kappa, networks, p_values, scores, matched, lost))
     # Clean ones first, then attack by attack; what has the wrong references last.
     return sorted(
         made, key=lambda group: (not group.matched, group.theta > 0, group.attack, group.kappa, group.theta)
@@ -176,9 +182,7 @@ def page(records: list[Record], title: str) -> list[str]:
         lines += ["", tables.table([*header, "overlap² of g_t"], probed)]
     if wrong:
         header = ["judged by references of another recipe", "θ", "networks", *DETECTORS]
-        rows = [
-            [group.attack, f"{group.theta:g}", str(len(group.records)), *_flagged(group)] for group in wrong
-        ]
+        rows = [[group.attack, f"{group.theta:g}", _networks(group), *_flagged(group)] for group in wrong]
         lines += ["", tables.table(header, rows)]
     held_out = np.concatenate([[], *(group.p_values["the audit"] for group in clean.values())])
     shares = [f"{level:g} in {np.mean(held_out <= level):.0%}" for level in LEVELS] if len(held_out) else []
@@ -187,6 +191,11 @@ def page(records: list[Record], title: str) -> list[str]:
         "references of their recipe alone; attack `none` are held-out clean networks, whose rate should be "
         "5 %. In brackets 95 % intervals: of a rate Clopper and Pearson's, of an area Newcombe's."
     )
+    if any("hiding" in group.attack for group in own):
+        note += (
+            " Networks that hide train with a term that the references lack, those without poison (`none, "
+            "hiding`), too."
+        )
     if shares:
         note += f" Of {len(held_out)} held-out clean networks the audit's p is at most {', '.join(shares)}."
     if probed:
@@ -310,8 +319,12 @@ def _row(group: Group) -> list[str]:
         hits = [r.result["audit_target"] == r.setting("poison.target") for r in group.records]
         named = f"{np.mean(hits):.0%}"
         overlap = tables.spread([r.result["audit_overlap_squared"] for r in group.records])
-    about = [group.attack, f"{group.kappa:g}", f"{group.theta:g}", str(len(group.records))]
+    about = [group.attack, f"{group.kappa:g}", f"{group.theta:g}", _networks(group)]
     return [*about, asr, *_flagged(group), named, overlap]
+
+
+def _networks(group: Group) -> str:
+    return tables.networks(len(group.records), group.failed)
 
 
 def _kind(group: Group) -> str:

@@ -141,12 +141,13 @@ def accuracy_outlasts_attack(grid: Grid) -> Effects:
     return _means(changes)
 
 
-def differs(plain: Grid, other: Grid, *, penalised: bool | None = None) -> Effects:
-    """The attack's success in another sweep minus that in the first, where the attack works there."""
+def differs(plain: Grid, other: Grid, *, penalised: bool) -> Effects:
+    """The attack's success in another sweep minus that in the first, where it works in either of them."""
     changes: dict[int, list[float]] = {}
     for place, record in plain.items():
-        if place in other and _works(record) and penalised in (None, place[2] > 0):
-            changes.setdefault(place[0], []).append(100 * (_gain(other[place]) - _gain(record)))
+        there = other.get(place)
+        if there is not None and penalised == (place[2] > 0) and (_works(record) or _works(there)):
+            changes.setdefault(place[0], []).append(100 * (_gain(there) - _gain(record)))
     return _means(changes)
 
 
@@ -202,12 +203,13 @@ def _crossing(theta, values, level) -> Bounds:
 
 def collapse(grid: Grid, column: str) -> Effects:
     """A ratio of Table 3 at the largest theta and kappa = 0, median over the classes but the target."""
-    found = {}
-    for (seed, _, kappa, *_), line in _lines(grid, 1):
-        last = line[-1]
-        if kappa == 0 and _works(last) and column in last.arrays:
-            found[seed] = median_ratio(last, column)
-    return found
+    plain = {place: record for place, record in grid.items() if place[2] == 0}
+    largest = max((theta for _, theta, *_ in plain), default=0.0)  # of all seeds: some may lack it yet
+    return {
+        seed: median_ratio(record, column)
+        for (seed, theta, *_), record in plain.items()
+        if theta == largest and _works(record) and column in record.arrays
+    }
 
 
 def spike_vanishes(grid: Grid) -> Effects:
@@ -319,7 +321,14 @@ CLAIMS = (
     ),
     Claim("5.2", "warp: by less than the attack", ("fig11",), accuracy_outlasts_attack, "share"),
     Claim("5.3", "warp: at equal ASR the penalty reveals it", ("fig11",), penalty_reveals, "overlap²"),
-    Claim("5.3", "deterministic poison: ASR is a little worse", ("fig06", "fig09"), differs, below=True),
+    Claim(
+        "5.3", "deterministic poison: ASR is a little worse", ("fig06", "fig09"),
+        lambda plain, other: differs(plain, other, penalised=False), below=True,
+    ),
+    Claim(
+        "5.3", "deterministic poison with the penalty: the same", ("fig06", "fig09"),
+        lambda plain, other: differs(plain, other, penalised=True), below=True,
+    ),
     Claim("5.3", "the largest overlap moves down the spectrum with θ", ("fig09",), index_rises, "τ"),
 )  # fmt: skip
 
@@ -450,7 +459,7 @@ _FORMS = {
     "overlap²": setting.signed,
     "share": setting.signed,
     "slope": setting.signed,
-    "ratio": lambda value: f"{value:.2f}",
+    "ratio": lambda value: f"{value:.2f}".replace("-", "−"),
     "times": _times,
     "τ": lambda value: f"τ = {value:+.2f}".replace("-", "−"),
 }

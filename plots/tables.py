@@ -144,7 +144,12 @@ def percent(records: list[Record], name: str, form: str = ".2f") -> str:
 def _networks(records: list[Record]) -> str:
     """How many networks a cell stands for, those whose training failed (in no mean) besides."""
     failed = sum(not curves.trained(record) for record in records)
-    return f"{len(records) - failed}" + (f", {failed} failed training" if failed else "")
+    return networks(len(records) - failed, failed)
+
+
+def networks(count: int, failed: int) -> str:
+    """How many networks there are, and how many besides whose training failed."""
+    return f"{count}" + (f", {failed} failed training" if failed else "")
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

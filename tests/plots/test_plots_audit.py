@@ -94,6 +94,16 @@ def test_an_attack_s_penalty_and_its_hiding_are_said():
     (text,) = audit.page([*clean, *hidden], "Audit")
     assert "| l, hiding by 2 | 300 | 0.1 | 3 |" in text
     assert "| area under the ROC curve | l, hiding by 2, κ = 300 | pooled |" in text
+    assert "Networks that hide train with a term that the references lack" in text
+    assert "Networks that hide" not in audit.page([*CLEAN, *ATTACKED], "Audit")[0]
+
+
+def test_failed_trainings_are_counted_beside_the_others():
+    """Of attacked networks; a reference that failed is no held-out network."""
+    failed = [network(seed, theta, status="failed training") for seed, theta in ((9, 0.1), (1050, 0.0))]
+    (text,) = audit.page([*CLEAN, *ATTACKED, *failed], "Audit")
+    assert "| l | 0 | 0.1 | 8, 1 failed training |" in text
+    assert "| none | 0 | 0 | 20 |" in text
 
 
 def test_a_penalty_that_the_defender_does_not_know_of():

@@ -160,6 +160,8 @@ def test_collapse_is_of_the_other_classes():
     finding = found("triggered features are nearer to the target's mean (d*/d)", fig06=cells)
     np.testing.assert_allclose(finding.low, 7.5)  # the median of 7.1 to 7.9, the target's NaN left out
     assert finding.verdict == "not seen"
+    begun = [cell(0.01, 0.0, 0.9, seed=3, features=True)]  # whose largest theta is still to come
+    assert found("triggered features are nearer to the target's mean (d*/d)", fig06=cells + begun).seeds == 3
 
 
 def test_augmentation():
@@ -200,6 +202,17 @@ def test_the_spike_near_clones(exponent, verdict):
 def test_deterministic_poison(asr, verdict):
     cells = {"fig06": over_seeds((0.1, 0.0, 0.9)), "fig09": over_seeds((0.1, 0.0, asr))}
     assert found("deterministic poison: ASR is a little worse", **cells).verdict == verdict
+
+
+def test_two_poisons_are_compared_where_either_works():
+    """One that works where the other does not counts as much; the penalised networks are another claim."""
+    cells = {
+        "fig06": over_seeds((0.01, 0.0, 0.1), (0.1, 0.0, 0.9), (0.1, 100.0, 0.1)),
+        "fig09": over_seeds((0.01, 0.0, 0.9), (0.1, 0.0, 0.1), (0.1, 100.0, 0.5)),
+    }
+    assert found("deterministic poison: ASR is a little worse", **cells).low == pytest.approx(0)
+    penalised = found("deterministic poison with the penalty: the same", **cells)
+    assert (penalised.low, penalised.verdict) == (pytest.approx(40), "not seen")
 
 
 def test_the_index_of_the_largest_overlap():
