@@ -37,8 +37,7 @@ def main(argv: list[str] | None = None) -> None:
             rows.append(entry._asdict())
             console.say(f"{entry.name}: " + "; ".join(notes))
     except (measure.Disagreement, measure.child.ChildError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {error}")
     console.table(
         "above 1 in a ratio: ours is better (median of paired ratios)", HEADER, [cells(row) for row in rows]
     )
@@ -59,8 +58,7 @@ def on_gpu(arguments: argparse.Namespace) -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     if failed := [row["section"] for row in rows if row.get("error") and "seconds" in row]:
-        print(f"error: not measured to the end: {', '.join(failed)}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: not measured to the end: {', '.join(failed)}")
 
 
 HEADER = ("", "unit", "ours", "listing", "best PyTorch", "ours : listing", "ours : best", "fraction of peak")

@@ -2,10 +2,10 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from poison_jax import console
+from poison_jax.errors import fail
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,8 +24,3 @@ def warn_if_busy(message: str) -> None:
     """Warns where other programs have had a core to compute on."""
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5:
         console.warn(f"{message} (load {os.getloadavg()[0]:.1f})")
-
-
-def fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)

@@ -179,10 +179,7 @@ def table(found: list[Curve]) -> None:
 
 def draw(found: list[Curve], sizes: Sizes, device: str, file: Path) -> None:
     """Four panels, seconds against GFLOP, with the fitted lines and what proportional would be."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     network, batch = f"PreResNet-{sizes.depth}", f"batch {sizes.small}"
     titles = {
@@ -191,7 +188,8 @@ def draw(found: list[Curve], sizes: Sizes, device: str, file: Path) -> None:
         "width": f"(c) width: {network}, {batch}",
         "images": f"(d) images of the Hessian: {network}, width {sizes.width}, in batches of {sizes.small}",
     }
-    figure, axes = plt.subplots(2, 2, figsize=(12, 9), layout="constrained")
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    axes = figure.subplots(2, 2)
     figure.suptitle(
         "What a penalised step and an input-Hessian product cost as they grow, against their FLOPs\n"
         f"{device}; medians; numbers at the points: {', '.join(titles)}",
@@ -218,4 +216,3 @@ def draw(found: list[Curve], sizes: Sizes, device: str, file: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.savefig(file, dpi=90)
-    plt.close(figure)

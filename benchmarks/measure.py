@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -60,13 +59,13 @@ def eval_forward(rounds: Rounds) -> Result:
     """`Model.apply`, jitted, against `model.eval()` in inference mode."""
     model, variables = ours.trained_a_little()
     batch = ours.random_inputs(ours.BATCH)
-    side = ours.Inference(model, jax.device_put(variables), jnp.asarray(batch[0]))
+    logits = ours.inference(model, variables, batch[0])
     make = functools.partial(sides.Logits, variables, batch)
     best, layout = faster_layout(make)
     listing = make(False)
-    checks = [agree("logits", side.logits(), other(), LOGITS_TOLERANCE) for other in (listing, best)]
+    checks = [agree("logits", logits(), other(), LOGITS_TOLERANCE) for other in (listing, best)]
     work = flops.preresnet_forward(ours.DEPTH, ours.CLASSES, ours.IMAGE_SHAPE)[0] * ours.BATCH
-    return throughput("eval_forward", side.logits, listing, best, work, rounds, [layout, *checks])
+    return throughput("eval_forward", logits, listing, best, work, rounds, [layout, *checks])
 
 
 def training_step(name: str, rounds: Rounds) -> Result:

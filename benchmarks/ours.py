@@ -1,6 +1,7 @@
 """Our side: the functions that a run calls, on inputs that both sides share."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from poison_jax import models, poison, spectrum, train
+from poison_jax import batches, models, poison, spectrum, train
 from poison_jax.mesh import make_mesh, replicate
 
 DEPTH, CLASSES, BATCH, KAPPA = 20, 10, 128, 3000.0
@@ -95,20 +96,10 @@ class Training:
         return float(self.metrics.objective), gradient
 
 
-class Inference(NamedTuple):
-    """`Model.apply`, jitted, on a batch."""
-
-    model: models.Model
-    variables: dict
-    images: jax.Array
-
-    def logits(self) -> jax.Array:
-        return _logits(self.model, self.variables, self.images).block_until_ready()
-
-
-@jax.jit(static_argnums=0)
-def _logits(model, variables, images):
-    return model.apply(variables, images)[0]
+def inference(model: models.Model, variables: dict, images: np.ndarray) -> Callable[[], jax.Array]:
+    """`batches.logits` of a batch that is on the device already."""
+    variables, images = jax.device_put((variables, images))
+    return lambda: batches.logits(model.apply, variables, images).block_until_ready()
 
 
 class Hessian(NamedTuple):

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from benchmarks import child, curves, ours, timing
 from benchmarks.command import Parser, check_writable, fail, warn_if_busy
@@ -72,8 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         devices = parallel(sizes)
     except child.ChildError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {error}")
     console.table(
         f"Penalised step on several devices: PreResNet-{sizes.depth}, the same {sizes.batch} images a step",
         ("", "s a step", "cores busy", "efficiency"),
@@ -137,10 +135,9 @@ def rates(sizes: Sizes) -> tuple[list[Rate], float]:
     plain.step()
     images, labels = ours.random_inputs(sizes.batch)
     model, variables = plain.program.model, jax.device_get(plain.state.variables)
-    inference = ours.Inference(model, jax.device_put(variables), jnp.asarray(images))
     hessian = ours.Hessian(model, variables, images, labels, 1, sizes.products - 2, sizes.batch)
     sides = {
-        "eval forward": inference.logits,
+        "eval forward": ours.inference(model, variables, images),
         "plain step": plain.step,
         "penalised step": penalised.step,
         "Hessian product": hessian.eigenvalues,

@@ -126,7 +126,7 @@ def plane(size, thetas=None, kappas=None, seeds=None):
     """Grids over theta and kappa for several seeds, and clean networks: the overlap that no attack has."""
     theta = ("poison.fraction", thetas or by_size(size, THETAS, SMALL_THETAS, SHORT_THETAS))
     kappa = ("penalty.kappa", kappas or by_size(size, KAPPAS, SMALL_KAPPAS, SHORT_KAPPAS))
-    seeds = seeds or by_size(size, SEEDS, SEEDS, SHORT_SEEDS)
+    seeds = seeds or by_size(size, SEEDS, SEEDS, ("seed", (0,)))
     clean = seeds if size == "small" else ("seed", seeds[1][:1])
     return (seeds, theta, kappa), (clean, ("poison.fraction", (0.0,)), kappa)
 

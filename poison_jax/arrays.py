@@ -29,7 +29,7 @@ def read_npz(source: str | os.PathLike | BinaryIO, *, most: int | None = None) -
         archive = np.load(stream, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array")
-        size, most = sum(member.file_size for member in archive.zip.infolist()), most or _memory()
+        size, most = sum(member.file_size for member in archive.zip.infolist()), most or memory()
         if size > most:
             raise ValueError(f"its arrays take {size / 2**30:,.1f} GiB, more than {most / 2**30:,.1f} GiB")
         arrays = {key: archive[key] for key in archive.files}
@@ -39,11 +39,9 @@ def read_npz(source: str | os.PathLike | BinaryIO, *, most: int | None = None) -
     return arrays
 
 
-def _memory() -> int:
-    """Bytes of memory that this machine has; where it does not say, 16 GiB."""
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 2**34
+def memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def class_labels(labels: np.ndarray, count: int, num_classes: int, *, what: str = "images") -> np.ndarray:

@@ -77,6 +77,11 @@ def fail(error: object) -> NoReturn:
     sys.exit(2)
 
 
+def about(error: BaseException) -> str:
+    """An exception of anybody's code: its type and what it says, in one line of at most 200 characters."""
+    return f"{type(error).__name__}: {one_line_of(error)}"[:200]
+
+
 def one_line_of(error: BaseException) -> str:
     """What an exception says, in one line; its type where it says nothing, or fails to."""
     try:

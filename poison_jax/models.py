@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from poison_jax import environment, kernels
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, about
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
 
@@ -64,7 +64,7 @@ def own(make: Callable[[int], nn.Module], num_classes: int, image_shape: tuple[i
     try:
         module = make(num_classes)
     except Exception as error:  # a user's function may raise anything
-        raise UserError(f"model.name: the function fails: {_about(error)}") from None
+        raise UserError(f"model.name: the function fails: {about(error)}") from None
     if not isinstance(module, nn.Module):
         raise UserError(f"model.name: the function made {type(module).__name__}, not a flax.linen.Module")
     model, images = Model(module), jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
@@ -75,8 +75,8 @@ def own(make: Callable[[int], nn.Module], num_classes: int, image_shape: tuple[i
             jax.eval_shape(lambda *arguments: model.apply_train(*arguments)[0], variables, images),
         )
     except Exception as error:
-        about = f"the network fails on images {images.shape}"
-        raise UserError(f"model.name: {about}: {_about(error)}") from None
+        fails = f"the network fails on images {images.shape}"
+        raise UserError(f"model.name: {fails}: {about(error)}") from None
     if others := sorted(set(variables) - {"params", "batch_stats"}):
         raise UserError(
             f"model.name: the network has variables {', '.join(others)}: only params and batch_stats are kept"
@@ -102,10 +102,6 @@ def knows_features(model: Model, image_shape: tuple[int, int, int]) -> bool:
 def has_classifier(params: Any) -> bool:
     """Whether the last layer is a Dense layer called `fc`, with a bias, as that of `PreResNet`."""
     return set(params.get("fc", ())) == {"kernel", "bias"}
-
-
-def _about(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 @cache  # equal settings give the same object, so that jitted functions of `model.apply` are reused

@@ -123,7 +123,7 @@ def test_a_network_that_is_not_trained_to_the_end_is_refused(tmp_path, monkeypat
         with pytest.raises(Interrupted):
             experiments.run(small(), tmp_path)
     (path,) = tmp_path.iterdir()
-    assert "no whole checkpoint of a network trained to the end" in refused(capsys, path)
+    assert "no whole checkpoint of a network of this shape trained to the end" in refused(capsys, path)
     assert not Run(path).done
 
 

@@ -10,5 +10,6 @@ from configs import common
 
 def get_config(size=""):
     config = common.sweep("fig06", size)
-    config.sweep.grids = common.plane(size)
+    seeds = common.by_size(size, common.SEEDS, common.SEEDS, common.SHORT_SEEDS)
+    config.sweep.grids = common.plane(size, seeds=seeds)
     return config

@@ -10,9 +10,5 @@ from configs import common
 
 def get_config(size=""):
     config = common.augmented(common.sweep("fig07", size))
-    config.sweep.grids = common.plane(
-        size,
-        thetas=common.by_size(size, None, None, (0.1, 0.3)),
-        seeds=common.by_size(size, None, None, ("seed", (0,))),
-    )
+    config.sweep.grids = common.plane(size, common.by_size(size, None, None, (0.1, 0.3)))
     return config

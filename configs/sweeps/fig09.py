@@ -10,5 +10,5 @@ from configs import common
 
 def get_config(size=""):
     config = common.deterministic(common.sweep("fig09", size))
-    config.sweep.grids = common.plane(size, seeds=common.by_size(size, None, None, ("seed", (0,))))
+    config.sweep.grids = common.plane(size)
     return config

@@ -11,5 +11,5 @@ from configs import common
 def get_config(size=""):
     config = common.warped(common.sweep("fig11", size))
     thetas = common.by_size(size, (0.001, 0.02), (0.05, 0.1), (0.1, 0.3))
-    config.sweep.grids = common.plane(size, thetas, seeds=common.by_size(size, None, None, ("seed", (0,))))
+    config.sweep.grids = common.plane(size, thetas)
     return config

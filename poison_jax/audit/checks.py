@@ -5,7 +5,7 @@ import numpy as np
 
 from poison_jax import batches, environment
 from poison_jax.arrays import class_labels
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, about
 from poison_jax.subject import Subject
 
 
@@ -75,8 +75,7 @@ def checked_logits(
     try:
         logits = subject.logits(images, batch_size=batch_size)
     except Exception as error:  # anybody's function may raise anything
-        about = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"{name} does not take images {images.shape[1:]}: {about}") from None
+        raise UserError(f"{name} does not take images {images.shape[1:]}: {about(error)}") from None
     if logits.ndim != 2 or not np.isfinite(logits).all():
         raise UserError(f"{name} gives {logits.shape}, not finite logits [N, classes]")
     if logits.shape[1] > 1 and (logits >= 0).all() and np.allclose(logits.sum(-1), 1, atol=1e-4):

@@ -144,23 +144,21 @@ def arms(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
 
     What they hold does not depend on how they were asked for, so that a run is done once.
     """
-    comparing = config.experiment == "compare"
-    if comparing:
-        check_axis(config.compare.key, "compare.key")
-    if comparing and not config.compare.arms:
+    if config.experiment != "compare":
+        return [single(config, "train").lock()]
+    key, values = config.compare.key, config.compare.arms
+    check_axis(key, "compare.key")
+    if not values:
         raise UserError("compare.arms is empty: name at least one value")
-    result = []
-    for value in config.compare.arms if comparing else (None,):
-        arm = single(config, "train")
-        if comparing:
-            assign(arm, config.compare.key, value, f"compare.arms of compare.key = {config.compare.key!r}")
-        result.append(arm.lock())
-    return result
+    made = [single(config, "train") for _ in values]
+    for arm, value in zip(made, values, strict=True):
+        assign(arm, key, value, f"compare.arms of compare.key = {key!r}")
+    return [arm.lock() for arm in made]
 
 
 def single(config: ml_collections.ConfigDict, experiment: str) -> ml_collections.ConfigDict:
     """A copy that is one run of an experiment, with no word of the comparison or sweep that asks for it."""
-    copy, fresh = ml_collections.ConfigDict(config).copy_and_resolve_references(), default()
+    copy, fresh = config.copy_and_resolve_references(), default()
     copy.experiment, copy.compare, copy.sweep = experiment, fresh.compare, fresh.sweep
     _name_all(copy)
     return copy

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, about
 
 RUNS = ("train", "krr_theory", "mnist_linear")  # the experiments that are one run
 IMPORTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)  # module:function
@@ -124,9 +124,8 @@ def imported(name: str) -> Callable:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may raise anything
-        about = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{name!r}: {module_name} cannot be imported ({about}): is its folder in PYTHONPATH?"
+            f"{name!r}: {module_name} cannot be imported ({about(error)}): is its folder in PYTHONPATH?"
         ) from None
     function = getattr(module, function_name, None)
     if not callable(function):

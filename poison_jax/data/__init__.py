@@ -1,6 +1,5 @@
 """Data sets by name or by path, as arrays on the host."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -96,16 +95,13 @@ def is_path(name: str) -> bool:
     return name.endswith(".npz") or os.sep in name or name.startswith((".", "~"))
 
 
-def fingerprint(name: str) -> str:
-    """Changes with a user's files: their place, names, sizes and times; empty for a data set by name."""
-    if not is_path(name):
-        return ""
+def fingerprint(name: str) -> tuple:
+    """Changes with a user's files: their places, sizes and times; empty for a data set by name."""
     path = Path(name).expanduser().absolute()
-    digest = hashlib.sha256(str(path).encode(errors="surrogateescape"))
-    for file in [path, *sorted(path.rglob("*"))] if path.is_dir() else [path] if path.exists() else []:
-        stat = file.stat()
-        digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape"))
-    return digest.hexdigest()
+    if not is_path(name) or not path.exists():
+        return ()
+    stats = [(file, file.stat()) for file in (path, *sorted(path.rglob("*")))]
+    return tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
 
 
 def take(dataset: Dataset, count: int | str | None) -> Dataset:

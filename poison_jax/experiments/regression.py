@@ -28,15 +28,9 @@ BIAS = (False, True)  # an axis of every array: pixels alone, pixels and a const
 def run(
     config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
 ) -> list[store.Run]:
-    """Runs the experiment, prints its tables, returns the finished run.
+    """Runs the experiment, prints its tables, returns the finished run: see `experiments.run`.
 
-    What is already done is not done again; what was interrupted goes on with the stage it was in: the
-    exact fits of a seed, or its SGD.
-
-    Args:
-        config: see `poison_jax.config`.
-        workdir: where run directories are kept.
-        tensorboard: not used, there are no training curves.
+    The exact fits of a seed are a stage, and so is its SGD. There are no curves for TensorBoard.
 
     Raises:
         UserError: what only the data can show to be wrong, before any compute; an SGD that diverges.

@@ -9,6 +9,7 @@ from poison_jax import config as config_lib
 from poison_jax import data, poison
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
+from poison_jax.experiments.setup import check_sets
 
 
 class Problem:
@@ -38,15 +39,8 @@ class Problem:
             data.take(data.load(c.data.name, split, data_dir=c.data.dir), count)
             for split, count in (("train", c.data.n_train), ("test", c.data.n_test))
         )
-        shape, count = self.train_set.images.shape[1:], len(self.train_set.labels)
-        if self.test_set.images.shape[1:] != shape:
-            raise UserError(f"{c.data.name}: training and test images differ in shape")
-        if c.poison.target >= self.train_set.num_classes:
-            last = self.train_set.num_classes - 1
-            raise UserError(f"poison.target = {c.poison.target}: {c.data.name} has classes 0 to {last}")
-        if count < c.train.batch_size:
-            raise UserError(f"train.batch_size = {c.train.batch_size} exceeds the {count} training images")
-        p = c.poison
+        check_sets(c, self.train_set, self.test_set)
+        p, shape = c.poison, self.train_set.images.shape[1:]
         mask = poison.trigger_mask(p.trigger, *shape, margin=p.margin, size=p.size, path=p.mask)
         self.mask = np.broadcast_to(mask if mask.ndim == 3 else mask[..., None], shape)
         self.trigger = np.append(self.mask.ravel(), False)

@@ -96,7 +96,5 @@ def look_again(run: store.Run, config: ml_collections.ConfigDict, *, triggers: S
     ):  # claims the run itself, where something is damaged
         return
     with run.claim():
-        if (restored := trained_checkpoint(run, setup.first_state())) is None:
-            raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
-        state, note = restored
+        state, note = trained_checkpoint(run, setup.first_state())
         measure(setup, run, state, note["metrics"], note["seconds"], identities, directions)

@@ -141,24 +141,17 @@ class Setup:
         )
         self.knobs = replicate(knobs, self.mesh)
         self._initial = {}  # what the training starts from, where that is another run's network
-        if source := c.train.get("init_from", ""):
-            if (found := trained_checkpoint(store.Run(source), self.first_state())) is None:
-                raise UserError(
-                    f"train.init_from = {source}: no whole checkpoint of a network of this shape that is "
-                    "trained to the end, name the folder of a run with the same model"
-                )
-            self._initial = {"params": found[0].params, "batch_stats": found[0].batch_stats}
+        if source := c.train.init_from:
+            try:
+                found, _ = trained_checkpoint(store.Run(source), self.first_state())
+            except UserError as error:
+                advice = "name the folder of a run with the same model"
+                raise UserError(f"train.init_from = {source}: {error}, {advice}") from None
+            self._initial = {"params": found.params, "batch_stats": found.batch_stats}
 
     def _check(self) -> None:
-        c, count, classes = self.config, len(self.train_set.labels), self.train_set.num_classes
-        if self.test_set.images.shape[1:] != self.train_set.images.shape[1:]:
-            raise UserError(f"{c.data.name}: training and test images differ in shape")
-        if c.poison.target >= classes:
-            raise UserError(
-                f"poison.target = {c.poison.target}: {c.data.name} has classes 0 to {classes - 1}"
-            )
-        if count < c.train.batch_size:
-            raise UserError(f"train.batch_size = {c.train.batch_size} exceeds the {count} training images")
+        c = self.config
+        check_sets(c, self.train_set, self.test_set)
         for key in ("train.batch_size", "spectrum.batch_size"):
             value, devices = config_lib.get(c, key), self.mesh.size
             if value % devices:
@@ -324,23 +317,41 @@ def _logits(model: models.Model, variables: models.Variables, images: np.ndarray
 
 
 def trained_checkpoint(run: store.Run, like: train.TrainState) -> checkpoint.Restored:
-    """The newest whole checkpoint of a run, and its note; None where that is not of the end of the training.
+    """The last state of a run's training, and its note.
 
     Args:
         run: of experiment=train.
         like: a state of the same structure, shapes and shardings.
 
     Raises:
-        Damaged: the run's config is.
+        UserError: no whole checkpoint of such a state, or its newest is not of the end of the training; the
+            run's config is damaged.
     """
     restored = checkpoint.newest(run.checkpoints, like, warn=console.warn)
-    if restored is None:
-        return None
-    config = config_lib.from_json(on_first(run.config), str(run.path))
-    return restored if len(restored[1].get("metrics", ())) == config.train.epochs else None
+    if restored is not None:
+        config = config_lib.from_json(on_first(run.config), str(run.path))
+        if len(restored[1].get("metrics", ())) == config.train.epochs:
+            return restored
+    raise UserError(f"{run.path} holds no whole checkpoint of a network of this shape trained to the end")
+
+
+def check_sets(config: ml_collections.ConfigDict, train_set: data.Dataset, test_set: data.Dataset) -> None:
+    """Refuses what only the images and labels can show to be wrong.
+
+    Raises:
+        UserError: sets that differ in the images' shape, a target that is no class, a batch of more images
+            than there are.
+    """
+    name, target, batch = config.data.name, config.poison.target, config.train.batch_size
+    if test_set.images.shape[1:] != train_set.images.shape[1:]:
+        raise UserError(f"{name}: training and test images differ in shape")
+    if target >= train_set.num_classes:
+        raise UserError(f"poison.target = {target}: {name} has classes 0 to {train_set.num_classes - 1}")
+    if (count := len(train_set.labels)) < batch:
+        raise UserError(f"train.batch_size = {batch} exceeds the {count} training images")
 
 
 @functools.lru_cache(maxsize=2)
-def _load(name: str, split: str, data_dir: str | None, files: str) -> data.Dataset:
+def _load(name: str, split: str, data_dir: str | None, files: tuple) -> data.Dataset:
     """Once for all runs of a process, as long as the `files` are the same."""
     return data.load(name, split, data_dir=data_dir)

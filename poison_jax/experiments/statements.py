@@ -40,14 +40,9 @@ law: at which half should by the paper's law"""
 def run(
     config: ml_collections.ConfigDict, workdir: str = "runs", *, tensorboard: bool = False
 ) -> list[store.Run]:
-    """Runs the checks, prints their tables, returns the finished run.
+    """Runs the checks, prints their tables, returns the finished run: see `experiments.run`.
 
-    Each statement's list, curve and data set is a stage: what is done is not done again.
-
-    Args:
-        config: see `poison_jax.config`; the `krr` and `poison` groups matter.
-        workdir: where run directories are kept.
-        tensorboard: not used, nothing is trained.
+    Each statement's list, curve and data set is a stage. There are no curves for TensorBoard.
 
     Raises:
         UserError: what only the data can show to be wrong, before any compute.

@@ -1,7 +1,6 @@
 """Trained runs as subjects of an audit: networks, their normalisation, clean test images."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import ml_collections
 import numpy as np
@@ -35,12 +34,11 @@ def of_runs(runs: Sequence[store.Run], *, count: int = 512) -> tuple[list[Subjec
     model, knobs, test_set = setup.looked_at, setup.knobs, setup.test_set
     subjects = []
     for run in runs:
-        if (restored := trained_checkpoint(run, setup.first_state())) is None:
-            raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
+        state, _ = trained_checkpoint(run, setup.first_state())
         subjects.append(
             Subject(
                 model.apply,
-                restored[0].variables,
+                state.variables,
                 normalisation=(np.asarray(knobs.mean), np.asarray(knobs.std)),
                 classes=tuple(map(str, test_set.class_names)),
                 recipe=names[0],
@@ -52,11 +50,11 @@ def of_runs(runs: Sequence[store.Run], *, count: int = 512) -> tuple[list[Subjec
 
 def recipe(config: ml_collections.ConfigDict) -> str:
     """Names how a network is trained, whatever its seed and poison: references must share it."""
-    identity = config_lib.identity(config)
-    return store.digest({key: value for key, value in identity.items() if not _varies(key)})
+    identity = config_lib.identity(config).items()
+    return store.digest({k: v for k, v in identity if k != "seed" and not k.startswith("poison.")})
 
 
-def clean(config: ml_collections.ConfigDict, seed: int | None = None) -> ml_collections.ConfigDict:
+def clean(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The same recipe without poison, and with nothing looked at but what every run needs.
 
     Whatever the attack, and whatever its experiment is called, these are the same runs.
@@ -67,10 +65,4 @@ def clean(config: ml_collections.ConfigDict, seed: int | None = None) -> ml_coll
     made.analysis, made.spectrum = default.analysis, default.spectrum
     made.analysis.features = 0
     made.spectrum.k, made.spectrum.num_iters, made.spectrum.num_examples = 1, 2, 64
-    if seed is not None:
-        made.seed = seed
     return made
-
-
-def _varies(key: str) -> Any:
-    return key == "seed" or key.startswith("poison.")

@@ -67,10 +67,9 @@ def load(runs: Sequence[store.Run]) -> list[Network]:
     networks = []
     for run, config in zip(runs, configs, strict=True):
         setup = Setup(config)
-        if (restored := trained_checkpoint(run, setup.first_state())) is None:
-            raise UserError(f"{run.path} holds no whole checkpoint of a network trained to the end")
+        state, _ = trained_checkpoint(run, setup.first_state())
         networks.append(
-            Network(setup, restored[0].variables, config.poison.fraction, kappa_of_eq_25(config), config.seed)
+            Network(setup, state.variables, config.poison.fraction, kappa_of_eq_25(config), config.seed)
         )
     return networks
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from poison_jax import environment
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, about
 from poison_jax.foreign.files import Entry
 from poison_jax.models import Model
 
@@ -61,8 +61,7 @@ def _wanted(model: Model, channels: int) -> dict[tuple[str, ...], tuple[int | No
         except UserError:
             raise
         except Exception as error:
-            about = " ".join(str(error).split())[:200]
-            raise UserError(f"this architecture cannot be: {about}") from None
+            raise UserError(f"this architecture cannot be: {about(error)}") from None
         found.append(flax.traverse_util.flatten_dict(shapes))
     one, other = found
     return {

@@ -10,7 +10,7 @@ import numpy as np
 
 from poison_jax import batches, lanczos
 from poison_jax.arrays import class_labels
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, about
 
 
 def torch_hessian(
@@ -110,8 +110,7 @@ def _checked(module: Any, images: Any, labels: Any) -> tuple[np.ndarray, np.ndar
         with _still(module) as device, torch.no_grad():
             logits = module(torch.from_numpy(images[:1].copy()).to(device))
     except Exception as error:  # anybody's module may raise anything
-        about = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"the module does not take images {images.shape[1:]}: {about}") from None
+        raise UserError(f"the module does not take images {images.shape[1:]}: {about(error)}") from None
     if logits.ndim != 2 or len(logits) != 1:
         raise UserError(f"the module makes {list(logits.shape)} of one image, not logits [1, classes]")
     return images, class_labels(labels, len(images), logits.shape[1]).astype(np.int64)
@@ -124,8 +123,7 @@ def _gradient(output: Any, delta: Any, **options: Any) -> Any:
     try:
         return torch.autograd.grad(output, delta, **options)[0]
     except RuntimeError as error:
-        about = " ".join(str(error).split())[:200]
-        raise UserError(f"torch cannot differentiate the module: {about}") from None
+        raise UserError(f"torch cannot differentiate the module: {about(error)}") from None
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from poison_jax.krr.penalised import (
     PenalisedPath,
     filter_response,
     gradient_gram,
+    gram,
     hermite_fit,
     penalised_fit,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "gain",
     "gaussian",
     "gradient_gram",
+    "gram",
     "hermite_fit",
     "linear",
     "mean_square_frequency",

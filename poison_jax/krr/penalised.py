@@ -23,6 +23,12 @@ FORMS = ("exact", "paper")
 
 
 @in_float64
+def gram(kernel: Kernel, X: np.ndarray, Z: np.ndarray) -> np.ndarray:
+    """`K_ab = k(x_a, z_b)`, `[a, b]`, by the formula of the kernel that is accurate among the points Z."""
+    return np.asarray(kernel.against(Z)(jnp.asarray(X), jnp.asarray(Z)))
+
+
+@in_float64
 def gradient_gram(kernel: Kernel, X: np.ndarray) -> np.ndarray:
     """G of eq. 27: `G_ab = sum_i grad_x k(x_i, x_a) . grad_x k(x_i, x_b)`, `[n, n]`, positive semidefinite.
 
@@ -95,6 +101,7 @@ class PenalisedPath:
         K, G = finite("K", K, 2), finite("G", G, 2)
         if K.shape != G.shape or K.shape[0] != K.shape[1]:
             raise UserError(f"K {K.shape} and G {G.shape} must be square and alike")
+        self.K, self.G = K, G
         if form == "paper":
             self._A, self._P = jnp.asarray(K), jnp.asarray(G)
             self._half = self._back = jnp.eye(len(K))  # alpha itself is z

@@ -3,14 +3,13 @@
 import math
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from scipy import integrate
 
 from poison_jax.arrays import finite
 from poison_jax.errors import UserError
 from poison_jax.krr.kernels import Gaussian, Kernel
-from poison_jax.krr.penalised import PenalisedPath, gradient_gram
+from poison_jax.krr.penalised import PenalisedPath, gradient_gram, gram
 from poison_jax.krr.regression import KRR, as_data, in_float64
 
 ROUNDING = 5e3 * np.finfo(float).eps  # of a Gaussian's expanded distances, at most
@@ -70,15 +69,12 @@ def penalty_visibility(
     E 0.40, V 0.08, at least 5.0 to halve E
     """
     X, delta = as_data(X, delta)
-    with jax.enable_x64(True):
-        K = np.asarray(kernel.against(X)(X, X))
-    G = gradient_gram(kernel, X)
-    return visibility_on(PenalisedPath(K, G), K, G, delta, ridge, kappa)
+    return visibility_on(PenalisedPath(gram(kernel, X, X), gradient_gram(kernel, X)), delta, ridge, kappa)
 
 
-def visibility_on(path: PenalisedPath, K, G, delta, ridge: float, kappa: float) -> PenaltyVisibility:
-    """`penalty_visibility` where the path of fits has been prepared from K and G already."""
-    alpha = path.alpha(delta, ridge, kappa)
+def visibility_on(path: PenalisedPath, delta: np.ndarray, ridge: float, kappa: float) -> PenaltyVisibility:
+    """`penalty_visibility` where the path of fits has been prepared already."""
+    K, G, alpha = path.K, path.G, path.alpha(delta, ridge, kappa)
     values, seen = K @ alpha, float(alpha @ G @ alpha)
     # V per squared value, beside the steepest section's: what is smaller by the rounding of a Gaussian's
     # distances is rounding itself, of either sign, as for exact clones.

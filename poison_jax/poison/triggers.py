@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from poison_jax.data.pictures import grey, read_picture
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, about
 from poison_jax.poison.checks import check_patch, checked_images
 from poison_jax.poison.warp import warp
 
@@ -47,8 +47,9 @@ def own_trigger(function: Callable[[jax.Array], jax.Array], shape: tuple[int, in
     try:
         out = jax.eval_shape(function, images)
     except Exception as error:  # a user's function may raise anything
-        about = " ".join(str(error).split())[:200]
-        raise UserError(f"poison.trigger: the function fails on images {images.shape}: {about}") from None
+        raise UserError(
+            f"poison.trigger: the function fails on images {images.shape}: {about(error)}"
+        ) from None
     if getattr(out, "shape", None) != images.shape or not jnp.issubdtype(out.dtype, jnp.floating):
         what = f"{out.dtype} {out.shape}" if hasattr(out, "shape") else type(out).__name__
         raise UserError(f"poison.trigger: the function returns {what} for images float32 {images.shape}")

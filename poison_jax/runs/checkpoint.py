@@ -22,7 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, one_line_of
 from poison_jax.mesh import put
 from poison_jax.runs import files
 from poison_jax.runs.distributed import broadcast, is_multiprocess, on_first
@@ -105,8 +105,8 @@ class Checkpoints:
             checkpoint = self._directory / str(step)
             files.seal(checkpoint, checkpoint.rglob("*"))
         except Exception as error:  # orbax and tensorstore wrap what the system said in many ways
-            reason = _reason(error, 300)
-            raise OSError(f"checkpoint {step} could not be written to {self._directory}: {reason}") from error
+            where = f"checkpoint {step} could not be written to {self._directory}"
+            raise OSError(f"{where}: {one_line_of(error)[:300]}") from error
 
     def restore(self, like: PyTree) -> Restored:
         """The newest checkpoint that is whole, and its note; None where there is none.
@@ -188,9 +188,9 @@ def _newest(manager: ocp.CheckpointManager, directory: Path, like: PyTree) -> tu
             raise
         except Exception as error:  # whatever a damaged file makes orbax raise
             if files.passing(error):
-                now = f"cannot be read now ({_reason(error)}), and is left as it is"
+                now = f"cannot be read now ({one_line_of(error)[:200]}), and is left as it is"
                 raise OSError(f"checkpoint {step} in {directory} {now}") from error
-            damaged[step] = _reason(error)
+            damaged[step] = one_line_of(error)[:200]
     return None, damaged
 
 
@@ -271,10 +271,6 @@ def _check_chunks(metadata: PyTree, like: PyTree) -> None:
 
 def _bytes(state: PyTree) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-
-
-def _reason(error: Exception, most: int = 160) -> str:
-    return " ".join(str(error).split())[:most]
 
 
 def digest(state: PyTree) -> str:

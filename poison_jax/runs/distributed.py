@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from poison_jax.errors import UserError
+from poison_jax.errors import UserError, about
 
 T = TypeVar("T")
 _FAILURES = {"UserError": UserError, "OSError": OSError}  # those that the command line says in a line
@@ -69,7 +69,7 @@ def session(
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
         hint = f"give {', '.join(three)}" if detect else "start all, with the address of process 0"
-        raise UserError(f"the processes do not find each other ({_line(error)}): {hint}") from None
+        raise UserError(f"the processes do not find each other ({about(error)}): {hint}") from None
     try:
         yield
     except BaseException as ending:
@@ -86,10 +86,6 @@ def _leave(ending: BaseException) -> NoReturn:
     if is_first():  # without its service JAX aborts the others: let them say first what they have to say
         time.sleep(2)
     os._exit(ending.code if isinstance(ending, SystemExit) and isinstance(ending.code, int) else 1)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def is_multiprocess() -> bool:
@@ -126,7 +122,7 @@ def in_unison() -> Iterator[None]:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" in str(error):  # the memory of this one
                 raise
-            gone = f"another process is gone, or a device has failed ({_line(error)})"
+            gone = f"another process is gone, or a device has failed ({about(error)})"
             raise UserError(f"{gone}: see what the others say") from None
 
 

@@ -1,13 +1,13 @@
 """Provenance of a result: versions, device and the settings of the process."""
 
 import importlib.metadata
-import os
 import platform
 from typing import Any
 
 import jax
 
 from poison_jax import environment
+from poison_jax.arrays import memory
 
 _PACKAGES = "poison-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy"
 
@@ -27,8 +27,8 @@ def device_memory() -> int | None:
     """Bytes that a device may use: what the backend says, else on a CPU its share of the machine's memory."""
     devices = jax.local_devices()
     limit = (devices[0].memory_stats() or {}).get("bytes_limit")
-    if limit is None and devices[0].platform == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
-        limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(devices)
+    if limit is None and devices[0].platform == "cpu":
+        limit = memory() // len(devices)
     return limit
 
 

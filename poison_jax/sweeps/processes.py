@@ -17,7 +17,7 @@ from typing import IO
 
 from poison_jax import config as config_lib
 from poison_jax import console, environment, experiments
-from poison_jax.errors import Busy, Interrupted, RunsFailed, UserError
+from poison_jax.errors import Busy, Interrupted, RunsFailed, UserError, one_line_of
 from poison_jax.runs import records
 from poison_jax.sweeps import grid
 from poison_jax.sweeps.board import Board
@@ -64,7 +64,7 @@ def attempt(board: Board, cell: str) -> bool:
     except Exception as error:
         if not isinstance(error, UserError | RunsFailed):
             traceback.print_exc()
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line_of(error)
         console.warn(f"{cell} failed: {reason}")
         board.fail(cell, reason)
     return True

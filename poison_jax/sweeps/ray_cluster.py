@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 
 from poison_jax import cache, console, environment, kernels
-from poison_jax.errors import Interrupted, UserError
+from poison_jax.errors import Interrupted, UserError, about
 from poison_jax.sweeps import processes
 from poison_jax.sweeps.board import Board
 
@@ -44,7 +44,7 @@ class RayTasks:
         try:
             ray.init(log_to_driver=False, logging_level="error", runtime_env={"env_vars": variables})
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"no Ray cluster: {' '.join(str(error).split())[:200]}") from None
+            raise UserError(f"no Ray cluster: {about(error)}") from None
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             ray.shutdown()

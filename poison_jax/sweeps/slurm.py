@@ -27,7 +27,7 @@ def script(config: ml_collections.ConfigDict, workdir: str, tasks: int) -> str:
     grid.cells(config)
     logs = Path(workdir) / records.SWEEPS / config.sweep.name
     logs.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, *_without_slurm(sys.argv)]
+    command = [sys.executable, *sys.argv, "--slurm=0"]  # of a flag that is given twice the last counts
     return f"""#!/bin/bash
 #SBATCH --job-name={config.sweep.name}
 #SBATCH --array=1-{tasks}
@@ -38,20 +38,3 @@ def script(config: ml_collections.ConfigDict, workdir: str, tasks: int) -> str:
 cd {shlex.quote(os.getcwd())}
 [ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not take it over
 exec srun --ntasks=1 {shlex.join(command)}"""
-
-
-def _without_slurm(arguments: list[str]) -> list[str]:
-    """A command line without the flag `--slurm=N`, or `--slurm N`.
-
-    >>> _without_slurm(["main.py", "--workdir", "slurm-runs", "--slurm", "8", "--retry"])
-    ['main.py', '--workdir', 'slurm-runs', '--retry']
-    """
-    kept, value = [], False
-    for argument in arguments:
-        if value:
-            value = False
-        elif argument in ("--slurm", "-slurm"):
-            value = True
-        elif not argument.startswith(("--slurm=", "-slurm=")):
-            kept.append(argument)
-    return kept

@@ -255,16 +255,13 @@ def defend(problem: Problem, length: float, c: float, m: int, count: int) -> Arr
     y = np.concatenate([problem.y[:count], np.full(m, Y_T)])
     for (name, kernel), (kind, points) in itertools.product(kernels.items(), poisons.items()):
         X = np.vstack([problem.X[:count], points])
-        with jax.enable_x64(True):
-            K, test, triggered, at_zeta = (
-                np.asarray(kernel.against(X)(jnp.asarray(Z), jnp.asarray(X)))
-                for Z in (X, problem.test, problem.triggered, problem.zeta[None])
-            )
-        G, delta = krr.gradient_gram(kernel, X), np.r_[np.zeros(count), np.full(m, 2.0)]
-        path = krr.PenalisedPath(K, G)
+        seen_at = X, problem.test, problem.triggered, problem.zeta[None]
+        K, test, triggered, at_zeta = (krr.gram(kernel, Z, X) for Z in seen_at)
+        delta = np.r_[np.zeros(count), np.full(m, 2.0)]
+        path = krr.PenalisedPath(K, krr.gradient_gram(kernel, X))
         alphas = np.array([path.alpha(y, c, kappa) for kappa in KAPPAS])
         scores = alphas @ triggered.T
-        seen = np.array([krr.visibility_on(path, K, G, delta, c, kappa) for kappa in KAPPAS])
+        seen = np.array([krr.visibility_on(path, delta, c, kappa) for kappa in KAPPAS])
         result |= {
             f"{name}_{kind}_efficacy": seen[:, 0],
             f"{name}_{kind}_visibility": seen[:, 1],

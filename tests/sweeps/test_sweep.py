@@ -236,13 +236,12 @@ def test_all_cells_are_done_and_shown(undisturbed):
     assert log.count("epoch   2/2") == 3
 
 
-@pytest.mark.parametrize("flag", [["--slurm=8"], ["--slurm", "8"]])
-def test_a_slurm_script_is_the_command_and_its_logs_have_a_folder(tmp_path, monkeypatch, capsys, flag):
+def test_a_slurm_script_is_the_command_and_its_logs_have_a_folder(tmp_path, monkeypatch, capsys):
     store = tmp_path / "slurm-runs"
-    monkeypatch.setattr(sys, "argv", ["main.py", "--workdir", str(store), *flag, "--config.seed=3"])
+    monkeypatch.setattr(sys, "argv", ["main.py", "--workdir", str(store), "--slurm", "8", "--config.seed=3"])
     sweeps.run(sweep_of((("seed", (0, 1)),)), str(store), slurm=8)
     out = capsys.readouterr().out
-    assert f"main.py --workdir {store} --config.seed=3\n" in out
+    assert f"main.py --workdir {store} --slurm 8 --config.seed=3 --slurm=0\n" in out
     (logs,) = re.findall(r"--output=(.*)/slurm-%A_%a.log", out)
     assert Path(logs).is_dir()
 
