@@ -64,6 +64,21 @@ def x64():
     jax.config.update("jax_enable_x64", False)
 
 
+@pytest.fixture
+def refused(capsys):
+    """Calls a command's `main`, which must end with status 2: the one line that it says, on stderr."""
+
+    def said(main, *arguments):
+        capsys.readouterr()  # what was said before
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return said
+
+
 needs_tfds = pytest.mark.skipif(
     not os.path.isdir(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "cifar10")),
     reason="TFDS_DATA_DIR does not hold prepared CIFAR-10",

@@ -154,28 +154,19 @@ def test_table_and_json(tmp_path, monkeypatch, capsys):
         (["--json", "nowhere/table.json"], "cannot write nowhere/table.json"),
     ],
 )
-def test_bad_flags(arguments, says, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        command.main(arguments)
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"error: {says}\n"
+def test_bad_flags(arguments, says, refused):
+    assert refused(command.main, *arguments) == f"error: {says}"
 
 
-def test_without_pytorch_one_line(monkeypatch, capsys):
+def test_without_pytorch_one_line(monkeypatch, refused):
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit) as stopped:
-        command.main([])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == "error: the comparison needs PyTorch: pip install -e '.[bench]'\n"
+    assert refused(command.main) == "error: the comparison needs PyTorch: pip install -e '.[bench]'"
 
 
-def test_without_a_gpu_one_line(monkeypatch, capsys):
+def test_without_a_gpu_one_line(monkeypatch, refused):
     pytest.importorskip("torch")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(SystemExit) as stopped:
-        command.main(["--device", "gpu"])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == "error: --device gpu: there is no NVIDIA GPU here\n"
+    assert refused(command.main, "--device", "gpu") == "error: --device gpu: there is no NVIDIA GPU here"
 
 
 def planned(monkeypatch, *commands):

@@ -48,11 +48,8 @@ def test_without_the_plugin_one_line(monkeypatch, capsys):
     assert len(said.splitlines()) == 1
 
 
-def test_a_step_that_there_is_not(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        compiled.main(["plain-21"])
-    assert stopped.value.code == 2
-    assert "no step 'plain-21': use plain-20, penalised-20, " in capsys.readouterr().err
+def test_a_step_that_there_is_not(refused):
+    assert "no step 'plain-21': use plain-20, penalised-20, " in refused(compiled.main, "plain-21")
 
 
 @pytest.mark.slow

@@ -145,14 +145,12 @@ def test_a_whole_tiny_run(tiny, tmp_path, monkeypatch, capsys):
         (["--figure", "{folder}"], "cannot write {folder}"),
     ],
 )
-def test_bad_flags(arguments, says, tmp_path, monkeypatch, capsys):
+def test_bad_flags(arguments, says, tmp_path, monkeypatch, refused):
     folder = tmp_path / "folder.png"
     folder.mkdir()
     monkeypatch.setattr(scale.cache, "keep_compilations", lambda: pytest.fail("something was begun"))
-    with pytest.raises(SystemExit) as stopped:
-        scale.main([argument.format(folder=folder) for argument in arguments])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"error: {says.format(folder=folder)}\n"
+    said = refused(scale.main, *(argument.format(folder=folder) for argument in arguments))
+    assert said == f"error: {says.format(folder=folder)}"
 
 
 def test_child_that_fails_is_one_line():

@@ -55,10 +55,7 @@ def test_what_is_printed_opens_it(tmp_path, capsys, monkeypatch, foreign):
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_bad_input(tmp_path, capsys):
+def test_bad_input(tmp_path, refused):
     for arguments in ([str(tmp_path), "--out=new"], ["runs", f"--out={tmp_path}"]):
-        with pytest.raises(SystemExit) as stopped:
-            export.main(arguments)
-        assert stopped.value.code == 2
-        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert refused(export.main, *arguments)
     assert issubclass(UserError, ValueError)

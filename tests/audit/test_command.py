@@ -32,16 +32,6 @@ def store(tmp_path_factory):
     return poisoned
 
 
-def refused(capsys, *arguments):
-    """The one line that is said, with status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        command.main([str(argument) for argument in arguments])
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
-
-
 def test_a_run_against_a_store_of_clean_ones(store, monkeypatch, capsys):
     monkeypatch.setattr(train, "train_step", None)  # nothing is trained
     quick = Detector("shouting", "nothing", "nothing", lambda *_, **__: NetworkScore(0.0))
@@ -67,7 +57,7 @@ def test_a_run_against_a_store_of_clean_ones(store, monkeypatch, capsys):
     assert "input Hessian" in said
 
 
-def test_data_of_ones_own(store, tmp_path, capsys, monkeypatch):
+def test_data_of_ones_own(store, tmp_path, refused, monkeypatch):
     rng = np.random.default_rng(0)
     file = tmp_path / "my.npz"
     np.savez(file, images=rng.integers(0, 256, (40, 8, 8, 1), np.uint8), labels=np.arange(40) % 10)
@@ -78,18 +68,18 @@ def test_data_of_ones_own(store, tmp_path, capsys, monkeypatch):
     command.main([str(store.path), f"--data={file}", f"--out={tmp_path / 'out'}"])
     assert "no better than chance" in json.loads((tmp_path / "out" / "report.json").read_text())["reason"]
     np.savez(file, images=rng.integers(0, 256, (40, 8, 8, 1), np.uint8))
-    assert "images and labels" in refused(capsys, store.path, "--references=0", f"--data={file}")
+    assert "images and labels" in refused(command.main, store.path, "--references=0", f"--data={file}")
 
 
-def test_code_that_a_run_names_is_not_imported(store, tmp_path, capsys):
+def test_code_that_a_run_names_is_not_imported(store, tmp_path, refused):
     copy = shutil.copytree(store.path, tmp_path / "copy")
     config = store.config()
     config["poison"]["trigger"] = "os:system"
     files.write_json(copy / "config.json", config)
-    assert "os:system: give --own_code" in refused(capsys, copy)
+    assert "os:system: give --own_code" in refused(command.main, copy)
 
 
-def test_bad_input_is_one_line(store, tmp_path, capsys):
-    assert "no checkpoints" in refused(capsys, tmp_path)
-    assert "no finished clean run" in refused(capsys, store.path, f"--null={tmp_path}")
-    assert "cannot be read" in refused(capsys, store.path, f"--data={tmp_path / 'absent.npz'}")
+def test_bad_input_is_one_line(store, tmp_path, refused):
+    assert "no checkpoints" in refused(command.main, tmp_path)
+    assert "no finished clean run" in refused(command.main, store.path, f"--null={tmp_path}")
+    assert "cannot be read" in refused(command.main, store.path, f"--data={tmp_path / 'absent.npz'}")

@@ -19,15 +19,6 @@ def stored(folder, **changes):
     (folder / "result.json").write_text("{}")
 
 
-def refused(capsys, *arguments):
-    """The one line that is said, with status 2."""
-    with pytest.raises(SystemExit) as stopped:
-        command.main([str(argument) for argument in arguments])
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -37,9 +28,9 @@ def refused(capsys, *arguments):
         (["--references=1", "--alpha=0.5"], "--alpha 0.5 takes 2 references"),
     ],
 )
-def test_an_alpha_that_the_references_cannot_reach(tmp_path, capsys, options, said):
+def test_an_alpha_that_the_references_cannot_reach(tmp_path, refused, options, said):
     stored(tmp_path / "run")
-    assert said in refused(capsys, tmp_path / "run", *options)
+    assert said in refused(command.main, tmp_path / "run", *options)
 
 
 def test_of_a_recipe_one_run_of_each_seed_is_a_reference(tmp_path):
@@ -63,7 +54,7 @@ def test_of_a_recipe_one_run_of_each_seed_is_a_reference(tmp_path):
         command._clean_runs(tmp_path, tiny(train__epochs=4), own_code=False)
 
 
-def test_references_are_not_trained_on_a_file_that_says_that_it_is_poisoned(tmp_path, capsys, monkeypatch):
+def test_references_are_not_trained_on_a_file_that_says_that_it_is_poisoned(tmp_path, refused, monkeypatch):
     monkeypatch.setattr("poison_jax.sweeps.run", None)
     rng, file = np.random.default_rng(0), tmp_path / "mine.npz"
     arrays = {"images": rng.integers(0, 256, (40, 8, 8, 1), np.uint8), "labels": np.arange(40) % 10}
@@ -74,7 +65,7 @@ def test_references_are_not_trained_on_a_file_that_says_that_it_is_poisoned(tmp_
     said = f"{file} says that 3 of its images are poisoned"
     stored(tmp_path / "run", data__name=str(file), poison__fraction=0.0)
     for options in ([], [f"--null={tmp_path}"]):
-        assert said in refused(capsys, tmp_path / "run", *options)
+        assert said in refused(command.main, tmp_path / "run", *options)
     with pytest.raises(UserError, match="3 of its images are poisoned"):
         references.references(tiny(data__name=str(file)))
     references.check_data("digits")

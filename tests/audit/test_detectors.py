@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from linear_subject import subject, with_features
+from linear_subject import linear, subject, with_features
 
 from poison_jax.audit import (
     activation_clustering,
@@ -47,6 +47,30 @@ def test_detectors_of_inputs(module):
     suspicion = module.DETECTOR.score(NETWORK, IMAGES, IMAGES[:5], key=0, batch_size=7)
     assert suspicion.shape == (24,)
     assert np.isfinite(suspicion).all()
+
+
+@pytest.mark.parametrize(
+    ("module", "other", "count", "options"),
+    [
+        (neural_cleanse, LABELS, 24, {"steps": 2}),
+        (maximum_margin, LABELS, 24, {"steps": 2}),
+        (strip, IMAGES[:5], 13, {}),
+        (scale_up, IMAGES[:5], 13, {}),
+    ],
+)
+def test_one_compilation_for_all_networks_of_a_function(module, other, count, options):
+    """Whatever their variables are; of inputs, which come in batches, whatever their number is, too."""
+    traced, counts = [], []
+
+    def counted(variables, images):
+        traced.append(images.shape)
+        return linear(variables, images)
+
+    for scale, number in ((1, 24), (2, count)):
+        network = subject(scale * np.asarray(NETWORK.variables["w"]), apply_fn=counted)
+        module.DETECTOR.score(network, IMAGES[:number], other[:number], key=0, batch_size=4, **options)
+        counts.append(len(traced))
+    assert 0 < counts[0] == counts[1]
 
 
 def test_names_differ():

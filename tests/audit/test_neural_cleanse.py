@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from linear_subject import linear, subject
+from linear_subject import subject
 from scipy.stats import median_abs_deviation
 
 from poison_jax.audit import neural_cleanse
@@ -67,20 +67,6 @@ def test_batches_change_nothing_and_keys_decide():
         np.testing.assert_array_equal(other.reached, results[0].reached)
     again = neural_cleanse.smallest_patterns(network, images, key=4, **options)
     assert not np.array_equal(again.norms, results[0].norms)
-
-
-def test_one_compilation_for_all_subjects_of_a_function():
-    traced = []
-
-    def counted(variables, images):
-        traced.append(images.shape)
-        return linear(variables, images)
-
-    options = {"key": 0, "steps": 2}
-    neural_cleanse.smallest_patterns(planted(apply_fn=counted), BLACK, **options)
-    once = len(traced)
-    neural_cleanse.smallest_patterns(planted(apply_fn=counted), BLACK, **options)
-    assert len(traced) == once
 
 
 def test_pixels_are_normalised_for_the_network():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from linear_subject import linear, subject
+from linear_subject import subject
 
 from poison_jax.audit import scale_up
 from poison_jax.errors import UserError
@@ -41,20 +41,6 @@ def test_black_images_and_ties():
     black = np.zeros((2, 1, 1, 1), np.float32)
     np.testing.assert_array_equal(scale_up.score(subject([[1, 1]]), black), 1)
     np.testing.assert_array_equal(scale_up.score(subject([[1, 1]]), black + 1), 1)
-
-
-def test_one_compilation():
-    traced = []
-
-    def counted(variables, images):
-        traced.append(images.shape)
-        return linear(variables, images)
-
-    counts = []
-    for scale, factors in ((1, (3, 5)), (2, (2, 4, 8))):
-        scale_up.score(subject(scale * W, B, apply_fn=counted), IMAGES, factors=factors, batch_size=8)
-        counts.append(len(traced))
-    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize(

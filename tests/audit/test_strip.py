@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from linear_subject import linear, subject
+from linear_subject import subject
 from scipy.special import softmax
 from scipy.stats import entropy
 
@@ -56,20 +56,6 @@ def test_copies_are_drawn_by_the_key():
     np.testing.assert_allclose(
         strip.score(network, IMAGES[3:4], CLEAN, key=0, copies=2), scores[0][3:4], rtol=1e-5
     )
-
-
-def test_one_compilation():
-    traced = []
-
-    def counted(variables, images):
-        traced.append(images.shape)
-        return linear(variables, images)
-
-    counts = []
-    for scale, count in ((1, 7), (2, 5)):
-        strip.score(subject(scale * W, B, apply_fn=counted), IMAGES[:count], CLEAN, key=0, batch_size=4)
-        counts.append(len(traced))
-    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize(

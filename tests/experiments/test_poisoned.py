@@ -100,11 +100,8 @@ def test_what_the_command_does_by_default(tmp_path, capsys):
         ["--run=r", "--size=3"],
     ],
 )
-def test_bad_input_is_one_line(tmp_path, capsys, arguments):
-    with pytest.raises(SystemExit) as stopped:
-        command.main([*arguments, f"--out={tmp_path / 'x.npz'}"])
-    assert stopped.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+def test_bad_input_is_one_line(tmp_path, refused, arguments):
+    assert refused(command.main, *arguments, f"--out={tmp_path / 'x.npz'}")
     assert not (tmp_path / "x.npz").exists()
 
 

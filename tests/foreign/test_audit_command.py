@@ -47,13 +47,9 @@ def options(tmp_path, arrays, **changes):
         ({"references": 18}, "--alpha 0.05 takes 19 references"),
     ],
 )
-def test_bad_input_is_one_line_before_any_compute(tmp_path, capsys, monkeypatch, changes, said):
+def test_bad_input_is_one_line_before_any_compute(tmp_path, refused, monkeypatch, changes, said):
     monkeypatch.setattr("poison_jax.sweeps.run", None)
-    with pytest.raises(SystemExit) as stopped:
-        command.main(options(tmp_path, weights(), **changes))
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert said in refused(command.main, *options(tmp_path, weights(), **changes))
 
 
 def test_references_are_not_trained_on_a_file_that_says_that_it_is_poisoned(tmp_path, capsys, monkeypatch):
@@ -66,11 +62,9 @@ def test_references_are_not_trained_on_a_file_that_says_that_it_is_poisoned(tmp_
     assert "3 of its images are poisoned" in capsys.readouterr().err
 
 
-def test_another_number_of_classes(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        command.main(options(tmp_path, weights(7)))
-    assert stopped.value.code == 2
-    assert "tells 7 classes apart, digits has 10" in capsys.readouterr().err
+def test_another_number_of_classes(tmp_path, refused):
+    said = refused(command.main, *options(tmp_path, weights(7)))
+    assert "tells 7 classes apart, digits has 10" in said
 
 
 def test_backdoorbench_s_normalisation_by_channels_and_classes():

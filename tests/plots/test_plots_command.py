@@ -25,17 +25,6 @@ ROOT = Path(__file__).parents[2]
 ODD_NAMES = ["a$b$", "$x_{", "$\\frac{", "<b>&amp;", "100%", "_", "*b*", "猫", "", "a\nb", "$"]
 
 
-def refused(capsys, *arguments):
-    """The one line in which the command refuses these arguments."""
-    with pytest.raises(SystemExit) as left:
-        command.main([str(argument) for argument in arguments])
-    assert left.value.code == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    return said.err
-
-
 @pytest.mark.parametrize("module", [canvas, tables])
 def test_examples(module):
     assert doctest.testmod(module).failed == 0 < doctest.testmod(module).attempted
@@ -89,9 +78,9 @@ def test_which_sweep_is_drawn(tmp_path, monkeypatch):
         (["table1", "--sweep", "mine"], "{} holds no sweep 'mine' (it holds fig06)"),
     ],
 )
-def test_a_sweep_that_is_not_there_is_one_line(arguments, said, tmp_path, capsys):
+def test_a_sweep_that_is_not_there_is_one_line(arguments, said, tmp_path, refused):
     sweeps.write(tmp_path, "fig06", [])
-    line = refused(capsys, *arguments, "--runs", tmp_path, "--out", tmp_path / "out")
+    line = refused(command.main, *arguments, "--runs", tmp_path, "--out", tmp_path / "out")
     assert line.startswith("error: " + said.format(tmp_path))
     assert not (tmp_path / "out").exists()
 
@@ -138,15 +127,15 @@ def test_runs(toy, tmp_path, capsys):
     assert str(out / "file.png") in capsys.readouterr().out.split()
 
 
-def test_runs_that_cannot_be_drawn_are_one_line(toy, tmp_path, capsys):
+def test_runs_that_cannot_be_drawn_are_one_line(toy, tmp_path, refused):
     unfinished, odd = toy(0, None), toy(1, {"colour": 1})
-    assert "holds no finished run" in refused(capsys, "toy", unfinished)
-    assert "holds no finished run" in refused(capsys, "toy", tmp_path / "nowhere")
-    assert "holds no run" in refused(capsys, "features", tmp_path / "nowhere")
-    assert "KeyError: 'asr'" in (said := refused(capsys, "toy", odd))
+    assert "holds no finished run" in refused(command.main, "toy", unfinished)
+    assert "holds no finished run" in refused(command.main, "toy", tmp_path / "nowhere")
+    assert "holds no run" in refused(command.main, "features", tmp_path / "nowhere")
+    assert "KeyError: 'asr'" in (said := refused(command.main, "toy", odd))
     assert str(odd) in said
-    assert "name a folder" in refused(capsys, "toy", toy(2, {"asr": 1}), "--out", tmp_path / "x.png")
-    assert "no run is named" in refused(capsys, "toy")
+    assert "name a folder" in refused(command.main, "toy", toy(2, {"asr": 1}), "--out", tmp_path / "x.png")
+    assert "no run is named" in refused(command.main, "toy")
     with pytest.raises(UserError, match="no finished run"):
         plots.draw(store.Run(unfinished))
 

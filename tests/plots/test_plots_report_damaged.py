@@ -106,16 +106,11 @@ def test_whole_or_not_at_all(tmp_path, draw_sweep, monkeypatch):
         ("runs", "empty", "cannot be written"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, capsys, runs, out, said):
+def test_bad_input_is_one_line(tmp_path, refused, runs, out, said):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     finished(tmp_path / "runs")
-    with pytest.raises(SystemExit) as ended:
-        report.main(["--runs", str(tmp_path / runs), "--out", str(tmp_path / out)])
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert len(error.splitlines()) == 1
+    assert said in refused(report.main, "--runs", tmp_path / runs, "--out", tmp_path / out)
     assert not (tmp_path / "report.html").exists()
 
 
