@@ -414,7 +414,7 @@ def _scale(records: list[Record], *, early: bool) -> str:
     count = f"{len(results)} network{'s' * (len(results) > 1)}"
     where = setting.regime(results)
     if where and not early:
-        count += f" ({len(grid(records))} of them terminal)"
+        count += f" ({len(grid(records))} of them terminal at κ = 0)"
     return f"{count}, {tables.markdown(setting.scale(results))}; {where or 'not in the terminal phase'}"
 
 

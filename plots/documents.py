@@ -47,7 +47,7 @@ def update(root: Path, results: Path, store: Path | None = None) -> list[Path]:
     written = []
     for picture, entry in pictures(root).items():
         cells = _cells(results, entry)
-        if "cell" in entry and store:
+        if "cell" in entry and store and all((store / cell.run / "result.json").exists() for cell in cells):
             with canvas.settings():
                 part = figures.RUNS[entry["figure"]].several([Run(store / cell.run) for cell in cells])
         elif "cell" not in entry and cells:

@@ -21,13 +21,13 @@ from poison_jax.runs.records import Record
 UNIT = 1e-3  # of theta, in words and on axes
 SUCCESS = 50.0  # per cent of attacked images: the attack works
 LEVEL = 1e-3  # probability that a random direction exceeds its null
-FOUND = 0.1  # of the squared overlap: a trigger counts as found, as in a run's `found_threshold`
+FOUND = 0.1  # squared overlap that shows a trigger in a picture, if it is beyond the random null, too
 HEADER = [
     "θ (10⁻³) at which",
     "ASR > 50 %",
     "overlap² > random's",
     "> clean networks'",
-    f"> {FOUND:g} (found)",
+    f"> {FOUND:g} and random's (found)",
 ]
 
 
@@ -130,7 +130,8 @@ def lags(records: list[Record], overlap: Overlap, null: Nulls) -> list[Lag]:
         attack = curves.curve(line.records, THETA, curves.percent("asr"))
         works = onset(attack.x, attack.mean, SUCCESS)
         seen = curves.curve(line.records, THETA, overlap.of)
-        random, clean, known = (onset(seen.x, seen.mean, level) for level in (null.random, null.clean, FOUND))
+        levels = null.random, null.clean, max(FOUND, null.random)
+        random, clean, known = (onset(seen.x, seen.mean, level) for level in levels)
         found.append(Lag(line.label, works, random, clean if null.networks else None, known))
     return found
 

@@ -49,7 +49,8 @@ def main(argv: list[str]) -> None:
             )
         (subject,), images, _ = subjects.of_runs([run], count=1)
         write(folder, subject, config.model, images.shape[1:])
-        console.say(f"written: {', '.join(sorted(str(file) for file in folder.iterdir()))}\n\nIn Flax:\n")
+        console.say(f"written: {', '.join(sorted(str(file) for file in folder.iterdir()))}")
+        console.say("\nIn Flax, with safetensors installed:\n")
         console.say(flax_loader(config.model.name, folder))
         if (folder / "preresnet_torch.py").exists():
             console.say(f"\nIn PyTorch, with {folder} in PYTHONPATH:\n")

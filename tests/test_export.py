@@ -23,7 +23,7 @@ def printed(capsys, run, folder):
     """What the command prints: a block of Python for Flax, perhaps one for PyTorch."""
     capsys.readouterr()
     export.main([str(run.path), f"--out={folder}"])
-    _, _, rest = capsys.readouterr().out.partition("In Flax:\n")
+    _, _, rest = capsys.readouterr().out.partition("In Flax, with safetensors installed:\n")
     flax, _, torch = rest.partition("\nIn PyTorch")
     return flax, torch.partition(":\n")[2]
 

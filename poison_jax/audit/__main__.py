@@ -200,7 +200,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=19,
         metavar="N",
-        help="networks of its recipe without its attack, trained once; on its data, which must be clean",
+        help="networks of its recipe without its attack, trained once; on its data, which must be clean "
+        "(%(default)s)",
     )
     parser.add_argument(
         "--null",
@@ -212,7 +213,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=".npz: images [N, H, W, C] in [0, 1] or uint8, labels; of --model: a data set to train on, too",
     )
-    parser.add_argument("--num_images", type=int, default=512, help="test images to look at, at most")
+    parser.add_argument(
+        "--num_images", type=int, default=512, help="test images to look at, at most (%(default)s)"
+    )
     parser.add_argument(
         "--detectors",
         nargs="+",
@@ -220,15 +223,21 @@ def _parser() -> argparse.ArgumentParser:
         choices=audit.OTHERS,
         help="others to show beside the verdict, at the same calibration",
     )
-    parser.add_argument("--alpha", type=float, default=0.05, help="rate of false alarms")
-    parser.add_argument("--workers", type=int, default=1, help="processes that train references")
-    parser.add_argument("--workdir", metavar="DIR", help="store of the references; default: the run's own")
+    parser.add_argument("--alpha", type=float, default=0.05, help="rate of false alarms (%(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that train references (%(default)s)"
+    )
+    parser.add_argument(
+        "--workdir", metavar="DIR", help="store of the references; default: the run's own, of --model runs"
+    )
     parser.add_argument(
         "--own_code",
         action="store_true",
         help="import the modules that a run's config names (module:function)",
     )
-    parser.add_argument("--out", metavar="DIR", help="folder for the report; default: audit, in RUN")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for the report; default: audit, in RUN if there is one"
+    )
     return parser
 
 

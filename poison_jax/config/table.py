@@ -104,7 +104,7 @@ MODEL = {
 POISON = {
     "trigger": Key(
         "l",
-        "l (Listing 2), square (lower right), mask or blend (a file), or a function that makes it",
+        "l (Listing 2), square (lower right), mask or blend (a file), or a function of images",
         choices=TRIGGERS,
         or_function=True,
     ),

@@ -43,7 +43,7 @@ def run(
     arms, axes = config_lib.arms(config), config_lib.axes(config) or ["penalty.kappa"]
     reason = kernels.slow_because(config.model.convolutions)
     if reason and config.model.name in ("preresnet", "foreign"):
-        console.warn(f"convolutions take two to three times as long as they need to: {reason}")
+        console.warn(f"training takes some three times as long as it needs to: {reason}")
     setups = [Setup(arm) for arm in arms]  # every arm is checked before the first one trains
     runs = [open_run(setup, workdir) for setup in setups]
     for remark in dict.fromkeys(remark for setup in setups for remark in visits.remarks(setup)):

@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of a random picture or a warp")
     parser.add_argument("--own_code", action="store_true", help="import the modules that --run names")
     for name, key in OPTIONS.items():
-        parser.add_argument(f"--{name}", type=type(key.default), help=f"{key.meaning}; {key.default!r}")
+        choices = f" ({', '.join(key.choices)})" if key.choices else ""
+        meaning = f"{key.meaning}{choices}; {key.default!r}"
+        parser.add_argument(f"--{name}", type=type(key.default), help=meaning)
     return parser
 
 

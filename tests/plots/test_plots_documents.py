@@ -60,6 +60,12 @@ def test_documents_are_written_and_compared(project):
     assert documents.update(project, project / "results") == [written[0]]  # nothing to write in the text
 
 
+def test_pictures_of_runs_that_are_not_there_are_left_as_they_are(project):
+    listed = project / "docs/figures.toml"
+    listed.write_text(f'{listed.read_text()}cell = {{ "penalty.kappa" = 0.0 }}\n')
+    assert documents.update(project, project / "results", project / "runs") == [project / "README.md"]
+
+
 def test_a_picture_s_caption_stands_below_it(project):
     """It takes the place of an older one, and is compared."""
     page, shown = project / "docs/page.md", "![Figure](images/a.png)\n"

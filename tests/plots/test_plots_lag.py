@@ -77,6 +77,10 @@ def test_lag_of_a_sweep():
     assert zero.clean == Onset(0.001, at_most=True)
     # 0.1 is reached at the smallest theta, exceeded just above it.
     assert zero.found.theta == pytest.approx(0.001, rel=0.01)
+    # In few dimensions a random direction exceeds 0.1: what it reaches shows nothing.
+    (few, _) = lag.lags(cells, V1, null._replace(random=0.25))
+    assert few.found == few.random
+    assert few.found.theta > 0.02
 
 
 def test_lag_between_cells():
