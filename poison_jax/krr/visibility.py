@@ -74,11 +74,14 @@ def penalty_visibility(
 
 def visibility_on(path: PenalisedPath, delta: np.ndarray, ridge: float, kappa: float) -> PenaltyVisibility:
     """`penalty_visibility` where the path of fits has been prepared already."""
-    K, G, alpha = path.K, path.G, path.alpha(delta, ridge, kappa)
+    K, G, delta, alpha = path.K, path.G, np.asarray(delta, float), path.alpha(delta, ridge, kappa)
     values, seen = K @ alpha, float(alpha @ G @ alpha)
     # V per squared value, beside the steepest section's: what is smaller by the rounding of a Gaussian's
     # distances is rounding itself, of either sign, as for exact clones.
-    if seen * np.sum(K**2, 0).max() <= ROUNDING * np.diagonal(G).max() * (values @ values):
+    unseen = seen * np.sum(K**2, 0).max() <= ROUNDING * np.diagonal(G).max() * (values @ values)
+    # And no fit sees changes that cancel, as opposite ones at copies of a point.
+    size = np.abs(delta)
+    if unseen or delta @ K @ delta <= len(K) * np.finfo(float).eps * (size @ np.abs(K) @ size):
         seen = 0.0
     return PenaltyVisibility(float(delta @ values), seen)
 

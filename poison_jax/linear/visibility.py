@@ -20,10 +20,10 @@ class Threshold(NamedTuple):
 def visible_coefficient(noise: float, dimension: int, classes: int) -> Threshold:
     """Theorem D: a linear model has a twilight zone; the coefficients |rho| at which it ends.
 
-    Let the clean weights W (d x K) have iid entries of variance tau^2, and let a poison add t rho', t the
-    unit trigger and rho its K coefficients (Lemma F.1). The loss's input Hessian is W W' for squared error.
-    As d and K grow, its top eigenvector v1 overlaps t iff |rho| > tau (d K)^(1/4), and then by
-    `spike_overlap`. A tester who knows t sees |W't|^2 = tau^2 chi^2_K rise by |rho|^2, beyond a standard
+    Let the clean weights W (d x K) have iid entries of mean zero and variance tau^2, and let a poison add t
+    rho', t the unit trigger and rho its K coefficients (Lemma F.1). The loss's input Hessian is W W' for
+    squared error. As d and K grow, its top eigenvector v1 overlaps t iff |rho| > tau (d K)^(1/4), and then
+    by `spike_overlap`. A tester who knows t sees |W't|^2 = tau^2 chi^2_K rise by |rho|^2, beyond a standard
     deviation of tau^2 sqrt(2 K): about tau (2 K)^(1/4), d^(1/4) times less. *Proof.* W / (tau sqrt d) is a
     matrix with entries of variance 1/d and a perturbation of rank one and size |rho| / (tau sqrt d):
     Benaych-Georges and Nadakuditi (2012), Theorem 2.8. Perfectly fitted poisons of size s have s |rho| <=

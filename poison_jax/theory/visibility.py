@@ -107,12 +107,13 @@ def theorem_a() -> Iterator[Entry]:
     falls = int(np.sum(np.array(isotropic) <= 0))
     yield holds(
         "Theorem A (ours), corollary: the hat matrix falls in Loewner order, so that y'(y - yhat) does not "
-        "decrease for any y and E|y - yhat|^2 over random labels increases",
+        "decrease for any y, nor E|y - yhat|^2 over uncorrelated labels of equal variance",
         f"10 problems of 8 random points; counterexamples in {tried} steps of kappa",
         0,
         int(rises) + falls,
         "In place of Theorem 3.9's residual, which for a single y need not increase. E(kappa) = delta' H "
-        "delta decreases for every delta; 0 <= I - H <= I then makes tr (I - H)^2 increase.",
+        "delta decreases for every delta; 0 <= I - H <= I then makes tr (I - H)^2 increase (or stay, where "
+        "no section has a gradient).",
     )._replace(kind=OURS)
 
 

@@ -140,6 +140,15 @@ def test_the_visibility_of_exact_clones_is_no_rounding(seed, at):
         np.testing.assert_array_equal(seen.at_least(np.array([1.0, 1e20])), seen.efficacy)
 
 
+@pytest.mark.parametrize("kernel", [krr.gaussian(1.0), krr.linear()], ids=["gaussian", "linear"])
+def test_changes_that_cancel_are_invisible(kernel):
+    """Two copies of a point with opposite changes add nothing to any fit, and rounding is nothing."""
+    X = [[1.0, 2.0], [1.0, 2.0], [0.0, 1.0]]
+    seen = krr.penalty_visibility(kernel, X, [1.0, -1.0, 0.0], 0.1)
+    assert seen.efficacy == pytest.approx(0, abs=1e-14)
+    assert (seen.visibility, seen.halving) == (0, np.inf)
+
+
 def test_what_has_no_visibility():
     X = np.zeros((2, 1))
     with pytest.raises(UserError, match="y has 3 targets for 2 points"):
