@@ -326,7 +326,7 @@ CLAIMS = (
         lambda plain, other: differs(plain, other, penalised=False), below=True,
     ),
     Claim(
-        "5.3", "deterministic poison with the penalty: the same", ("fig06", "fig09"),
+        "5.3", "deterministic poison with the penalty: ASR is a little worse", ("fig06", "fig09"),
         lambda plain, other: differs(plain, other, penalised=True), below=True,
     ),
     Claim("5.3", "the largest overlap moves down the spectrum with θ", ("fig09",), index_rises, "τ"),
@@ -414,7 +414,7 @@ def _scale(records: list[Record], *, early: bool) -> str:
     count = f"{len(results)} network{'s' * (len(results) > 1)}"
     where = setting.regime(results)
     if where and not early:
-        count += f" ({len(grid(records))} of them terminal at κ = 0)"
+        count += f" ({len(grid(records))} of them terminal, judged at κ = 0)"
     return f"{count}, {tables.markdown(setting.scale(results))}; {where or 'not in the terminal phase'}"
 
 

@@ -42,8 +42,10 @@ def update(root: Path, results: Path, store: Path | None = None) -> list[Path]:
         The files that were written.
 
     Raises:
-        UserError: a record is missing or damaged.
+        UserError: a record is missing or damaged; the store is no folder.
     """
+    if store and not store.is_dir():
+        raise UserError(f"{store} is no folder: name the --workdir of the runs")
     written = []
     for picture, entry in pictures(root).items():
         cells = _cells(results, entry)

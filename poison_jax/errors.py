@@ -79,7 +79,8 @@ def fail(error: object) -> NoReturn:
 
 def about(error: BaseException) -> str:
     """An exception of anybody's code: its type and what it says, in one line of at most 200 characters."""
-    return f"{type(error).__name__}: {one_line_of(error)}"[:200]
+    kind, said = type(error).__name__, one_line_of(error)
+    return (said if said == kind else f"{kind}: {said}")[:200]
 
 
 def one_line_of(error: BaseException) -> str:

@@ -74,6 +74,7 @@ def refused(capsys):
             main([str(argument) for argument in arguments])
         assert ended.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
         return line
 
     return said

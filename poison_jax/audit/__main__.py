@@ -228,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=1, help="processes that train references (%(default)s)"
     )
     parser.add_argument(
-        "--workdir", metavar="DIR", help="store of the references; default: the run's own, of --model runs"
+        "--workdir", metavar="DIR", help="store of the references; default: the run's own; with --model: runs"
     )
     parser.add_argument(
         "--own_code",

@@ -9,7 +9,7 @@ from poison_jax import config as config_lib
 from poison_jax import data, poison
 from poison_jax.arrays import digest
 from poison_jax.errors import UserError
-from poison_jax.experiments.setup import check_sets
+from poison_jax.experiments.checks import check_sets
 
 
 class Problem:

@@ -11,7 +11,8 @@ from poison_jax import augment, console, data, environment, evaluate, foreign, k
 from poison_jax import config as config_lib
 from poison_jax.arrays import digest
 from poison_jax.config.keys import imported
-from poison_jax.errors import UserError
+from poison_jax.errors import Damaged, UserError
+from poison_jax.experiments.checks import check_sets
 from poison_jax.mesh import make_mesh, replicate
 from poison_jax.runs import checkpoint, provenance, store
 from poison_jax.runs.distributed import on_first
@@ -144,9 +145,11 @@ class Setup:
         if source := c.train.init_from:
             try:
                 found, _ = trained_checkpoint(store.Run(source), self.first_state())
+            except Damaged:
+                raise
             except UserError as error:
                 advice = "name the folder of a run with the same model"
-                raise UserError(f"train.init_from = {source}: {error}, {advice}") from None
+                raise UserError(f"train.init_from: {error}, {advice}") from None
             self._initial = {"params": found.params, "batch_stats": found.batch_stats}
 
     def _check(self) -> None:
@@ -333,22 +336,6 @@ def trained_checkpoint(run: store.Run, like: train.TrainState) -> checkpoint.Res
         if len(restored[1].get("metrics", ())) == config.train.epochs:
             return restored
     raise UserError(f"{run.path} holds no whole checkpoint of a network of this shape trained to the end")
-
-
-def check_sets(config: ml_collections.ConfigDict, train_set: data.Dataset, test_set: data.Dataset) -> None:
-    """Refuses what only the images and labels can show to be wrong.
-
-    Raises:
-        UserError: sets that differ in the images' shape, a target that is no class, a batch of more images
-            than there are.
-    """
-    name, target, batch = config.data.name, config.poison.target, config.train.batch_size
-    if test_set.images.shape[1:] != train_set.images.shape[1:]:
-        raise UserError(f"{name}: training and test images differ in shape")
-    if target >= train_set.num_classes:
-        raise UserError(f"poison.target = {target}: {name} has classes 0 to {train_set.num_classes - 1}")
-    if (count := len(train_set.labels)) < batch:
-        raise UserError(f"train.batch_size = {batch} exceeds the {count} training images")
 
 
 @functools.lru_cache(maxsize=2)

@@ -129,9 +129,9 @@ def theorem_3_9() -> Iterator[Entry]:
         after,
         f"K and G do not commute, and the residual can fall; in the corrected system too ({exact[0]:.6f} to "
         f"{exact[1]:.6f}, its own y). True instead, for the minimiser of J: y'(y - yhat) does not decrease, "
-        "for any y, nor E|y - yhat|^2 over uncorrelated labels of equal variance (Theorem A's corollary); "
-        "the penalty alpha' G alpha does not increase, and |y - K alpha|^2 + lambda alpha' K alpha does not "
-        "decrease.",
+        "for any y, nor E|y - yhat|^2 over uncorrelated labels of mean zero and equal variance (Theorem A's "
+        "corollary); the penalty alpha' G alpha does not increase, and |y - K alpha|^2 + lambda alpha' K "
+        "alpha does not decrease.",
         margin=1e-4,
     )
 

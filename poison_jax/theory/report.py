@@ -45,8 +45,8 @@ _FAILURES = (
     (
         "Remark 3.10: the penalty is a longer length scale, which makes near clones harder",
         "The response is another, and a longer length scale makes them easier.",
-        "The dimension decides where no values are fitted: easier for p = 1, harder for p >= 3, ever less so "
-        "as p grows (C).",
+        "The dimension decides where no values are fitted: easier for p = 1, harder for p >= 3, hardly so "
+        "for large p at an equal tau kh(0) (C).",
     ),
     (
         "Theorems 3.12, A.6: large Fisher modes decay exponentially under the flow",

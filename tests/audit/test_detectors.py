@@ -50,15 +50,15 @@ def test_detectors_of_inputs(module):
 
 
 @pytest.mark.parametrize(
-    ("module", "other", "count", "options"),
+    ("module", "other", "count", "options", "changed"),
     [
-        (neural_cleanse, LABELS, 24, {"steps": 2}),
-        (maximum_margin, LABELS, 24, {"steps": 2}),
-        (strip, IMAGES[:5], 13, {}),
-        (scale_up, IMAGES[:5], 13, {}),
+        (neural_cleanse, LABELS, 24, {"steps": 2}, {}),
+        (maximum_margin, LABELS, 24, {"steps": 2}, {}),
+        (strip, IMAGES[:5], 13, {}, {}),
+        (scale_up, IMAGES[:5], 13, {"factors": (3, 5)}, {"factors": (2, 4, 8)}),
     ],
 )
-def test_one_compilation_for_all_networks_of_a_function(module, other, count, options):
+def test_one_compilation_for_all_networks_of_a_function(module, other, count, options, changed):
     """Whatever their variables are; of inputs, which come in batches, whatever their number is, too."""
     traced, counts = [], []
 
@@ -66,9 +66,9 @@ def test_one_compilation_for_all_networks_of_a_function(module, other, count, op
         traced.append(images.shape)
         return linear(variables, images)
 
-    for scale, number in ((1, 24), (2, count)):
+    for scale, number, given in ((1, 24, options), (2, count, options | changed)):
         network = subject(scale * np.asarray(NETWORK.variables["w"]), apply_fn=counted)
-        module.DETECTOR.score(network, IMAGES[:number], other[:number], key=0, batch_size=4, **options)
+        module.DETECTOR.score(network, IMAGES[:number], other[:number], key=0, batch_size=4, **given)
         counts.append(len(traced))
     assert 0 < counts[0] == counts[1]
 

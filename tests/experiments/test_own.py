@@ -301,7 +301,7 @@ def test_a_network_that_is_not_trained_to_the_end_is_refused(source, tmp_path):
     folder = shutil.copytree(source.path, tmp_path / "copy")
     config = tiny(model__name=source.config()["model"]["name"], train__init_from=str(folder))
     files.write_json(folder / "config.json", source.config() | {"train": {"epochs": 2}})
-    with pytest.raises(UserError, match=r"^train\.init_from = .* trained to the end, name the folder"):
+    with pytest.raises(UserError, match=r"^train\.init_from: .* trained to the end, name the folder"):
         Setup(config)
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
@@ -310,10 +310,10 @@ def test_a_network_that_is_not_trained_to_the_end_is_refused(source, tmp_path):
 
 @pytest.mark.parametrize("other", ["wider", "headless"])
 def test_a_network_of_another_shape_is_refused(mine, source, tmp_path, other):
-    with pytest.raises(UserError, match=r"^train\.init_from = .* no whole checkpoint .* of this shape"):
+    with pytest.raises(UserError, match=r"^train\.init_from: .* no whole checkpoint .* of this shape"):
         run(tmp_path, train__init_from=str(source.path), model__name=f"{mine}:{other}")
     assert not (tmp_path / "runs").exists()
-    with pytest.raises(UserError, match=r"train\.init_from = .*name the folder of a run"):
+    with pytest.raises(UserError, match=r"^train\.init_from: .*name the folder of a run"):
         Setup(tiny(train__init_from=str(tmp_path / "nothing")))
 
 

@@ -211,7 +211,7 @@ def test_two_poisons_are_compared_where_either_works():
         "fig09": over_seeds((0.01, 0.0, 0.9), (0.1, 0.0, 0.1), (0.1, 100.0, 0.5)),
     }
     assert found("deterministic poison: ASR is a little worse", **cells).low == pytest.approx(0)
-    penalised = found("deterministic poison with the penalty: the same", **cells)
+    penalised = found("deterministic poison with the penalty: ASR is a little worse", **cells)
     assert (penalised.low, penalised.verdict) == (pytest.approx(40), "not seen")
 
 
@@ -281,7 +281,7 @@ def test_networks_that_were_to_stop_early_are_judged_though_their_regime_is_know
     sweeps.write(tmp_path, "fig06-short", cells)
     sweeps.write(tmp_path, "fig06-small", cells)
     text = claims.page(tmp_path)
-    assert "- CIFAR-10: 6 networks (0 of them terminal at κ = 0), " in text
+    assert "- CIFAR-10: 6 networks (0 of them terminal, judged at κ = 0), " in text
     assert "- CIFAR-10, stopped early: 6 networks, " in text
     assert text.count("not the terminal phase: training accuracy 60.0% or more") == 2
     assert "| ASR rises with θ | 5.1 | – | seen: +100.0 [+100.0, +100.0], 3 seeds |" in text

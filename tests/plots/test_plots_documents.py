@@ -63,7 +63,10 @@ def test_documents_are_written_and_compared(project):
 def test_pictures_of_runs_that_are_not_there_are_left_as_they_are(project):
     listed = project / "docs/figures.toml"
     listed.write_text(f'{listed.read_text()}cell = {{ "penalty.kappa" = 0.0 }}\n')
+    (project / "runs").mkdir()
     assert documents.update(project, project / "results", project / "runs") == [project / "README.md"]
+    with pytest.raises(UserError, match="nowhere is no folder"):
+        documents.update(project, project / "results", project / "nowhere")
 
 
 def test_a_picture_s_caption_stands_below_it(project):
