@@ -8,9 +8,10 @@ effect is known between two bounds: the claimed side then takes the less favoura
 Attack success is read above the rate at which images get the target without the trigger, but for a lag: there
 it is the rate itself that crosses 50 %. Networks whose training failed are left out, and so are those that
 are not terminal (99 % of the training images, at kappa = 0); of sweeps that stop early (`-short`) all are
-taken.
+taken. A seed of which a sweep has only a part is left out, too.
 """
 
+import collections
 import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -345,9 +346,13 @@ def grid(records: list[Record], *, early: bool = False) -> Grid:
 
     One that is not terminal is left out: its sibling at kappa = 0 (else itself) does not know 99 % of the
     training images. Records without that number are all taken, and so are those of sweeps that stop `early`.
+    So are attacked networks of `unfinished` seeds.
     """
+    begun = unfinished(records)
     found = {
-        tuple(record.setting(key) for key in KEYS): record for record in records if curves.trained(record)
+        _place(record): record
+        for record in records
+        if curves.trained(record) and not (record.setting("seed") in begun and record.setting(KEYS[1]) > 0)
     }
 
     def terminal(place):
@@ -355,6 +360,24 @@ def grid(records: list[Record], *, early: bool = False) -> Grid:
         return sibling.result.get("train_accuracy", 1.0) >= metrics.TERMINAL
 
     return {place: record for place, record in found.items() if early or terminal(place)}
+
+
+def unfinished(records: list[Record]) -> set[int]:
+    """Seeds that lack attacked networks which at least half of the others have.
+
+    An effect is a mean over theta and kappa: of some of them only it would be another effect.
+    """
+    attacked: dict[int, set[tuple]] = {}
+    for record in records:
+        if record.setting(KEYS[1]) > 0:
+            attacked.setdefault(record.setting("seed"), set()).add(_place(record)[1:])
+    counts = collections.Counter(place for places in attacked.values() for place in places)
+    expected = {place for place, count in counts.items() if 2 * count >= len(attacked)}
+    return {seed for seed, places in attacked.items() if not expected <= places}
+
+
+def _place(record: Record) -> Place:
+    return tuple(record.setting(key) for key in KEYS)
 
 
 def findings(load: Callable[[str], list[Record]]) -> dict[tuple[Claim, str], Finding]:
@@ -414,7 +437,8 @@ def _scale(records: list[Record], *, early: bool) -> str:
     count = f"{len(results)} network{'s' * (len(results) > 1)}"
     where = setting.regime(results)
     if where and not early:
-        count += f" ({len(grid(records))} of them terminal, judged at κ = 0)"
+        finished = ", and of finished seeds" if unfinished(records) else ""
+        count += f" ({len(grid(records))} of them terminal, judged at κ = 0{finished})"
     return f"{count}, {tables.markdown(setting.scale(results))}; {where or 'not in the terminal phase'}"
 
 

@@ -274,6 +274,18 @@ def test_failed_and_unfinished_trainings_are_left_out():
     assert len(claims.grid(begun, early=True)) == 9
 
 
+def test_a_seed_is_taken_when_it_has_what_the_others_have():
+    """A mean over some theta would be another effect; clean networks are taken all the same."""
+    begun = [cell(0.0, 0.0, 0.02, seed=3), cell(0.01, 0.0, 0.6, seed=3), cell(0.01, 100.0, 0.9, seed=3)]
+    assert claims.unfinished([*PLAIN, *begun]) == {3}
+    assert found("ASR falls with κ", fig06=[*PLAIN, *begun]) == found("ASR falls with κ", fig06=PLAIN)
+    assert (3, 0.0, 0.0) in {place[:3] for place in claims.grid([*PLAIN, *begun])}
+    # One that has more than the others does not make them unfinished.
+    more = [cell(0.3, kappa, 0.9, seed=0) for kappa in (0.0, 100.0)]
+    assert not claims.unfinished([*PLAIN, *more])
+    assert found("ASR falls with κ", fig06=[*PLAIN, *more]).seeds == 3
+
+
 def test_networks_that_were_to_stop_early_are_judged_though_their_regime_is_known(tmp_path):
     cells = [
         cell(theta, 0.0, asr, seed=s, trained=0.6) for s in range(3) for theta, asr in ((0.01, 0), (0.1, 1))
