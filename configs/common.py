@@ -58,7 +58,7 @@ def sweep(figure, size, data=CIFAR10):
 def resize(config, size):
     """The one place that says what a size means."""
     data, model, train = config.data, config.model, config.train
-    check_size(size, "small", "short", *(["medium"] if data.name != DIGITS else []))
+    check_size(size, *(("small", "short") if data.name == DIGITS else ("small", "short", "medium")))
     if size or data.name == DIGITS:
         model.block = "basic"
     if size == "small" or (data.name == DIGITS and not size):

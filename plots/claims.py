@@ -205,7 +205,7 @@ def _crossing(theta, values, level) -> Bounds:
 def collapse(grid: Grid, column: str) -> Effects:
     """A ratio of Table 3 at the largest theta and kappa = 0, median over the classes but the target."""
     plain = {place: record for place, record in grid.items() if place[2] == 0}
-    largest = max((theta for _, theta, *_ in plain), default=0.0)  # of all seeds: some may lack it yet
+    largest = max((theta for _, theta, *_ in plain), default=0.0)  # of all seeds: one may have failed there
     return {
         seed: median_ratio(record, column)
         for (seed, theta, *_), record in plain.items()

@@ -1,4 +1,4 @@
-"""What only the data can show to be wrong with a config, whatever is fitted to them."""
+"""Checks of a config against the training and the test set, for networks and for the regression."""
 
 import ml_collections
 
@@ -7,7 +7,7 @@ from poison_jax.errors import UserError
 
 
 def check_sets(config: ml_collections.ConfigDict, train_set: data.Dataset, test_set: data.Dataset) -> None:
-    """Refuses what only the images and labels can show to be wrong.
+    """Refuses a config that does not suit its data.
 
     Raises:
         UserError: sets that differ in the images' shape, a target that is no class, a batch of more images

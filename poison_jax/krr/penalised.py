@@ -70,14 +70,8 @@ def penalised_fit(
         UserError: what `krr.fit` refuses; a negative kappa; an unknown form.
     """
     X, y = as_data(X, y)
-    kernel = kernel.against(X)
-    path = PenalisedPath(_gram(kernel, X), gradient_gram(kernel, X), form=form)
-    return Expansion(kernel, jnp.asarray(X), jnp.asarray(path.alpha(y, ridge, kappa)))
-
-
-@jax.jit
-def _gram(kernel, X):
-    return kernel(X, X)
+    path = PenalisedPath(gram(kernel, X, X), gradient_gram(kernel, X), form=form)
+    return Expansion(kernel.against(X), jnp.asarray(X), jnp.asarray(path.alpha(y, ridge, kappa)))
 
 
 class PenalisedPath:
