@@ -123,6 +123,23 @@ def test_a_wrong_module_line_is_noticed(words, monkeypatch):
         parse_module(words.split()[0], words.split()[1:], monkeypatch)
 
 
+def anchors(page):
+    """What a link can name in a page: its headings in lower case, without punctuation, words joined by hyphens."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    """To a file that is there, a heading of it if one is named; from the site's pages to nothing outside the site."""
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert page.parent == ROOT or target.is_relative_to(ROOT / "docs"), f"{link} is not in the site"
+        assert not anchor or anchor in anchors(target), link
+
+
 def test_api_page_has_the_public_names():
     page = (ROOT / "docs/api.md").read_text()
     for name, module in poison_jax._FROM.items():
