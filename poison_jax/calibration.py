@@ -31,14 +31,13 @@ def deviations(values: np.ndarray, two_sided: np.ndarray | bool = False) -> np.n
     values = np.asarray(values, float)
     if len(values) < 2 or not np.isfinite(values).all():
         raise UserError(f"{len(values)} models' statistics {values.tolist()}: give two or more, all finite")
-    found = np.empty_like(values)
-    for i in range(len(values)):
-        others = np.delete(values, i, axis=0)
-        median = np.median(others, axis=0)
-        mad = np.median(np.abs(others - median), axis=0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            deviation = (values[i] - median) / mad
-        found[i] = np.where(values[i] == median, 0.0, deviation)
+    m = len(values)
+    others = np.broadcast_to(values, (m, *values.shape))[~np.eye(m, dtype=bool)]
+    others = others.reshape(m, m - 1, *values.shape[1:])
+    median = np.median(others, axis=1)
+    mad = np.median(np.abs(others - median[:, None]), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(values == median, 0.0, (values - median) / mad)
     return np.where(two_sided, np.abs(found), found)
 
 

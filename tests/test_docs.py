@@ -124,14 +124,14 @@ def test_a_wrong_module_line_is_noticed(words, monkeypatch):
 
 
 def anchors(page):
-    """What a link can name in a page: its headings in lower case, without punctuation, words joined by hyphens."""
+    """What links name in a page: its headings in lower case, without punctuation, joined by hyphens."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
-    """To a file that is there, a heading of it if one is named; from the site's pages to nothing outside the site."""
+    """To a file that is there, and a heading of it; from the site's pages to nothing outside the site."""
     for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
         name, _, anchor = link.partition("#")
         target = (page.parent / name).resolve() if name else page
