@@ -5,22 +5,16 @@ Tests that start a process of their own (command line, resume) have one device, 
 
 import os
 
-# The tests compile much and compute little.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-# A process that a test starts finds all that the one before it has compiled.
-PROCESS = {
-    "XLA_FLAGS": QUICK,
-    "JAX_PLATFORMS": "cpu",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-}
+from tests.program import QUICK
+
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", QUICK]
 )
 
-import jax  # noqa: E402  (it reads the flags)
-import pytest  # noqa: E402
+import jax
+import pytest
 
-from poison_jax import cache  # noqa: E402
+from poison_jax import cache
 
 # The harness is no test file: `python -m tests.faults`. The other has no test, and needs torch.
 collect_ignore = ["faults", "foreign/torch_networks.py"]

@@ -2,27 +2,25 @@
 
 import ast
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import PROCESS, needs_tfds
+from conftest import needs_tfds
 from test_environment import OTHER_DRAWS
 
 from poison_jax import cli
 from poison_jax import config as config_lib
 from poison_jax.runs.store import Run
 from tests.faults import forks
+from tests.program import ROOT, environment, start
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 TINY = [
     "--config.experiment=train",
     "--config.data.name=digits",
@@ -50,7 +48,7 @@ FILES = {
 
 def main(*args, **variables):
     """A process of its own, its output once it has ended."""
-    process = start(*args, **variables)
+    process = start(["main.py", *args], **variables)
     out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -65,13 +63,6 @@ def child():
         return subprocess.CompletedProcess(args, done.returncode, done.out, done.err)
 
     return run
-
-
-def start(*args, **variables):
-    environment = os.environ | PROCESS | variables
-    command = [sys.executable, "-u", "main.py", *map(str, args)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def refused(process, *patterns):
@@ -95,9 +86,9 @@ def test_help_is_a_screen_with_the_flags_first_and_leads_on(name, child):
     lines = process.stdout.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    starts = [line.split()[0] for line in lines if line.startswith("  --")]
-    assert [start.partition("=")[0] for start in starts[:3]] == ["--config", "--config.KEY", "--workdir"]
-    for topic in [start for start in starts if start.startswith("--help")]:
+    flags = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert [flag.partition("=")[0] for flag in flags[:3]] == ["--config", "--config.KEY", "--workdir"]
+    for topic in [flag for flag in flags if flag.startswith("--help")]:
         assert child(topic).returncode == 0
     modules = [line.split()[2] for line in lines if line.startswith("  python -m")]
     assert modules == ["plots", "poison_jax.report", "poison_jax.audit"]
@@ -234,8 +225,7 @@ def test_it_runs_where_much_is_missing(finished, tmp_path):
     """For a user without a name and a home, without docstrings, without a standard input."""
     command = [sys.executable, "-OO", "-c", NOBODY, f"--workdir={tmp_path / 'runs'}", *TINY]
     command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
-    environment = os.environ | PROCESS
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ours, theirs = (Run(path).result() for path in [next((tmp_path / "runs").iterdir()), finished[1]])
     assert ours["eigenvalues"] == theirs["eigenvalues"]
@@ -313,8 +303,8 @@ def test_settings_with_which_jax_cannot_start(variable, value, pattern, tmp_path
 def test_other_commands_where_jax_cannot_start(command, tmp_path):
     """One line as well, from those that need no JAX about what they were given."""
     typed = [sys.executable, "-m", *f"poison_jax.{command}".format(tmp_path / "nowhere").split()]
-    environment = os.environ | PROCESS | {"JAX_ENABLE_X64": "perhaps"}
-    refused(subprocess.run(typed, cwd=ROOT, env=environment, capture_output=True, text=True, check=False))
+    variables = environment(JAX_ENABLE_X64="perhaps")
+    refused(subprocess.run(typed, cwd=ROOT, env=variables, capture_output=True, text=True, check=False))
 
 
 def test_batch_must_suit_the_devices(tmp_path, child):
@@ -455,7 +445,7 @@ def test_small_configs_train(name, tmp_path):
 def test_a_key_on_the_command_line_is_meant(tmp_path):
     """The quickstart compares kappas; naming one runs that one."""
     tiny = [argument for argument in TINY if "experiment" not in argument]
-    with start(f"--workdir={tmp_path}", *tiny, "--config.penalty.kappa=5") as process:
+    with start(["main.py", f"--workdir={tmp_path}", *tiny, "--config.penalty.kappa=5"]) as process:
         first = process.stdout.readline()
         process.kill()
     assert first.startswith("kappa 5, "), first

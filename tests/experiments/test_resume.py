@@ -3,23 +3,19 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PROCESS
 
 from poison_jax.runs.store import Run
+from tests.program import finish, start
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 COMMAND = [
-    sys.executable,
-    str(ROOT / "main.py"),
+    "main.py",
     "--config.experiment=train",
     "--config.penalty.kappa=20.0",
     "--config.model.width=4",
@@ -32,31 +28,12 @@ COMMAND = [
 
 
 @pytest.fixture(scope="module")
-def env(tmp_path_factory):
-    """One device, and a compilation cache so that starting again is quick."""
+def begin(tmp_path_factory):
+    """The command in a folder of its own; a compilation cache makes starting again quick."""
     cache = tmp_path_factory.mktemp("xla")
-    return (
-        os.environ
-        | PROCESS
-        | {
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-        }
+    return lambda workdir, *more: start(
+        [*COMMAND, f"--workdir={workdir}", *more], JAX_COMPILATION_CACHE_DIR=str(cache)
     )
-
-
-def start(workdir, env, *more):
-    return subprocess.Popen(
-        [*COMMAND, "--workdir", str(workdir), *more],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
 
 
 def the_run(workdir):
@@ -77,15 +54,15 @@ def outcome(workdir):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, env):
+def undisturbed(tmp_path_factory, begin):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    finish(start(workdir, env))
+    finish(begin(workdir))
     return outcome(workdir)
 
 
-def stop(workdir, env, number, moment):
+def stop(begin, workdir, number, moment):
     """Starts the command and sends it a signal at a moment; the ended process, and what it said on stderr."""
-    process = start(workdir, env)
+    process = begin(workdir)
     while not moment():
         assert process.poll() is None, "the run ended before it could be stopped"
         time.sleep(0.005)
@@ -99,7 +76,7 @@ def epochs(workdir):
     return sum(file.read_text().count("\n") for file in Path(workdir).glob("*/metrics.jsonl"))
 
 
-def test_killed_at_several_moments(tmp_path, env, undisturbed):
+def test_killed_at_several_moments(tmp_path, begin, undisturbed):
     """Before the first epoch, while a checkpoint is written, in an epoch; then the newest one is cut off.
 
     In a folder whose name no pattern or format string survives.
@@ -111,11 +88,11 @@ def test_killed_at_several_moments(tmp_path, env, undisturbed):
         lambda: epochs(workdir) >= 4,
     ]
     for moment in moments:
-        stop(workdir, env, signal.SIGKILL, moment)
+        stop(begin, workdir, signal.SIGKILL, moment)
     newest = max((the_run(workdir) / "checkpoints").glob("[0-9]*[0-9]"), key=lambda p: int(p.name))
     largest = max((f for f in (newest / "state").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 3)
-    process = start(workdir, env)
+    process = begin(workdir)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0
     assert err.startswith(f"warning: checkpoint {newest.name}")
@@ -124,18 +101,18 @@ def test_killed_at_several_moments(tmp_path, env, undisturbed):
     assert outcome(workdir) == undisturbed
 
 
-def test_asked_to_stop(tmp_path, env, undisturbed):
+def test_asked_to_stop(tmp_path, begin, undisturbed):
     for number, done in ((signal.SIGTERM, 2), (signal.SIGINT, 3)):
-        process, err = stop(tmp_path, env, number, lambda done=done: epochs(tmp_path) >= done)
+        process, err = stop(begin, tmp_path, number, lambda done=done: epochs(tmp_path) >= done)
         assert process.returncode == 143
         assert "the same command goes on" in err
         assert "Traceback" not in err
-    finish(start(tmp_path, env))
+    finish(begin(tmp_path))
     assert outcome(tmp_path) == undisturbed
 
 
-def test_diverged_run_ends_in_one_line(tmp_path, env):
-    process = start(tmp_path, env, "--config.train.learning_rate=1e30")
+def test_diverged_run_ends_in_one_line(tmp_path, begin):
+    process = begin(tmp_path, "--config.train.learning_rate=1e30")
     _, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert len(err.splitlines()) == 1

@@ -1,6 +1,5 @@
-"""A chapter of the harness: its time, its luck, what it counts; how its processes are started and ended."""
+"""A chapter of the harness: its time, its luck, what it counts; how its processes end."""
 
-import os
 import random
 import subprocess
 import sys
@@ -10,10 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
 LONGEST = 600  # seconds that a process may take, on a machine that has much else to do
-# The runs here compile much and compute little.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # A training of seconds, which the chapters change.
 TINY = {
     "experiment": "train",
@@ -82,24 +78,6 @@ class Chapter:
 def flags(settings: Mapping[str, Any]) -> list[str]:
     """Keys of the config as a command line; None: left at its default."""
     return [f"--config.{key}={value}" for key, value in settings.items() if value is not None]
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """That of a process of this project: quick compilation on the CPU, and `variables` over it."""
-    return os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | variables
-
-
-def start(command: list[Any], **variables: str) -> subprocess.Popen:
-    """A Python process of this project: `start(["main.py", "--workdir=..."])`, its output in pipes."""
-    return subprocess.Popen(
-        [sys.executable, "-u", *map(str, command)],
-        cwd=ROOT,
-        env=environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    )
 
 
 def output(process: subprocess.Popen) -> tuple[str, str]:

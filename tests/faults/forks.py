@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-from tests.faults.chapter import ROOT, environment
+from tests.program import ROOT, environment
 
 MEMORY = 12 << 30  # bytes of address space that a program may have
 COMPUTING = 60  # seconds of a processor that it may take; by the clock it takes longer on a busy machine

@@ -21,8 +21,9 @@ import orbax.checkpoint as ocp
 from poison_jax.runs import checkpoint, files, records
 from poison_jax.runs.store import Run
 from tests.faults import runs
-from tests.faults.chapter import Chapter, output, start
+from tests.faults.chapter import Chapter, output
 from tests.faults.malformed_data import npz
+from tests.program import start
 
 MEMORY = 2**30  # bytes by which reading may let the process grow
 _SCRIPT = "<script>alert(1)</script>"

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import forks, legal, malformed, malformed_data, malformed_runs, runs
-from tests.faults.chapter import ROOT, TINY, Chapter, flags, output, start, unlike_one_line
+from tests.faults.chapter import TINY, Chapter, flags, output, unlike_one_line
 from tests.faults.forks import Ended
 from tests.faults.malformed import HERE, ROOT_HERE, Example
 from tests.faults.malformed_runs import EVERY_FILE, RUN
+from tests.program import ROOT, start
 
 BAD = malformed.BAD | malformed_data.BAD | malformed_runs.BAD
 AT_ONCE = 6  # examples in a round, all of a kind

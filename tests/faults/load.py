@@ -16,7 +16,8 @@ import numpy as np
 from poison_jax.experiments import views
 from poison_jax.runs import files, records, store
 from poison_jax.sweeps import grid
-from tests.faults.chapter import QUICK, ROOT, TINY, Chapter, environment, flags
+from tests.faults.chapter import TINY, Chapter, flags
+from tests.program import ROOT, environment
 
 SHORT = 150  # seconds, below which all is done at a smaller size
 SETTING = TINY | {"data.n_train": 128, "data.n_test": 64, "spectrum.k": 3, "analysis.features": 0}
@@ -56,7 +57,7 @@ def _deep(chapter: Chapter, *, steps: int, depth: int) -> None:
     if not (Path(os.environ.get("TFDS_DATA_DIR", "")) / "cifar10").is_dir():
         settings["data.name"] = _random_images(chapter.folder)
     arguments = ["--config=configs/cifar10_stochastic.py", *flags(settings)]
-    seen = _watched(chapter, "deep", steps, arguments, status=143, xla_flags="")
+    seen = _watched(chapter, "deep", steps, arguments, status=143, XLA_FLAGS="")
     if seen:
         _measure(chapter, f"PreResNet-{depth}, 50,000 images", seen, settled=len(seen) // 5)
         chapter.count("steps on 50,000 images", len(seen))
@@ -90,12 +91,12 @@ def _measure(chapter: Chapter, of: str, seen: list[dict], *, settled: int) -> No
 
 
 def _watched(
-    chapter: Chapter, name: str, steps: int, arguments: list[str], *, status: int = 0, xla_flags: str = QUICK
+    chapter: Chapter, name: str, steps: int, arguments: list[str], *, status: int = 0, **variables: str
 ) -> list[dict]:
     """What `watched` saw of a training; nothing if it ended otherwise than with `status`."""
     file = chapter.folder / f"{name}.json"
     command = ["-m", "tests.faults.watched", file, steps, *arguments, f"--workdir={chapter.folder / name}"]
-    said, ended, _, _ = _timed(command, XLA_FLAGS=xla_flags)
+    said, ended, _, _ = _timed(command, **variables)
     if not chapter.check(ended == status, f"{name}: status {ended} instead of {status}: {said[-500:]!r}"):
         return []
     return json.loads(file.read_text())

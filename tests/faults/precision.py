@@ -15,7 +15,8 @@ import numpy as np
 
 from poison_jax.runs.store import Run
 from tests.faults import runs
-from tests.faults.chapter import QUICK, TINY, Chapter, flags, output, start, unlike_one_line
+from tests.faults.chapter import TINY, Chapter, flags, output, unlike_one_line
+from tests.program import start
 from tests.toys import restored
 
 SHORT = 60  # seconds, below which only the first of the comparisons are made
@@ -65,20 +66,20 @@ def run(chapter: Chapter) -> None:
     half = _trained(chapter, "bfloat16", {"model.dtype": "bfloat16"})
     _compare(chapter, "bfloat16", single, half, BFLOAT16)
     _compare(chapter, "float32 with x64 enabled", single, _trained(chapter, "enabled", **X64), SUMS)
-    two = _trained(chapter, "2 devices", XLA_FLAGS=_devices(2))
+    two = _trained(chapter, "2 devices", devices=2)
     _compare(chapter, "2 devices", single, two, SUMS)
-    _compare(chapter, "8 devices", single, _trained(chapter, "8 devices", XLA_FLAGS=_devices(8)), SUMS)
+    _compare(chapter, "8 devices", single, _trained(chapter, "8 devices", devices=8), SUMS)
     _same(chapter, "two processes, against one with 2 devices", two, _by_two_processes(chapter))
     batches = _trained(chapter, "batches", {"spectrum.batch_size": 48})
     _compare(chapter, "another batch size of the spectrum", single, batches, SUMS._replace(params=0, loss=0))
 
 
 def _trained(
-    chapter: Chapter, name: str, changes: dict[str, Any] | None = None, **variables: str
+    chapter: Chapter, name: str, changes: dict[str, Any] | None = None, devices: int = 1, **variables: str
 ) -> Run | None:
     """The setting, changed, through the command line, in a folder of its own; None where it failed."""
     workdir = chapter.folder / name.replace(" ", "-")
-    return _ended(chapter, name, workdir, [start(_command(workdir, changes), **variables)])
+    return _ended(chapter, name, workdir, [start(_command(workdir, changes), devices, **variables)])
 
 
 def _by_two_processes(chapter: Chapter) -> Run | None:
@@ -88,7 +89,7 @@ def _by_two_processes(chapter: Chapter) -> Run | None:
         address = f"localhost:{listener.getsockname()[1]}"
     workdir = chapter.folder / "processes"
     command = [*_command(workdir), f"--coordinator={address}", "--num_processes=2"]
-    processes = [start([*command, f"--process_id={i}"], XLA_FLAGS=_devices(1)) for i in range(2)]
+    processes = [start([*command, f"--process_id={i}"]) for i in range(2)]
     return _ended(chapter, "two processes", workdir, processes)
 
 
@@ -103,10 +104,6 @@ def _ended(chapter: Chapter, name: str, workdir: Path, processes: list[subproces
 
 def _command(workdir: Path, changes: dict[str, Any] | None = None) -> list[str]:
     return ["main.py", f"--workdir={workdir}", *flags(SETTING | (changes or {}))]
-
-
-def _devices(count: int) -> str:
-    return f"{QUICK} --xla_force_host_platform_device_count={count}"
 
 
 def _params(run: Run) -> list[np.ndarray]:

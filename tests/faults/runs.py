@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from poison_jax.arrays import read_npz
 from poison_jax.runs import files
-from tests.faults.chapter import TINY, Chapter, Stuck, flags, output, start
+from tests.faults.chapter import TINY, Chapter, Stuck, flags, output
+from tests.program import start
 
 SWEEP = "toy"
 _BOTH = TINY | {

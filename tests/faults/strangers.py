@@ -22,8 +22,9 @@ from poison_jax import foreign
 from poison_jax.errors import UserError
 from poison_jax.foreign import files
 from tests import torch_format as tf
-from tests.faults.chapter import Chapter, output, start
+from tests.faults.chapter import Chapter, output
 from tests.faults.events import Watch
+from tests.program import start
 
 MEMORY = 2**29  # bytes by which reading may let the process grow
 LONGEST = 30  # seconds of a core that a file may take

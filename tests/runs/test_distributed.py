@@ -1,32 +1,18 @@
 """Several processes: they agree, they fail together, and they train what one process trains."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import PROCESS, QUICK
 
 from poison_jax.errors import UserError
 from poison_jax.mesh import put
 from poison_jax.runs import distributed, store
-
-ROOT = Path(__file__).parents[2]
-
-
-def start(command, *, devices=1, **variables):
-    flags = f"{QUICK} --xla_force_host_platform_device_count={devices}"
-    environment = os.environ | PROCESS | {"XLA_FLAGS": flags} | variables
-    command = [sys.executable, *map(str, command)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+from tests.program import ROOT, start
 
 
 def free_port():
@@ -35,7 +21,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def finish(processes):
+def ended(processes):
     """What each process said on stdout and stderr; none is left behind."""
     try:
         return [process.communicate(timeout=240) for process in processes]
@@ -171,8 +157,8 @@ def two(tmp_path, ending):
     script = tmp_path / "agreements.py"
     script.write_text(textwrap.dedent(AGREEMENTS))
     address = f"localhost:{free_port()}"
-    processes = [start([script, address, i, ending], devices=2, PYTHONPATH=str(ROOT)) for i in range(2)]
-    said = finish(processes)
+    processes = [start([script, address, i, ending], devices=2) for i in range(2)]
+    said = ended(processes)
     return [(process.returncode, *lines) for process, lines in zip(processes, said, strict=True)]
 
 
@@ -265,7 +251,7 @@ def test_two_processes_train_what_one_does(tmp_path):
 
     def one(*more):
         process = start([*TINY, f"--workdir={tmp_path / 'alone'}", *more], devices=2, **variables)
-        ((_, err),) = finish([process])
+        ((_, err),) = ended([process])
         assert process.returncode == 0, err
         return newest("alone")
 
@@ -287,14 +273,14 @@ def test_two_processes_train_what_one_does(tmp_path):
     while not any("epoch   1/4" in line for line in iter(processes[0].stdout.readline, "")):
         assert processes[0].poll() is None, processes[0].stderr.read()
     processes[1].send_signal(signal.SIGTERM)
-    (_, err), (other_out, other_err) = finish(processes)
+    (_, err), (other_out, other_err) = ended(processes)
     assert [process.returncode for process in processes] == [143, 143], err + other_err
     assert "the same command goes on" in err
     assert err.splitlines()[-1].split(",")[0] == other_err.splitlines()[-1].split(",")[0]  # the same step
     assert not any(tmp_path.glob("0/*/result.json"))
 
     processes = pair(*more)
-    (out, err), (other_out, other_err) = finish(processes)
+    (out, err), (other_out, other_err) = ended(processes)
     assert [process.returncode for process in processes] == [0, 0], err + other_err
     assert "resumed at epoch" in out
     assert "figure" in out

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import PROCESS
 from small_stores import finish as finish_cell
 from small_stores import renamed
 from small_stores import sweep as sweep_of
@@ -26,8 +25,7 @@ from poison_jax.errors import RunsFailed, UserError
 from poison_jax.runs import records
 from poison_jax.runs.store import Run
 from poison_jax.sweeps import grid, processes, sweep
-
-ROOT = Path(__file__).parents[2]
+from tests.program import ROOT, environment, finish, start
 
 # --- in this process: cells that are done in no time ----------------------------------------------
 
@@ -178,26 +176,13 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    return os.environ | PROCESS | {"POISON_JAX_CACHE": str(cache)}
+def variables(tmp_path_factory):
+    return {"POISON_JAX_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
 @pytest.fixture(scope="module")
-def start(environment):
-    def start(workdir, *more):
-        command = [sys.executable, "-u", "main.py", f"--workdir={workdir}", *TINY, *more]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
-
-    return start
-
-
-def finish(process, status=0):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == status, out + err
-    assert "Traceback" not in err
-    return out, err
+def begin(variables):
+    return lambda workdir, *more: start(["main.py", f"--workdir={workdir}", *TINY, *more], **variables)
 
 
 def outcome(workdir):
@@ -218,9 +203,9 @@ def wait_for(condition, *processes):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, start):
+def undisturbed(tmp_path_factory, begin):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    out, _ = finish(start(workdir))
+    out, _ = finish(begin(workdir))
     return workdir, out
 
 
@@ -247,16 +232,16 @@ def test_a_slurm_script_is_the_command_and_its_logs_have_a_folder(tmp_path, monk
 
 
 @pytest.mark.slow
-def test_a_slurm_array_and_what_is_done_is_not_done_again(undisturbed, start, environment, tmp_path):
+def test_a_slurm_array_and_what_is_done_is_not_done_again(undisturbed, begin, variables, tmp_path):
     """The script's tasks are the command: one that is run looks after the sweep."""
     workdir, _ = undisturbed
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.json*")}
-    out, _ = finish(start(workdir, "--slurm=3"))
+    out, _ = finish(begin(workdir, "--slurm=3"))
     assert "#SBATCH --array=1-3" in out
     (tmp_path / "array.sh").write_text(out)
     (tmp_path / "srun").write_text('#!/bin/sh\nshift\nexec "$@"\n')  # srun --ntasks=1 COMMAND
     (tmp_path / "srun").chmod(0o755)
-    variables = environment | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    variables = environment(PATH=f"{tmp_path}:{os.environ['PATH']}", **variables)
     command = ["bash", str(tmp_path / "array.sh")]
     pipe = subprocess.PIPE
     out, _ = finish(subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True))
@@ -265,9 +250,9 @@ def test_a_slurm_array_and_what_is_done_is_not_done_again(undisturbed, start, en
 
 
 @pytest.mark.slow
-def test_killed_at_once_it_leaves_no_process_behind(start, tmp_path):
+def test_killed_at_once_it_leaves_no_process_behind(begin, tmp_path):
     """What looks at the data, before there are workers, would wait for more to do for ever."""
-    process = start(tmp_path / "runs")
+    process = begin(tmp_path / "runs")
     children = lambda: _children(process.pid)  # noqa: E731
     wait_for(lambda: any("spawn_main" in command for command in children().values()), process)
     left = children().keys()
@@ -290,9 +275,9 @@ def _children(parent):
 
 
 @pytest.mark.slow
-def test_killed_while_two_work_together(undisturbed, start, tmp_path):
+def test_killed_while_two_work_together(undisturbed, begin, tmp_path):
     """Two commands, three workers; one command is killed with its worker, the other finishes."""
-    first, second = start(tmp_path, "--config.sweep.workers=2"), start(tmp_path)
+    first, second = begin(tmp_path, "--config.sweep.workers=2"), begin(tmp_path)
     lines = lambda: sum(f.read_text().count("\n") for f in tmp_path.glob("*/metrics.jsonl"))  # noqa: E731
     wait_for(lambda: lines() >= 2, first, second)
     first.kill()  # its workers notice that nobody looks after them
@@ -305,14 +290,14 @@ def test_killed_while_two_work_together(undisturbed, start, tmp_path):
 
 
 @pytest.mark.slow
-def test_asked_to_stop(undisturbed, start, tmp_path):
-    process = start(tmp_path)
+def test_asked_to_stop(undisturbed, begin, tmp_path):
+    process = begin(tmp_path)
     wait_for(lambda: list(tmp_path.glob("*/metrics.jsonl")), process)
     process.send_signal(signal.SIGTERM)
     _, err = finish(process, status=143)
     assert err.strip().endswith("the same command goes on with what is not done")
     assert not list(tmp_path.glob("*/*.tmp"))
-    finish(start(tmp_path))
+    finish(begin(tmp_path))
     assert outcome(tmp_path) == outcome(undisturbed[0])
 
 
@@ -347,16 +332,16 @@ def test_what_a_process_finds_wrong_with_the_data_is_said_here(tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_ray_tasks(undisturbed, start, tmp_path):
+def test_ray_tasks(undisturbed, begin, tmp_path):
     pytest.importorskip("ray")
-    out, _ = finish(start(tmp_path, "--config.sweep.engine=ray"))
+    out, _ = finish(begin(tmp_path, "--config.sweep.engine=ray"))
     assert "3/3 done, 0 running, 0 failed" in out
     assert outcome(tmp_path) == outcome(undisturbed[0])
 
 
 @pytest.mark.slow
-def test_a_cluster_that_has_no_such_node(start, tmp_path):
+def test_a_cluster_that_has_no_such_node(begin, tmp_path):
     pytest.importorskip("ray")
-    _, err = finish(start(tmp_path, "--config.sweep.engine=ray", "--config.sweep.gpus=64"), status=2)
+    _, err = finish(begin(tmp_path, "--config.sweep.engine=ray", "--config.sweep.gpus=64"), status=2)
     assert "no node of the Ray cluster has" in err
     assert len(err.splitlines()) == 1
