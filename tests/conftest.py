@@ -11,7 +11,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", QUICK]
 )
 
-import jax
+import jax  # which reads the flags
 import pytest
 
 from poison_jax import cache

@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from test_cli import TINY
 
 from poison_jax import console, data, wording
 from poison_jax.errors import UserError, one_line
+from tests.program import QUICK, ROOT
 
-ROOT = Path(__file__).parents[1]
 NAMES = ["a[test].npz", "x[/y].npz", "[bold]b[/bold]", "c:dog:", "d\x1b[31m"]
 
 
@@ -208,13 +207,13 @@ def test_a_training_whose_output_nobody_can_read(tmp_path):
     np.savez(file, images=digits.images[:400], labels=digits.labels[:400])
     flags = [*TINY, f"--config.data.name={file}", "--config.poison.fraction=0.5", f"--workdir={workdir}"]
     main = shlex.join([sys.executable, "main.py", *flags])
-    narrow = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONWARNINGS": "ignore"}
-    first = run("", shell=main, **narrow)
+    quick = {"PYTHONWARNINGS": "ignore", "XLA_FLAGS": QUICK}
+    first = run("", shell=main, PYTHONIOENCODING="ascii", PYTHONUTF8="0", **quick)
     assert first.returncode == 0, first.stderr
     assert "l\\xe4ufe" in first.stdout, "before the training"
     assert "na\\xefve \\u03b8[/x].npz, PreResNet-8 (basic, width" in first.stdout, "and after it"
     for shell in (f"{main} | head -1", f"{main} >&-"):
-        again = run("", shell=shell, PYTHONWARNINGS="ignore")
+        again = run("", shell=shell, **quick)
         assert again.returncode == 0, again.stderr
         assert again.stderr == first.stderr
 
