@@ -11,7 +11,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 # The tests compile much and compute little.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-# The older emitters of jaxlib 0.10 take little more than half the time; later versions have none.
+# The older emitters of jaxlib 0.10 take little more than half the time; 0.12 ends at a flag that it lacks.
 if metadata.version("jaxlib").startswith("0.10."):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 
